@@ -1,0 +1,28 @@
+#pragma once
+
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <span>
+#include <type_traits>
+
+namespace quern {
+
+static_assert(std::endian::native == std::endian::little, "quern reads and writes little-endian files by memcpy");
+
+template <typename T>
+  requires std::is_trivially_copyable_v<T>
+T load_le(const void* p) noexcept {
+  T value;
+  std::memcpy(&value, p, sizeof value);
+  return value;
+}
+
+template <typename T>
+  requires std::is_trivially_copyable_v<T>
+void store_le(void* p, T value) noexcept {
+  std::memcpy(p, &value, sizeof value);
+}
+
+}  // namespace quern
