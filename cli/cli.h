@@ -1,0 +1,51 @@
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <functional>
+#include <string>
+#include <string_view>
+
+#include "formats/base/error.h"
+
+namespace quern::cli {
+
+// What a parsed command line leaves behind: the work of the verb that was named. Its result is the exit code.
+struct Context {
+  std::function<int()> command;
+};
+
+// A verb: cli/cmd_NAME.cc defines add_NAME(), which adds a subcommand whose options live in a struct owned by its callbacks:
+//
+//   void add_inspect(CLI::App& app, Context& context) {
+//     auto options = std::make_shared<InspectOptions>();
+//     CLI::App* verb = app.add_subcommand("inspect", "Show what a file or checkpoint contains");
+//     verb->add_option("PATH", options->path, "GGUF file or checkpoint folder")->required()->group("Input");
+//     verb->footer("quern inspect model.gguf --tensors");       // the example at the end of --help
+//     verb->callback([options, &context] { context.command = [options] { return run_inspect(*options); }; });
+//   }
+//
+// Names of groups are at most 8 characters (they stand in the left margin of the help text), descriptions at most 46, with the
+// default in the text; tests hold every help text to 24 lines of 80 characters. Results go to stdout, everything else to stderr;
+// failures are thrown as Error and printed by main. This list is the only place that names the verbs.
+#define QUERN_VERBS(X) \
+  X(convert)           \
+  X(quantize)          \
+  X(merge)
+
+#define QUERN_DECLARE_VERB(name) void add_##name(CLI::App& app, Context& context);
+QUERN_VERBS(QUERN_DECLARE_VERB)
+#undef QUERN_DECLARE_VERB
+
+int exit_code(ErrorKind kind) noexcept;
+
+// "quern: error: MESSAGE" and "quern: warning: MESSAGE" on stderr.
+void print_error(std::string_view message);
+void print_warning(std::string_view message);
+
+// Help text of one screen: groups in the left margin, one line per option, the example last.
+std::string help_text(const CLI::App& app);
+
+// A table for people: columns padded, the first left-aligned, the others right-aligned; ends with a newline.
+std::string format_table(const std::vector<std::vector<std::string>>& rows);
+
+}  // namespace quern::cli

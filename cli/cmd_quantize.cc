@@ -1,0 +1,11 @@
+#include "cli/cli.h"
+
+namespace quern::cli {
+
+void add_quantize(CLI::App& app, Context& context) {
+  CLI::App* verb = app.add_subcommand("quantize", "not finished");
+  verb->group("Build");
+  verb->callback([&context] { context.command = []() -> int { throw Error(ErrorKind::kUnsupported, "this verb is not finished"); }; });
+}
+
+}  // namespace quern::cli

@@ -1,0 +1,82 @@
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "cli/cli.h"
+
+namespace quern::cli {
+namespace {
+
+constexpr size_t kMargin = 9;   // group names
+constexpr size_t kColumn = 26;  // option names and their values, right of the margin
+
+std::string padded(std::string text, size_t width) {
+  if (text.size() < width) text.append(width - text.size(), ' ');
+  return text;
+}
+
+// "-o, --output DIR", "MODEL_DIR"
+std::string spelling(const CLI::Option& option) {
+  std::string text;
+  if (option.get_positional() && option.get_lnames().empty()) {
+    text = option.get_single_name();
+  } else {
+    for (const std::string& name : option.get_snames()) text += (text.empty() ? "-" : ", -") + name;
+    for (const std::string& name : option.get_lnames()) text += (text.empty() ? "--" : ", --") + name;
+    if (option.get_type_size() != 0) text += " " + option.get_type_name();
+  }
+  if (option.get_expected_max() > 1) text += "...";
+  return text;
+}
+
+std::string line(const std::string& group, const std::string& name, const std::string& description) {
+  return padded(padded(group, kMargin) + padded(name, kColumn - 1) + " ", kMargin + kColumn) + description + "\n";
+}
+
+void append_verbs(const CLI::App& app, std::string& out) {
+  std::string shown;
+  for (const CLI::App* verb : app.get_subcommands([](const CLI::App*) { return true; })) {
+    const std::string group = verb->get_group() == shown ? "" : verb->get_group();
+    shown = verb->get_group();
+    out += line(group, verb->get_name(), verb->get_description());
+  }
+}
+
+void append_options(const CLI::App& app, std::string& out) {
+  std::vector<std::string> groups;
+  for (const CLI::Option* option : app.get_options()) {
+    const std::string& group = option->get_group();
+    if (!group.empty() && std::find(groups.begin(), groups.end(), group) == groups.end()) groups.push_back(group);
+  }
+  std::rotate(groups.begin(), groups.begin() + 1, groups.end());  // the first option is --help; its group comes last
+  for (const std::string& group : groups) {
+    bool first = true;
+    for (const CLI::Option* option : app.get_options([&](const CLI::Option* o) { return o->get_group() == group; })) {
+      out += line(first ? group : "", spelling(*option), option->get_description());
+      first = false;
+    }
+  }
+}
+
+std::string usage(const CLI::App& app) {
+  std::string text = "Usage: quern";
+  if (app.get_parent() == nullptr) return text + " VERB ...\n";
+  text += " " + app.get_name();
+  for (const CLI::Option* option : app.get_options([](const CLI::Option* o) { return o->get_positional(); })) {
+    const std::string name = spelling(*option);
+    text += option->get_required() ? " " + name : " [" + name + "]";
+  }
+  return text + " [options]\n";
+}
+
+}  // namespace
+
+std::string help_text(const CLI::App& app) {
+  std::string out = usage(app) + app.get_description() + ".\n";
+  append_verbs(app, out);
+  append_options(app, out);
+  if (!app.get_footer().empty()) out += "Example: " + app.get_footer() + "\n";
+  return out;
+}
+
+}  // namespace quern::cli

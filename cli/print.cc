@@ -1,0 +1,49 @@
+#include <algorithm>
+#include <cstdio>
+#include <iostream>
+#include <string>
+#include <vector>
+
+#include "cli/cli.h"
+
+namespace quern::cli {
+
+int exit_code(ErrorKind kind) noexcept {
+  switch (kind) {
+    case ErrorKind::kGate:
+      return 1;
+    case ErrorKind::kUsage:
+      return 2;
+    case ErrorKind::kIo:
+    case ErrorKind::kFormat:
+    case ErrorKind::kUnsupported:
+      return 3;
+    case ErrorKind::kInternal:
+      return 4;
+    case ErrorKind::kInterrupted:
+      return 130;
+  }
+  return 4;
+}
+
+void print_error(std::string_view message) { std::cerr << "quern: error: " << message << '\n'; }
+void print_warning(std::string_view message) { std::cerr << "quern: warning: " << message << '\n'; }
+
+std::string format_table(const std::vector<std::vector<std::string>>& rows) {
+  std::vector<size_t> widths;
+  for (const auto& row : rows) {
+    widths.resize(std::max(widths.size(), row.size()));
+    for (size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], row[i].size());
+  }
+  std::string out;
+  for (const auto& row : rows) {
+    for (size_t i = 0; i < row.size(); ++i) {
+      const std::string fill(widths[i] - row[i].size(), ' ');
+      out += i == 0 ? row[i] + (row.size() > 1 ? fill : "") : "  " + fill + row[i];
+    }
+    out += '\n';
+  }
+  return out;
+}
+
+}  // namespace quern::cli
