@@ -1,0 +1,62 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+namespace quern {
+
+// The config.json of a checkpoint as typed, range-checked lookups, plus its generation_config.json under the prefix
+// "generation_config.". It hides what differs between exporters, as transformers' own loader does:
+//  - `text_config` (or `llm_config`) overrides the outer object, because multimodal wrappers nest the language model's fields;
+//  - `null` is the same as absent;
+//  - a count may be written as 4096.0 and a factor as 40;
+//  - old names of a field count as the new one (n_layer for num_hidden_layers; the table is in config.cc).
+// Keys of nested objects are joined by dots: "rope_scaling.factor".
+// Every error is kFormat and names file and key: "config.json: 'num_attention_heads' is missing".
+class ModelConfig {
+ public:
+  // Throws kFormat on text that is not one JSON object, is nested deeper than 32 levels or larger than 8 MiB.
+  static ModelConfig parse(std::string_view config_json, std::string_view generation_json = {});
+
+  bool has(std::string_view key) const noexcept;         // present and not null, under this name or an older one
+  bool has_object(std::string_view key) const noexcept;  // a nested object with at least one usable field
+
+  // Integers between min and max. Counts are integers from 1 to 2^31 - 1: dimensions and numbers of things, of which none is larger
+  // in any model, so that products of three of them are the only ones that need checking.
+  std::optional<int64_t> find_int(std::string_view key, int64_t min, int64_t max) const;
+  int64_t get_count(std::string_view key) const;
+  int64_t get_count(std::string_view key, int64_t absent) const;
+  int64_t get_int(std::string_view key, int64_t min, int64_t max) const;
+
+  std::optional<double> find_float(std::string_view key) const;  // finite
+  double get_float(std::string_view key) const;
+  double get_float(std::string_view key, double absent) const;
+  bool get_bool(std::string_view key, bool absent) const;
+  std::optional<std::string> find_string(std::string_view key) const;
+
+  // A missing array and an array of another kind differ: the second throws.
+  std::optional<std::vector<int64_t>> find_int_array(std::string_view key, int64_t min, int64_t max) const;
+  std::optional<std::vector<std::string>> find_string_array(std::string_view key) const;
+
+ private:
+  friend class ConfigBuilder;  // fills fields_ from JSON in config.cc, which alone knows the JSON library
+
+  struct Opaque {};  // an array of anything that no rule reads
+  using Value = std::variant<bool, int64_t, double, std::string, std::vector<double>, std::vector<std::string>, Opaque>;
+
+  const Value* find(std::string_view key) const noexcept;
+
+  std::map<std::string, Value, std::less<>> fields_;
+};
+
+// Reads config.json and, if there is one, generation_config.json of a checkpoint folder. A broken generation_config.json counts as
+// absent (it holds suggestions only). Throws kIo when config.json cannot be read.
+ModelConfig load_config(const std::filesystem::path& folder);
+
+}  // namespace quern
