@@ -1,4 +1,4 @@
-# Settings shared by every target and the two helpers that folders use.
+# Settings shared by every target and the helpers that folders use.
 
 set(CMAKE_CXX_STANDARD 20)
 set(CMAKE_CXX_STANDARD_REQUIRED ON)
@@ -17,19 +17,33 @@ target_compile_options(quern_options INTERFACE -ffp-contract=off -Wall -Wextra -
 target_include_directories(quern_options INTERFACE ${PROJECT_SOURCE_DIR})
 
 # quern_library(NAME DEPENDS lib...): a static library quern_NAME (alias quern::NAME) of all .cc files at or below this folder,
-# less those in the folders named by EXCLUDE. DEPENDS states the arrows of docs/architecture.md.
+# less those in the folders named by EXCLUDE. DEPENDS states the arrows of docs/architecture.md. The library and its headers are
+# installed; headers keep their path from the repository root, so that users write the includes that we write.
 function(quern_library name)
   cmake_parse_arguments(ARG "" "" "DEPENDS;PRIVATE_DEPENDS;EXCLUDE" ${ARGN})
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.cc)
-  foreach(folder IN LISTS ARG_EXCLUDE)
-    list(FILTER sources EXCLUDE REGEX "^${CMAKE_CURRENT_SOURCE_DIR}/${folder}/")
+  file(GLOB_RECURSE headers RELATIVE ${PROJECT_SOURCE_DIR} CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.h)
+  file(RELATIVE_PATH folder ${PROJECT_SOURCE_DIR} ${CMAKE_CURRENT_SOURCE_DIR})
+  foreach(excluded IN LISTS ARG_EXCLUDE)
+    list(FILTER sources EXCLUDE REGEX "^${CMAKE_CURRENT_SOURCE_DIR}/${excluded}/")
+    list(FILTER headers EXCLUDE REGEX "^${folder}/${excluded}/")
   endforeach()
   add_library(quern_${name} STATIC ${sources})
   add_library(quern::${name} ALIAS quern_${name})
   target_link_libraries(quern_${name} PUBLIC ${ARG_DEPENDS} PRIVATE $<BUILD_INTERFACE:quern_options> ${ARG_PRIVATE_DEPENDS})
+  target_compile_features(quern_${name} PUBLIC cxx_std_20)
+  target_include_directories(quern_${name} PUBLIC $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}>
+                                                  $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}/quern>)
+  set_target_properties(quern_${name} PROPERTIES EXPORT_NAME ${name})
+  install(TARGETS quern_${name} EXPORT quern_targets ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
+  foreach(header IN LISTS headers)
+    cmake_path(GET header PARENT_PATH header_folder)
+    install(FILES ${PROJECT_SOURCE_DIR}/${header} DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/quern/${header_folder})
+  endforeach()
 endfunction()
 
-# quern_test(NAME LABEL label DEPENDS lib...): one GoogleTest program of all *_test.cc files of this folder.
+# quern_test(NAME LABEL label DEPENDS lib...): one GoogleTest program of all *_test.cc files of this folder. Suites whose name
+# begins with TrainedModel need the models of ../shared and get the label `model`; those that begin with Slow get `slow`.
 function(quern_test name)
   cmake_parse_arguments(ARG "" "LABEL" "DEPENDS" ${ARGN})
   file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*_test.cc)
@@ -40,5 +54,10 @@ function(quern_test name)
   target_link_libraries(quern_${name}_tests PRIVATE ${ARG_DEPENDS} quern_options GTest::gmock GTest::gtest GTest::gtest_main)
   target_compile_definitions(quern_${name}_tests PRIVATE QUERN_TEST_DATA="${PROJECT_SOURCE_DIR}/tests/data"
                                                          QUERN_SHARED="${PROJECT_SOURCE_DIR}/../shared")
-  gtest_discover_tests(quern_${name}_tests TEST_PREFIX "${name}." DISCOVERY_TIMEOUT 60 PROPERTIES LABELS "${ARG_LABEL}" TIMEOUT 600)
+  foreach(group IN ITEMS "${ARG_LABEL}:-TrainedModel*:Slow*" "model:TrainedModel*" "slow:Slow*")
+    string(REGEX MATCH "^([a-z]+):(.*)$" matched ${group})
+    set(label ${CMAKE_MATCH_1})
+    gtest_discover_tests(quern_${name}_tests TEST_PREFIX "${name}." TEST_FILTER "${CMAKE_MATCH_2}" TEST_LIST quern_${name}_${label}
+                         DISCOVERY_TIMEOUT 60 PROPERTIES LABELS ${label} TIMEOUT 600)
+  endforeach()
 endfunction()
