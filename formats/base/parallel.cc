@@ -1,0 +1,27 @@
+#include "formats/base/parallel.h"
+
+#include <tbb/blocked_range.h>
+#include <tbb/global_control.h>
+#include <tbb/parallel_for.h>
+
+#include <algorithm>
+
+namespace quern {
+
+ThreadLimit::ThreadLimit(int n_threads)
+    : control_(new tbb::global_control(tbb::global_control::max_allowed_parallelism, static_cast<size_t>(std::max(n_threads, 1)))) {}
+
+ThreadLimit::~ThreadLimit() { delete static_cast<tbb::global_control*>(control_); }
+
+int thread_limit() { return static_cast<int>(tbb::global_control::active_value(tbb::global_control::max_allowed_parallelism)); }
+
+void parallel_for(int64_t n, int64_t grain, const std::function<void(int64_t, int64_t)>& body) {
+  if (n <= 0) return;
+  // TBB splits ranges down to half its grain size. Cutting [0, n) into equal slices first keeps every call at `grain` or more.
+  const int64_t n_slices = std::max<int64_t>(n / std::max<int64_t>(grain, 1), 1);
+  const auto slice_begin = [=](int64_t slice) { return n / n_slices * slice + std::min(slice, n % n_slices); };
+  tbb::parallel_for(tbb::blocked_range<int64_t>(0, n_slices),
+                    [&](const tbb::blocked_range<int64_t>& slices) { body(slice_begin(slices.begin()), slice_begin(slices.end())); });
+}
+
+}  // namespace quern

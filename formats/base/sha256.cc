@@ -1,0 +1,47 @@
+#include "formats/base/sha256.h"
+
+#include <openssl/evp.h>
+
+#include <array>
+
+#include "formats/base/error.h"
+
+namespace quern {
+
+struct Sha256::Context {
+  Context() : md(EVP_MD_CTX_new()) { start(); }
+  ~Context() { EVP_MD_CTX_free(md); }
+  Context(const Context&) = delete;
+  Context& operator=(const Context&) = delete;
+
+  void start() { QUERN_CHECK(md != nullptr && EVP_DigestInit_ex(md, EVP_sha256(), nullptr) == 1); }
+
+  EVP_MD_CTX* md;
+};
+
+Sha256::Sha256() : context_(std::make_unique<Context>()) {}
+Sha256::~Sha256() = default;
+Sha256::Sha256(Sha256&&) noexcept = default;
+Sha256& Sha256::operator=(Sha256&&) noexcept = default;
+
+void Sha256::update(std::span<const std::byte> bytes) { QUERN_CHECK(EVP_DigestUpdate(context_->md, bytes.data(), bytes.size()) == 1); }
+
+std::string Sha256::finish_hex() {
+  std::array<unsigned char, 32> digest;
+  QUERN_CHECK(EVP_DigestFinal_ex(context_->md, digest.data(), nullptr) == 1);
+  context_->start();
+  std::string hex;
+  for (const unsigned char byte : digest) {
+    hex += "0123456789abcdef"[byte >> 4];
+    hex += "0123456789abcdef"[byte & 15];
+  }
+  return hex;
+}
+
+std::string sha256_hex(std::span<const std::byte> bytes) {
+  Sha256 sha;
+  sha.update(bytes);
+  return sha.finish_hex();
+}
+
+}  // namespace quern
