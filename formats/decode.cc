@@ -1,0 +1,114 @@
+#include "formats/decode.h"
+
+#include <cmath>
+
+#include "formats/base/bytes.h"
+#include "formats/base/error.h"
+#include "formats/blocks.h"
+#include "formats/float_convert.h"
+
+namespace quern {
+namespace {
+
+bool is_finite_f16(uint16_t bits) noexcept { return (bits & 0x7C00) != 0x7C00; }
+
+// NVFP4 scales have no infinity, and their NaN code decodes to 0.
+template <typename Block>
+bool has_finite_scales(const Block& block) noexcept {
+  bool finite = true;
+  if constexpr (requires { block.d; }) finite = finite && is_finite_f16(block.d);
+  if constexpr (requires { block.dmin; }) finite = finite && is_finite_f16(block.dmin);
+  if constexpr (requires { block.m; }) finite = finite && is_finite_f16(block.m);
+  return finite;
+}
+bool has_finite_scales(const BlockMXFP4& block) noexcept { return block.e != 255; }
+bool has_finite_scales(const BlockIQ1_M& block) noexcept { return is_finite_f16(scale_bits(block)); }
+
+// Unblocked types: bits of type Bits, one conversion each.
+template <typename Bits, typename Convert>
+void decode_each(std::span<const std::byte> in, std::span<float> out, Convert convert) noexcept {
+  for (size_t i = 0; i < out.size(); ++i) out[i] = convert(load_le<Bits>(in.data() + i * sizeof(Bits)));
+}
+
+template <typename Block>
+void decode_all(std::span<const std::byte> in, std::span<float> out) noexcept {
+  constexpr size_t kWeights = kBlockWeights<Block>;
+  for (size_t i = 0; i < out.size() / kWeights; ++i) {
+    decode_block(load_le<Block>(in.data() + i * sizeof(Block)), out.data() + i * kWeights);
+  }
+}
+
+template <typename Block>
+int64_t first_nonfinite_scale(std::span<const std::byte> in) noexcept {
+  for (size_t i = 0; i < in.size() / sizeof(Block); ++i) {
+    if (!has_finite_scales(load_le<Block>(in.data() + i * sizeof(Block)))) return static_cast<int64_t>(i);
+  }
+  return -1;
+}
+
+template <typename Bits, typename Convert>
+int64_t first_nonfinite_value(std::span<const std::byte> in, Convert convert) noexcept {
+  for (size_t i = 0; i < in.size() / sizeof(Bits); ++i) {
+    if (!std::isfinite(convert(load_le<Bits>(in.data() + i * sizeof(Bits))))) return static_cast<int64_t>(i);
+  }
+  return -1;
+}
+
+float same(float value) noexcept { return value; }
+
+}  // namespace
+
+void decode_blocks(DType dtype, std::span<const std::byte> blocks, std::span<float> out) {
+  const auto block_bytes = static_cast<size_t>(traits(dtype).block_bytes);
+  QUERN_CHECK(blocks.size() % block_bytes == 0);
+  QUERN_CHECK(out.size() == blocks.size() / block_bytes * static_cast<size_t>(traits(dtype).block_weights));
+  switch (dtype) {
+    case DType::F32:
+      return decode_each<float>(blocks, out, same);
+    case DType::F16:
+      return decode_each<uint16_t>(blocks, out, f16_to_f32);
+    case DType::BF16:
+      return decode_each<uint16_t>(blocks, out, bf16_to_f32);
+    case DType::F8_E4M3:
+      return decode_each<uint8_t>(blocks, out, e4m3_to_f32);
+    case DType::F8_E5M2:
+      return decode_each<uint8_t>(blocks, out, e5m2_to_f32);
+    case DType::F8_E8M0:
+      return decode_each<uint8_t>(blocks, out, e8m0_to_f32);
+#define QUERN_DECODE_CASE(name) \
+  case DType::name:             \
+    return decode_all<Block##name>(blocks, out);
+      QUERN_BLOCK_TYPES(QUERN_DECODE_CASE)
+#undef QUERN_DECODE_CASE
+    default:
+      throw Error(ErrorKind::kInternal, std::string(name_of(dtype)) + " has no float decoder");
+  }
+}
+
+int64_t find_nonfinite_block(DType dtype, std::span<const std::byte> blocks) {
+  switch (dtype) {
+    case DType::F32:
+      return first_nonfinite_value<float>(blocks, same);
+    case DType::F64:
+      return first_nonfinite_value<double>(blocks, [](double value) { return value; });
+    case DType::F16:
+      return first_nonfinite_value<uint16_t>(blocks, f16_to_f32);
+    case DType::BF16:
+      return first_nonfinite_value<uint16_t>(blocks, bf16_to_f32);
+    case DType::F8_E4M3:
+      return first_nonfinite_value<uint8_t>(blocks, e4m3_to_f32);
+    case DType::F8_E5M2:
+      return first_nonfinite_value<uint8_t>(blocks, e5m2_to_f32);
+    case DType::F8_E8M0:
+      return first_nonfinite_value<uint8_t>(blocks, e8m0_to_f32);
+#define QUERN_NONFINITE_CASE(name) \
+  case DType::name:                \
+    return first_nonfinite_scale<Block##name>(blocks);
+      QUERN_BLOCK_TYPES(QUERN_NONFINITE_CASE)
+#undef QUERN_NONFINITE_CASE
+    default:
+      return -1;  // integers
+  }
+}
+
+}  // namespace quern

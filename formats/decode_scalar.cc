@@ -1,0 +1,114 @@
+#include "formats/blocks.h"
+#include "formats/codebooks.h"
+#include "formats/float_convert.h"
+
+// Decoders of the types without super-blocks: one scale for 32 to 128 codes, and the ternary types.
+
+namespace quern {
+namespace {
+
+// 16 bytes in split halves; value_of(code, element) gives the weight.
+template <typename ValueOf>
+void decode_split_halves(const uint8_t* qs, float* out, ValueOf value_of) noexcept {
+  for (int t = 0; t < 16; ++t) {
+    out[t] = value_of(qs[t] & 15, t);
+    out[t + 16] = value_of(qs[t] >> 4, t + 16);
+  }
+}
+
+uint32_t high_bits(const uint8_t qh[4]) noexcept {
+  return static_cast<uint32_t>(qh[0]) | static_cast<uint32_t>(qh[1]) << 8 | static_cast<uint32_t>(qh[2]) << 16 |
+         static_cast<uint32_t>(qh[3]) << 24;
+}
+
+int fifth_bit(uint32_t qh, int element) noexcept { return static_cast<int>((qh >> element) & 1u) << 4; }
+
+}  // namespace
+
+void decode_block(const BlockQ4_0& block, float* out) noexcept {
+  const float d = f16_to_f32(block.d);
+  decode_split_halves(block.qs, out, [d](int q, int) { return static_cast<float>(q - 8) * d; });
+}
+
+void decode_block(const BlockQ4_1& block, float* out) noexcept {
+  const float d = f16_to_f32(block.d);
+  const float m = f16_to_f32(block.m);
+  decode_split_halves(block.qs, out, [d, m](int q, int) { return static_cast<float>(q) * d + m; });
+}
+
+void decode_block(const BlockQ5_0& block, float* out) noexcept {
+  const float d = f16_to_f32(block.d);
+  const uint32_t qh = high_bits(block.qh);
+  decode_split_halves(block.qs, out, [d, qh](int q, int e) { return static_cast<float>((q | fifth_bit(qh, e)) - 16) * d; });
+}
+
+void decode_block(const BlockQ5_1& block, float* out) noexcept {
+  const float d = f16_to_f32(block.d);
+  const float m = f16_to_f32(block.m);
+  const uint32_t qh = high_bits(block.qh);
+  decode_split_halves(block.qs, out, [d, m, qh](int q, int e) { return static_cast<float>(q | fifth_bit(qh, e)) * d + m; });
+}
+
+void decode_block(const BlockQ8_0& block, float* out) noexcept {
+  const float d = f16_to_f32(block.d);
+  for (int e = 0; e < 32; ++e) out[e] = static_cast<float>(block.qs[e]) * d;
+}
+
+void decode_block(const BlockQ1_0& block, float* out) noexcept {
+  const float d = f16_to_f32(block.d);
+  for (int e = 0; e < 128; ++e) out[e] = ((block.qs[e / 8] >> (e % 8)) & 1) != 0 ? d : -d;
+}
+
+void decode_block(const BlockQ2_0& block, float* out) noexcept {
+  const float d = f16_to_f32(block.d);
+  for (int e = 0; e < 64; ++e) out[e] = static_cast<float>(((block.qs[e / 4] >> (2 * (e % 4))) & 3) - 1) * d;
+}
+
+void decode_block(const BlockIQ4_NL& block, float* out) noexcept {
+  const float d = f16_to_f32(block.d);
+  decode_split_halves(block.qs, out, [d](int q, int) { return d * static_cast<float>(kIq4nl[static_cast<size_t>(q)]); });
+}
+
+void decode_block(const BlockMXFP4& block, float* out) noexcept {
+  const float d = e8m0_to_f32_half(block.e);
+  decode_split_halves(block.qs, out, [d](int q, int) { return static_cast<float>(kFp4[static_cast<size_t>(q)]) * d; });
+}
+
+void decode_block(const BlockNVFP4& block, float* out) noexcept {
+  for (int b = 0; b < 4; ++b) {
+    const float d = ue4m3_to_f32_half(block.s[b]);
+    for (int t = 0; t < 8; ++t) {
+      const uint8_t byte = block.qs[8 * b + t];
+      out[16 * b + t] = static_cast<float>(kFp4[byte & 15]) * d;
+      out[16 * b + 8 + t] = static_cast<float>(kFp4[byte >> 4]) * d;
+    }
+  }
+}
+
+void decode_block(const BlockTQ1_0& block, float* out) noexcept {
+  const float d = f16_to_f32(block.d);
+  constexpr int kPowersOf3[] = {1, 3, 9, 27, 81};
+  // n_bytes bytes of n_digits digits each; digit n of all bytes comes before digit n + 1 of any.
+  const auto decode_digits = [&](const uint8_t* bytes, int n_bytes, int n_digits) {
+    for (int n = 0; n < n_digits; ++n) {
+      for (int t = 0; t < n_bytes; ++t) {
+        const int digit = (((bytes[t] * kPowersOf3[n]) & 255) * 3) >> 8;
+        *out++ = static_cast<float>(digit - 1) * d;
+      }
+    }
+  };
+  decode_digits(block.qs, 32, 5);
+  decode_digits(block.qs + 32, 16, 5);
+  decode_digits(block.qh, 4, 4);
+}
+
+void decode_block(const BlockTQ2_0& block, float* out) noexcept {
+  const float d = f16_to_f32(block.d);
+  for (int h = 0; h < 2; ++h) {
+    for (int k = 0; k < 4; ++k) {
+      for (int t = 0; t < 32; ++t) *out++ = static_cast<float>(((block.qs[32 * h + t] >> (2 * k)) & 3) - 1) * d;
+    }
+  }
+}
+
+}  // namespace quern
