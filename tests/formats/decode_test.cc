@@ -43,7 +43,8 @@ class DecodeGolden : public testing::TestWithParam<DType> {};
 
 // Golden blocks: encoder output without and with importance, and random bytes, with what ggml decodes them to.
 TEST_P(DecodeGolden, MatchesGgmlBitForBit) {
-  for (const auto& [variant, files] : golden_variants(GetParam()).items()) {
+  const nlohmann::json variants = golden_variants(GetParam());
+  for (const auto& [variant, files] : variants.items()) {
     const std::vector<std::byte> blocks = read_bytes(kGolden / files.at("bin").get<std::string>());
     const std::vector<std::byte> expected = read_bytes(kGolden / files.at("dequant").get<std::string>());
     std::vector<float> decoded(expected.size() / sizeof(float));
@@ -61,7 +62,8 @@ TEST_P(DecodeGolden, MatchesGgmlBitForBit) {
 
 // Blocks start at any byte of a file.
 TEST_P(DecodeGolden, NeedsNoAlignment) {
-  for (const auto& [variant, files] : golden_variants(GetParam()).items()) {
+  const nlohmann::json variants = golden_variants(GetParam());
+  for (const auto& [variant, files] : variants.items()) {
     std::vector<std::byte> shifted = read_bytes(kGolden / files.at("bin").get<std::string>());
     shifted.insert(shifted.begin(), std::byte{0});
     const std::vector<std::byte> expected = read_bytes(kGolden / files.at("dequant").get<std::string>());
