@@ -7,6 +7,7 @@
 #include "formats/base/bytes.h"
 #include "formats/base/error.h"
 #include "formats/json_events.h"
+#include "formats/shards.h"
 
 namespace quern::safetensors {
 namespace {
@@ -116,21 +117,6 @@ std::string describe_folder(const fs::path& folder) {
   return others;
 }
 
-void require_shards(const fs::path& folder, const Index& index, const fs::path& index_path) {
-  std::vector<std::string> missing;
-  std::error_code error;
-  for (const std::string& file : index.files) {
-    if (!fs::exists(folder / file, error)) missing.push_back(file);
-  }
-  if (missing.empty()) return;
-  std::string list = missing.front();
-  for (size_t i = 1; i < std::min<size_t>(missing.size(), 3); ++i) list += ", " + missing[i];
-  if (missing.size() > 3) list += ", ...";
-  throw Error(ErrorKind::kFormat, std::to_string(missing.size()) + " of " + std::to_string(index.files.size()) +
-                                      " shards are missing: " + list + " (incomplete download?)")
-      .file(index_path.string());
-}
-
 }  // namespace
 
 Index parse_index(std::span<const std::byte> json) {
@@ -155,7 +141,7 @@ Checkpoint::Checkpoint(const fs::path& folder) : bytes_read_(std::make_shared<Co
       e.file(index_path.string());
       throw;
     }
-    require_shards(folder, index, index_path);
+    require_files(folder, index.files);
     files_.reserve(index.files.size());
     for (const std::string& file : index.files) open_file(folder / file);
     sort_tensors();

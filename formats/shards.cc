@@ -1,0 +1,25 @@
+#include "formats/shards.h"
+
+#include <vector>
+
+#include "formats/base/error.h"
+
+namespace quern {
+
+void require_files(const std::filesystem::path& folder, std::span<const std::string> names) {
+  constexpr size_t kMaxNamed = 3;
+  size_t n_missing = 0;
+  std::string list;
+  for (const std::string& name : names) {
+    std::error_code error;
+    if (std::filesystem::exists(folder / name, error)) continue;
+    if (++n_missing <= kMaxNamed) list += (n_missing == 1 ? "" : ", ") + name;
+  }
+  if (n_missing == 0) return;
+  if (n_missing > kMaxNamed) list += ", ...";
+  throw Error(ErrorKind::kFormat, std::to_string(n_missing) + " of " + std::to_string(names.size()) + " shards are missing: " + list +
+                                      " (incomplete download?)")
+      .file(folder.string());
+}
+
+}  // namespace quern
