@@ -135,8 +135,7 @@ const ModelConfig::Value* ModelConfig::find(std::string_view key) const noexcept
 
 bool ModelConfig::has(std::string_view key) const noexcept { return find(key) != nullptr; }
 
-bool ModelConfig::has_object(std::string_view key) const noexcept {
-  const std::string prefix = std::string(key) + ".";
+bool ModelConfig::has_prefix(std::string_view prefix) const noexcept {
   const auto it = fields_.lower_bound(prefix);
   return it != fields_.end() && it->first.starts_with(prefix);
 }

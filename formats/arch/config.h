@@ -24,8 +24,8 @@ class ModelConfig {
   // Throws kFormat on text that is not one JSON object, is nested deeper than 32 levels or larger than 8 MiB.
   static ModelConfig parse(std::string_view config_json, std::string_view generation_json = {});
 
-  bool has(std::string_view key) const noexcept;         // present and not null, under this name or an older one
-  bool has_object(std::string_view key) const noexcept;  // a nested object with at least one usable field
+  bool has(std::string_view key) const noexcept;            // present and not null, under this name or an older one
+  bool has_prefix(std::string_view prefix) const noexcept;  // any key that starts so: "rope_scaling." asks for a nested object
 
   // Integers between min and max. Counts are integers from 1 to 2^31 - 1: dimensions and numbers of things, of which none is larger
   // in any model, so that products of three of them are the only ones that need checking.

@@ -69,8 +69,8 @@ struct ArchDescriptor {
   ArchRules (*rules)(const ModelConfig&, bool mtp, const HasTensor& stored);  // throws kUnsupported for layouts it must refuse
 };
 
-// Whether an entry of ArchRules::ignored matches a stored name.
-bool matches_ignored(std::string_view pattern, std::string_view stored_name) noexcept;
+// Whether a name matches a pattern such as those of ArchRules::ignored: '*' stands for any text, also none.
+bool matches_pattern(std::string_view pattern, std::string_view name) noexcept;
 
 std::span<const ArchDescriptor> all_archs();
 // By config: architectures[0], then model_type; throws kUnsupported with the nearest known name, or the reason for known refusals.
