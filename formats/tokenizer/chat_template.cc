@@ -1,0 +1,73 @@
+#include "formats/tokenizer/chat_template.h"
+
+#include <algorithm>
+
+#include "formats/base/error.h"
+#include "formats/base/file.h"
+
+namespace quern {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr uint64_t kMaxTemplateBytes = uint64_t{4} << 20;
+
+std::vector<ChatTemplate> read_jinja(const fs::path& folder) {
+  std::vector<ChatTemplate> templates{{"default", read_text_file(folder / "chat_template.jinja", kMaxTemplateBytes)}};
+  const fs::path more = folder / "additional_chat_templates";
+  if (!fs::is_directory(more)) return templates;
+  for (const fs::directory_entry& entry : fs::directory_iterator(more)) {
+    if (entry.path().extension() != ".jinja") continue;
+    templates.push_back({entry.path().stem().string(), read_text_file(entry.path(), kMaxTemplateBytes)});
+  }
+  // The order of a folder's entries depends on the file system; outputs must not.
+  std::sort(templates.begin() + 1, templates.end(), [](const ChatTemplate& a, const ChatTemplate& b) { return a.name < b.name; });
+  return templates;
+}
+
+std::vector<ChatTemplate> find_templates(const fs::path& folder, const std::optional<fs::path>& chosen,
+                                         const std::vector<ChatTemplate>& configured) {
+  if (chosen) return {{"default", read_text_file(*chosen, kMaxTemplateBytes)}};
+  if (fs::exists(folder / "chat_template.jinja")) return read_jinja(folder);
+  if (!configured.empty()) return configured;
+  const fs::path json = folder / "chat_template.json";
+  if (!fs::exists(json)) return {};
+  try {
+    return parse_chat_templates(read_text_file(json, kMaxTemplateBytes));
+  } catch (Error& error) {
+    error.file(json.string());
+    throw;
+  }
+}
+
+// Names become part of a metadata key.
+std::string key_name(std::string name) {
+  for (char& c : name) {
+    const bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
+    if (!plain) c = '_';
+  }
+  return name;
+}
+
+}  // namespace
+
+void set_chat_template(const fs::path& folder, const std::optional<fs::path>& chosen, const std::vector<ChatTemplate>& configured,
+                       Metadata& metadata, std::vector<std::string>& notes) {
+  const std::vector<ChatTemplate> templates = find_templates(folder, chosen, configured);
+  std::vector<std::string> names;
+  for (const ChatTemplate& entry : templates) {
+    const std::string name = key_name(entry.name);
+    if (name == "default") {
+      metadata.set("tokenizer.chat_template", entry.text);
+    } else if (!name.empty()) {
+      metadata.set("tokenizer.chat_template." + name, entry.text);
+      if (std::ranges::find(names, name) == names.end()) names.push_back(name);
+    }
+  }
+  if (!names.empty()) metadata.set("tokenizer.chat_templates", std::move(names));
+  if (metadata.find("tokenizer.chat_template") == nullptr) {
+    notes.emplace_back("the checkpoint has no chat template (DeepSeek-V4 ships none); --chat-template FILE adds one");
+  }
+}
+
+}  // namespace quern
