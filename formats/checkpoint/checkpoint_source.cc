@@ -1,0 +1,170 @@
+#include "formats/checkpoint/checkpoint_source.h"
+
+#include <algorithm>
+
+namespace quern {
+
+using checkpoint::Assembly;
+using checkpoint::Problems;
+using safetensors::StoredTensor;
+
+namespace {
+
+std::string in_quotes(std::string_view name) { return "'" + std::string(name) + "'"; }
+
+bool same_bytes(const safetensors::Checkpoint& checkpoint, const StoredTensor& a, const StoredTensor& b) {
+  if (a.dtype != b.dtype || a.shape != b.shape) return false;
+  constexpr uint64_t kPieceBytes = 1 << 20;
+  std::vector<std::byte> piece_a;
+  std::vector<std::byte> piece_b;
+  for (uint64_t at = 0; at < a.size_bytes; at += piece_a.size()) {
+    piece_a.resize(std::min(kPieceBytes, a.size_bytes - at));
+    piece_b.resize(piece_a.size());
+    checkpoint.read(a, at, piece_a);
+    checkpoint.read(b, at, piece_b);
+    if (piece_a != piece_b) return false;
+  }
+  return true;
+}
+
+// The expert axis of a stack; other tensors of rank 3 are heads of one matrix.
+int64_t count_slices(const TensorRule& rule) {
+  const bool heads = rule.transform == Transform::kSplitKeyB || rule.transform == Transform::kSplitValueB;
+  return rule.shape.rank() == 3 && !heads ? rule.shape[0] : 1;
+}
+
+std::vector<SourceFile> list_files(const safetensors::Checkpoint& checkpoint) {
+  std::vector<SourceFile> files;
+  for (const InputFile& file : checkpoint.files()) {
+    files.push_back({file.path(), file.path().filename().string(), file.size_bytes(), file.mtime_ns()});
+  }
+  return files;
+}
+
+}  // namespace
+
+// Which stored tensors have a rule.
+class CheckpointSource::Claims {
+ public:
+  explicit Claims(const safetensors::Checkpoint& checkpoint) : checkpoint_(checkpoint), claimed_(checkpoint.tensors().size()) {}
+
+  void add(const StoredTensor* tensor) {
+    if (tensor != nullptr) claimed_[static_cast<size_t>(tensor - checkpoint_.tensors().data())] = true;
+  }
+  void add(const TensorRule& rule) {
+    for (const std::string& name : checkpoint::stored_names(rule)) add(checkpoint_.find(name));
+  }
+  void add_scales(const Assembly& assembly) {
+    for (const checkpoint::EncodedTensor& part : assembly.parts) add(part.scales);
+  }
+
+  void report_rest(const ArchRules& rules, Problems& problems) const {
+    for (size_t i = 0; i < claimed_.size(); ++i) {
+      const std::string& name = checkpoint_.tensors()[i].name;
+      if (!claimed_[i] && !is_ignored(rules, name)) report(name, problems);
+    }
+  }
+
+ private:
+  // The scale of an ignored tensor is ignored with it.
+  static bool is_ignored(const ArchRules& rules, std::string_view name) {
+    const std::string weights = checkpoint::weights_of_scale(name);
+    return std::ranges::any_of(rules.ignored, [&](const std::string& pattern) {
+      return matches_pattern(pattern, name) || (!weights.empty() && matches_pattern(pattern, weights));
+    });
+  }
+
+  void report(const std::string& name, Problems& problems) const {
+    const std::string_view foreign = checkpoint::foreign_encoding(name);
+    if (!foreign.empty()) {
+      problems.add(ErrorKind::kUnsupported, in_quotes(name) + " belongs to an encoding that is not supported: " + std::string(foreign));
+      return;
+    }
+    const StoredTensor* weights = checkpoint_.find(checkpoint::weights_of_scale(name));
+    if (weights == nullptr) return problems.add(ErrorKind::kFormat, "no rule claims the stored tensor " + in_quotes(name));
+    const bool weights_claimed = claimed_[static_cast<size_t>(weights - checkpoint_.tensors().data())];
+    if (weights_claimed) problems.add(ErrorKind::kFormat, in_quotes(name) + " is a scale without use: its weights are not FP8 or FP4");
+  }
+
+  const safetensors::Checkpoint& checkpoint_;
+  std::vector<bool> claimed_;
+};
+
+CheckpointSource::CheckpointSource(safetensors::Checkpoint checkpoint, const ArchRules& rules, const checkpoint::QuantizationConfig& config,
+                                   Metadata metadata, std::vector<std::string> notes)
+    : checkpoint_(std::move(checkpoint)), metadata_(std::move(metadata)), notes_(std::move(notes)), files_(list_files(checkpoint_)) {
+  notes_.insert(notes_.end(), rules.notes.begin(), rules.notes.end());
+  Problems problems;
+  Claims claims(checkpoint_);
+  for (const TensorRule& rule : rules.rules) {
+    claims.add(rule);
+    if (is_duplicate(rule)) continue;
+    std::optional<Assembly> assembly = checkpoint::assemble(checkpoint_, config, rule, problems);
+    if (!assembly) continue;
+    claims.add_scales(*assembly);
+    add_tensor(rule, std::move(*assembly));
+  }
+  claims.report_rest(rules, problems);
+  problems.throw_if_any();
+}
+
+bool CheckpointSource::is_duplicate(const TensorRule& rule) {
+  if (rule.drop_if_equal_to.empty()) return false;
+  const StoredTensor* own = checkpoint_.find(rule.stored);
+  const StoredTensor* other = checkpoint_.find(rule.drop_if_equal_to);
+  if (own == nullptr || other == nullptr) return false;
+  const bool equal = same_bytes(checkpoint_, *own, *other);
+  notes_.push_back(in_quotes(rule.stored) + (equal ? " repeats " : " differs from ") + in_quotes(rule.drop_if_equal_to) +
+                   (equal ? " byte for byte and is left out" : ", which it should repeat; it is kept"));
+  return equal;
+}
+
+void CheckpointSource::add_tensor(const TensorRule& rule, Assembly assembly) {
+  LogicalTensor tensor;
+  tensor.name = rule.name;
+  tensor.shape = rule.shape;
+  tensor.role = rule.role;
+  tensor.keep = rule.keep;
+  tensor.layer = rule.layer;
+  tensor.n_slices = count_slices(rule);
+  tensor.row_alignment = checkpoint::row_alignment(assembly);
+  tensor.source_type = checkpoint::source_type(assembly);
+  tensor.source_bytes = checkpoint::source_bytes(assembly);
+  tensor.source_names = checkpoint::stored_names(rule);
+  tensors_.push_back(std::move(tensor));
+  assemblies_.push_back(std::move(assembly));
+}
+
+Exactness CheckpointSource::exactness(size_t tensor) const { return checkpoint::exactness(checkpoint_, assemblies_.at(tensor)); }
+
+uint64_t CheckpointSource::raw_bytes(size_t tensor, int64_t n_rows) const { return checkpoint::raw_bytes(assemblies_.at(tensor), n_rows); }
+
+void CheckpointSource::fetch(size_t tensor, int64_t first_row, int64_t n_rows, RawRows& raw) const {
+  QUERN_CHECK(first_row >= 0 && n_rows >= 0 && first_row + n_rows <= tensors_.at(tensor).shape.n_rows());
+  raw.tensor = tensor;
+  raw.first_row = first_row;
+  raw.n_rows = n_rows;
+  bytes_read_ += checkpoint::fetch_rows(checkpoint_, assemblies_[tensor], raw);
+}
+
+void CheckpointSource::decode(const RawRows& raw, std::span<float> out) const {
+  try {
+    checkpoint::decode_rows(assemblies_.at(raw.tensor), raw, out);
+  } catch (Error& e) {
+    e.tensor(tensors_[raw.tensor].name);
+    throw;
+  }
+}
+
+bool CheckpointSource::can_copy(size_t tensor, DType type) const { return checkpoint::can_copy(assemblies_.at(tensor), type); }
+
+void CheckpointSource::copy(const RawRows& raw, DType type, std::span<std::byte> out) const {
+  try {
+    checkpoint::copy_rows(assemblies_.at(raw.tensor), raw, type, out);
+  } catch (Error& e) {
+    e.tensor(tensors_[raw.tensor].name);
+    throw;
+  }
+}
+
+}  // namespace quern

@@ -1,0 +1,48 @@
+#pragma once
+
+#include <atomic>
+#include <string>
+#include <vector>
+
+#include "formats/checkpoint/rows.h"
+
+namespace quern {
+
+// A safetensors checkpoint as a model: the rules of its architecture applied to its stored tensors.
+class CheckpointSource final : public ModelSource {
+ public:
+  // Claims every stored tensor for a rule, its scales included, and reports all that is left over, missing or misshapen in one Error.
+  // `ignored` entries of the rules are dropped silently, what they mean is in the rules' notes. Bytes are read only where a rule
+  // names a tensor that it may duplicate.
+  CheckpointSource(safetensors::Checkpoint checkpoint, const ArchRules& rules, const checkpoint::QuantizationConfig& config,
+                   Metadata metadata, std::vector<std::string> notes = {});
+
+  const Metadata& metadata() const noexcept override { return metadata_; }
+  std::span<const LogicalTensor> tensors() const noexcept override { return tensors_; }
+  std::span<const SourceFile> files() const noexcept override { return files_; }
+  std::span<const std::string> notes() const noexcept override { return notes_; }
+
+  Exactness exactness(size_t tensor) const override;
+  uint64_t raw_bytes(size_t tensor, int64_t n_rows) const override;
+  void fetch(size_t tensor, int64_t first_row, int64_t n_rows, RawRows& raw) const override;
+  void decode(const RawRows& raw, std::span<float> out) const override;
+  bool can_copy(size_t tensor, DType type) const override;
+  void copy(const RawRows& raw, DType type, std::span<std::byte> out) const override;
+  uint64_t bytes_read() const noexcept override { return bytes_read_; }
+
+ private:
+  class Claims;
+
+  bool is_duplicate(const TensorRule& rule);
+  void add_tensor(const TensorRule& rule, checkpoint::Assembly assembly);
+
+  safetensors::Checkpoint checkpoint_;
+  Metadata metadata_;
+  std::vector<std::string> notes_;
+  std::vector<LogicalTensor> tensors_;
+  std::vector<checkpoint::Assembly> assemblies_;  // one per tensor
+  std::vector<SourceFile> files_;
+  mutable std::atomic<uint64_t> bytes_read_ = 0;
+};
+
+}  // namespace quern

@@ -1,0 +1,32 @@
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "formats/base/error.h"
+
+namespace quern::checkpoint {
+
+// What is wrong with a checkpoint, collected so that one run reports everything. A checkpoint repeats its layers, and so do its
+// faults: texts that differ only in digits count as one kind, of which the first is shown.
+class Problems {
+ public:
+  void add(ErrorKind kind, std::string text);
+  bool empty() const noexcept { return groups_.empty(); }
+
+  // Throws one Error with all of them, kUnsupported if any of them is; returns when there are none.
+  void throw_if_any() const;
+
+ private:
+  struct Group {
+    std::string pattern;  // the text with every run of digits replaced by '#'
+    std::string first;
+    int64_t count = 0;
+  };
+
+  std::vector<Group> groups_;
+  ErrorKind kind_ = ErrorKind::kFormat;
+};
+
+}  // namespace quern::checkpoint

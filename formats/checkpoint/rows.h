@@ -1,0 +1,34 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "formats/checkpoint/transforms.h"
+#include "formats/model_source.h"
+
+namespace quern::checkpoint {
+
+// The three steps of a chunk of one assembly. RawRows holds the weights of all segments one after the other, and their scales.
+
+// Reads what the segments of raw.n_rows GGUF rows from raw.first_row need: one read for the weights of a segment, one for its scales.
+// Returns the bytes read.
+uint64_t fetch_rows(const safetensors::Checkpoint& checkpoint, const Assembly& assembly, RawRows& raw);
+
+// Writes n_rows x row_length floats. Throws kFormat naming the GGUF row and the stored tensor where a weight is NaN or infinite.
+void decode_rows(const Assembly& assembly, const RawRows& raw, std::span<float> out);
+
+// Whether copy_rows can write `type`: the stored type itself, MXFP4 from FP4 pairs, I32 from I64.
+bool can_copy(const Assembly& assembly, DType type) noexcept;
+
+// Writes the rows as `type` without going through floats. Throws kFormat like decode_rows, and where an I64 does not fit I32.
+void copy_rows(const Assembly& assembly, const RawRows& raw, DType type, std::span<std::byte> out);
+
+// GGUF type nearest to what is stored.
+DType source_type(const Assembly& assembly) noexcept;
+
+// See ModelSource::exactness. Reads FP8 scales until one shows that BF16 is not exact; FP4 needs no look, because MXFP4 has the same
+// codes and scales.
+Exactness exactness(const safetensors::Checkpoint& checkpoint, const Assembly& assembly);
+
+}  // namespace quern::checkpoint
