@@ -121,7 +121,7 @@ class HeaderHandler final : public JsonHandler {
 
   void natural(uint64_t value) override {
     if (state_ == State::kShapeList) {
-      if (rank_ == Shape::kMaxRank) throw Error(ErrorKind::kUnsupported, "tensor has more than 4 dimensions");
+      if (rank_ == Shape::kMaxRank) throw Error(ErrorKind::kUnsupported, "has more than 4 dimensions");
       dims_[static_cast<size_t>(rank_++)] = checked_cast<int64_t>(value, "dimension");
     } else if (state_ == State::kOffsetList && n_offsets_ < 2) {
       offsets_[n_offsets_++] = value;
