@@ -135,6 +135,12 @@ const ModelConfig::Value* ModelConfig::find(std::string_view key) const noexcept
 
 bool ModelConfig::has(std::string_view key) const noexcept { return find(key) != nullptr; }
 
+bool ModelConfig::has_list(std::string_view key) const noexcept {
+  const Value* value = find(key);
+  return value != nullptr && (std::holds_alternative<std::vector<double>>(*value) ||
+                              std::holds_alternative<std::vector<std::string>>(*value) || std::holds_alternative<Opaque>(*value));
+}
+
 bool ModelConfig::has_prefix(std::string_view prefix) const noexcept {
   const auto it = fields_.lower_bound(prefix);
   return it != fields_.end() && it->first.starts_with(prefix);
