@@ -1,0 +1,78 @@
+#include "quantize/encode.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "formats/base/bytes.h"
+#include "formats/base/error.h"
+#include "formats/float_convert.h"
+#include "quantize/row_encoders.h"
+
+namespace quern {
+namespace {
+
+// Finite weights stay finite: what rounds to infinity becomes the largest value instead.
+uint16_t finite_f16(float value) noexcept { return f32_to_f16(std::clamp(value, -65504.0f, 65504.0f)); }
+
+uint16_t finite_bf16(float value) noexcept {
+  constexpr float kLargest = 0x1.FEp127f;
+  return f32_to_bf16(std::clamp(value, -kLargest, kLargest));
+}
+
+void encode_row_F32(const float* x, const float*, int64_t n_cols, std::byte* out) {
+  std::memcpy(out, x, static_cast<size_t>(n_cols) * sizeof(float));
+}
+
+void encode_row_F16(const float* x, const float*, int64_t n_cols, std::byte* out) {
+  for (int64_t i = 0; i < n_cols; ++i) store_le(out + 2 * i, finite_f16(x[i]));
+}
+
+void encode_row_BF16(const float* x, const float*, int64_t n_cols, std::byte* out) {
+  for (int64_t i = 0; i < n_cols; ++i) store_le(out + 2 * i, finite_bf16(x[i]));
+}
+
+struct Encoder {
+  RowEncoder encode_row;
+  int revision;
+};
+
+Encoder find_encoder(DType dtype) noexcept {
+  switch (dtype) {
+    case DType::F32:
+      return {encode_row_F32, 1};
+    case DType::F16:
+      return {encode_row_F16, 1};
+    case DType::BF16:
+      return {encode_row_BF16, 1};
+#define QUERN_ENCODER_CASE(name, revision) \
+  case DType::name:                        \
+    return {encode_row_##name, revision};
+      QUERN_ROW_ENCODERS(QUERN_ENCODER_CASE)
+#undef QUERN_ENCODER_CASE
+    default:
+      return {nullptr, 0};
+  }
+}
+
+}  // namespace
+
+bool has_encoder(DType dtype) noexcept { return find_encoder(dtype).encode_row != nullptr; }
+
+int encoder_revision(DType dtype) noexcept { return find_encoder(dtype).revision; }
+
+void encode_rows(DType dtype, std::span<const float> x, int64_t n_rows, int64_t n_cols, std::span<const float> importance,
+                 std::span<std::byte> out) {
+  const RowEncoder encode_row = find_encoder(dtype).encode_row;
+  if (encode_row == nullptr) throw Error(ErrorKind::kInternal, std::string(name_of(dtype)) + " has no encoder");
+  const DTypeTraits& type = traits(dtype);
+  QUERN_CHECK(n_rows >= 0 && n_cols >= 0 && n_cols % type.block_weights == 0);
+  const int64_t row_bytes = n_cols / type.block_weights * type.block_bytes;
+  QUERN_CHECK(x.size() == static_cast<size_t>(n_rows * n_cols));
+  QUERN_CHECK(out.size() == static_cast<size_t>(n_rows * row_bytes));
+  QUERN_CHECK(importance.empty() || importance.size() == static_cast<size_t>(n_cols));
+  for (int64_t row = 0; row < n_rows; ++row) {
+    encode_row(x.data() + row * n_cols, importance.empty() ? nullptr : importance.data(), n_cols, out.data() + row * row_bytes);
+  }
+}
+
+}  // namespace quern

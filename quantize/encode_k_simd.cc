@@ -1,0 +1,183 @@
+// Encoders of the K-quants and IQ4_XS: 256 weights share binary16 scales, sub-blocks of 16 or 32 have integer scales (and mins).
+
+#include <cstring>
+
+#include "formats/base/bytes.h"
+#include "formats/blocks.h"
+#include "quantize/block_weights.h"
+#include "quantize/row_encoders.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "quantize/encode_k_simd.cc"
+#include "hwy/foreach_target.h"
+#include "hwy/highway.h"
+
+#include "quantize/affine_search-inl.h"
+#include "quantize/levels-inl.h"
+#include "quantize/scale_search-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace quern::HWY_NAMESPACE {
+
+constexpr int kSuper = 256;
+
+template <typename Block, typename Encode>
+void for_each_super_block(const float* x, const float* importance, int64_t n_cols, std::byte* out, Encode encode) {
+  for (int64_t i = 0; i < n_cols; i += kSuper, out += sizeof(Block)) {
+    Block block{};
+    encode(normalised<kSuper>(x + i, importance == nullptr ? nullptr : importance + i), block);
+    store_le(out, block);
+  }
+}
+
+// Two bits of each code from bit `shift` up, in 2-bit planes.
+void store_2bit_planes(const uint8_t codes[kSuper], int shift, uint8_t planes[64]) {
+  for (int e = 0; e < kSuper; ++e) {
+    planes[32 * (e / 128) + e % 32] |= static_cast<uint8_t>(((codes[e] >> shift) & 3) << (2 * (e / 32 % 4)));
+  }
+}
+
+void store_1bit_planes(const uint8_t codes[kSuper], int shift, uint8_t planes[32]) {
+  for (int e = 0; e < kSuper; ++e) planes[e % 32] |= static_cast<uint8_t>(((codes[e] >> shift) & 1) << (e / 32));
+}
+
+// Low nibbles; the two halves of every `span` weights share bytes (64 in Q4_K and Q5_K, 128 in Q6_K, 32 in IQ4_XS).
+void store_nibble_halves(const uint8_t codes[kSuper], int span, uint8_t nibbles[128]) {
+  for (int e = 0; e < kSuper; ++e) {
+    const int byte = span / 2 * (e / span) + e % (span / 2);
+    nibbles[byte] |= static_cast<uint8_t>((codes[e] & 15) << (e % span < span / 2 ? 0 : 4));
+  }
+}
+
+// Result of a search over affine super-blocks with its codes.
+template <int kSubBlocks, int kMaxCode, int kMaxScale>
+struct AffineBlock {
+  using Search = AffineSuperBlock<kSubBlocks, kSuper / kSubBlocks, kMaxCode, kMaxScale>;
+  typename Search::Fit fit;
+  uint8_t codes[kSuper];
+
+  AffineBlock(const BlockWeights<kSuper>& in, float clip_step, const typename Search::Start* starts, int n_starts, int rounds) {
+    constexpr int kSize = kSuper / kSubBlocks;
+    if (!in.vanishes) fit = Search(in.x, in.w, in.unit, clip_step, 5).search(starts, n_starts, rounds);
+    for (int b = 0; b < kSubBlocks; ++b) {
+      codes_for_affine(in.x + b * kSize, kSize, kMaxCode, fit.d * static_cast<float>(fit.scale[b]),
+                       fit.dmin * static_cast<float>(fit.min[b]), codes + b * kSize);
+    }
+  }
+};
+
+void encode_row_Q2_K(const float* x, const float* importance, int64_t n_cols, std::byte* out) {
+  using Affine = AffineBlock<16, 3, 15>;
+  static constexpr Affine::Search::Start kStarts[] = {{15, 15}, {14, 14}, {13, 13}, {12, 12}, {11, 11}, {10, 10}, {17, 17}, {15, 12}};
+  for_each_super_block<BlockQ2_K>(x, importance, n_cols, out, [](const BlockWeights<kSuper>& in, BlockQ2_K& block) {
+    const Affine found(in, 0.2f, kStarts, 8, 4);
+    block.d = stored_scale(found.fit.d, in.unit);
+    block.dmin = stored_scale(found.fit.dmin, in.unit);
+    for (int b = 0; b < 16; ++b) block.scales[b] = static_cast<uint8_t>(found.fit.scale[b] | found.fit.min[b] << 4);
+    store_2bit_planes(found.codes, 0, block.qs);
+  });
+}
+
+// The part that Q4_K and Q5_K share.
+template <int kMaxCode, typename Block>
+AffineBlock<8, kMaxCode, 63> encode_affine_32(const BlockWeights<kSuper>& in, float clip_step, Block& block) {
+  using Affine = AffineBlock<8, kMaxCode, 63>;
+  static constexpr typename Affine::Search::Start kStarts[] = {{63, 63}, {60, 60}, {55, 55}, {50, 50}};
+  const Affine found(in, clip_step, kStarts, 4, 4);
+  block.d = stored_scale(found.fit.d, in.unit);
+  block.dmin = stored_scale(found.fit.dmin, in.unit);
+  uint8_t scales[8];
+  uint8_t mins[8];
+  for (int b = 0; b < 8; ++b) {
+    scales[b] = static_cast<uint8_t>(found.fit.scale[b]);
+    mins[b] = static_cast<uint8_t>(found.fit.min[b]);
+  }
+  pack_scales_q4_k(scales, mins, block.scales);
+  store_nibble_halves(found.codes, 64, block.qs);
+  return found;
+}
+
+void encode_row_Q4_K(const float* x, const float* importance, int64_t n_cols, std::byte* out) {
+  for_each_super_block<BlockQ4_K>(x, importance, n_cols, out,
+                                  [](const BlockWeights<kSuper>& in, BlockQ4_K& block) { encode_affine_32<15>(in, 0.08f, block); });
+}
+
+void encode_row_Q5_K(const float* x, const float* importance, int64_t n_cols, std::byte* out) {
+  for_each_super_block<BlockQ5_K>(x, importance, n_cols, out, [](const BlockWeights<kSuper>& in, BlockQ5_K& block) {
+    const auto found = encode_affine_32<31>(in, 0.06f, block);
+    store_1bit_planes(found.codes, 4, block.qh);
+  });
+}
+
+// Result of a search over super-blocks with signed integer scales, with its codes.
+template <typename Levels, int kSubBlocks, int kLowScale, int kHighScale>
+struct ScaledBlock {
+  static constexpr int kSize = kSuper / kSubBlocks;
+  using Search = ScaledSuperBlock<Levels, kSubBlocks, kSize, kLowScale, kHighScale>;
+  typename Search::Fit fit;
+  uint8_t codes[kSuper];
+
+  ScaledBlock(const BlockWeights<kSuper>& in, const Ladder& ladder, const float* targets, int n_targets, int rounds) {
+    if (!in.vanishes) fit = Search(in.x, in.w, in.unit, ladder).search(targets, n_targets, rounds);
+    for (int b = 0; b < kSubBlocks; ++b) {
+      codes_for_scale<Levels>(in.x + b * kSize, kSize, fit.d * static_cast<float>(fit.l[b]), codes + b * kSize);
+    }
+  }
+};
+
+void encode_row_Q3_K(const float* x, const float* importance, int64_t n_cols, std::byte* out) {
+  static constexpr float kTargets[] = {-32, 31, -30, 29, -28, 27, -25, 24};
+  for_each_super_block<BlockQ3_K>(x, importance, n_cols, out, [](const BlockWeights<kSuper>& in, BlockQ3_K& block) {
+    const ScaledBlock<UniformLevels<-4, 3>, 16, -32, 31> found(in, {0.5f, 0.04f, 1}, kTargets, 8, 3);
+    block.d = stored_scale(found.fit.d, in.unit);
+    uint8_t scales[16];
+    for (int b = 0; b < 16; ++b) scales[b] = static_cast<uint8_t>(found.fit.l[b] + 32);
+    pack_scales_q3_k(scales, block.scales);
+    store_2bit_planes(found.codes, 0, block.qs);
+    store_1bit_planes(found.codes, 2, block.hmask);
+  });
+}
+
+void encode_row_Q6_K(const float* x, const float* importance, int64_t n_cols, std::byte* out) {
+  static constexpr float kTargets[] = {-128, 127, -120, 112};
+  for_each_super_block<BlockQ6_K>(x, importance, n_cols, out, [](const BlockWeights<kSuper>& in, BlockQ6_K& block) {
+    const ScaledBlock<UniformLevels<-32, 31>, 16, -128, 127> found(in, {0.85f, 0.0125f, 1}, kTargets, 4, 3);
+    block.d = stored_scale(found.fit.d, in.unit);
+    for (int b = 0; b < 16; ++b) block.scales[b] = static_cast<int8_t>(found.fit.l[b]);
+    store_nibble_halves(found.codes, 128, block.ql);
+    store_2bit_planes(found.codes, 4, block.qh);
+  });
+}
+
+void encode_row_IQ4_XS(const float* x, const float* importance, int64_t n_cols, std::byte* out) {
+  static constexpr float kTargets[] = {-32, 31, -29, 28, -26, 25};
+  for_each_super_block<BlockIQ4_XS>(x, importance, n_cols, out, [](const BlockWeights<kSuper>& in, BlockIQ4_XS& block) {
+    const ScaledBlock<Iq4nlLevels, 8, -32, 31> found(in, {0.6f, 0.035f, 1}, kTargets, 6, 3);
+    block.d = stored_scale(found.fit.d, in.unit);
+    for (int b = 0; b < 8; ++b) {
+      const int stored = found.fit.l[b] + 32;
+      block.scales_l[b / 2] |= static_cast<uint8_t>((stored & 15) << (4 * (b % 2)));
+      block.scales_h |= static_cast<uint16_t>((stored >> 4) << (2 * b));
+    }
+    store_nibble_halves(found.codes, 32, block.qs);
+  });
+}
+
+}  // namespace quern::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace quern {
+#define QUERN_DISPATCH_ROW_ENCODER(name)                                                            \
+  HWY_EXPORT(encode_row_##name);                                                                    \
+  void encode_row_##name(const float* x, const float* importance, int64_t n_cols, std::byte* out) { \
+    HWY_DYNAMIC_DISPATCH(encode_row_##name)(x, importance, n_cols, out);                            \
+  }
+QUERN_DISPATCH_ROW_ENCODER(Q2_K)
+QUERN_DISPATCH_ROW_ENCODER(Q3_K)
+QUERN_DISPATCH_ROW_ENCODER(Q4_K)
+QUERN_DISPATCH_ROW_ENCODER(Q5_K)
+QUERN_DISPATCH_ROW_ENCODER(Q6_K)
+QUERN_DISPATCH_ROW_ENCODER(IQ4_XS)
+}  // namespace quern
+#endif

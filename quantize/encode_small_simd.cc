@@ -1,0 +1,157 @@
+// Encoders of the types with one scale (and perhaps an offset) per 32 weights.
+
+#include <cstring>
+
+#include "formats/base/bytes.h"
+#include "formats/blocks.h"
+#include "quantize/block_weights.h"
+#include "quantize/row_encoders.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "quantize/encode_small_simd.cc"
+#include "hwy/foreach_target.h"
+#include "hwy/highway.h"
+
+#include "quantize/affine_search-inl.h"
+#include "quantize/levels-inl.h"
+#include "quantize/scale_search-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace quern::HWY_NAMESPACE {
+
+constexpr int kSize = 32;
+
+// Encodes every block of a row with `encode(const BlockWeights<32>&, Block&)`; blocks start out as zero bytes.
+template <typename Block, typename Encode>
+void for_each_block(const float* x, const float* importance, int64_t n_cols, std::byte* out, Encode encode,
+                    float smallest = kSmallestForF16) {
+  for (int64_t i = 0; i < n_cols; i += kSize, out += sizeof(Block)) {
+    Block block{};
+    encode(normalised<kSize>(x + i, importance == nullptr ? nullptr : importance + i, smallest), block);
+    store_le(out, block);
+  }
+}
+
+// Low nibbles of 32 codes in split halves.
+void store_nibbles(const uint8_t codes[kSize], uint8_t qs[16]) {
+  for (int t = 0; t < 16; ++t) qs[t] = static_cast<uint8_t>((codes[t] & 15) | (codes[t + 16] << 4));
+}
+
+void store_fifth_bits(const uint8_t codes[kSize], uint8_t qh[4]) {
+  uint32_t bits = 0;
+  for (int e = 0; e < kSize; ++e) bits |= static_cast<uint32_t>(codes[e] >> 4) << e;
+  store_le(qh, bits);
+}
+
+// y = d * level: searches d, stores it and returns the codes.
+template <typename Levels, typename Block>
+void encode_scaled(const BlockWeights<kSize>& in, const Ladder& ladder, Block& block, uint8_t codes[kSize]) {
+  const float d = in.vanishes ? 0.0f : search_f16_scale<Levels>(in.x, in.w, kSize, in.unit, ladder).scale;
+  block.d = stored_scale(d, in.unit);
+  codes_for_scale<Levels>(in.x, kSize, d, codes);
+}
+
+void encode_row_Q4_0(const float* x, const float* importance, int64_t n_cols, std::byte* out) {
+  for_each_block<BlockQ4_0>(x, importance, n_cols, out, [](const BlockWeights<kSize>& in, BlockQ4_0& block) {
+    uint8_t codes[kSize];
+    encode_scaled<UniformLevels<-8, 7>>(in, {0.6f, 0.018f, 2}, block, codes);
+    store_nibbles(codes, block.qs);
+  });
+}
+
+void encode_row_Q5_0(const float* x, const float* importance, int64_t n_cols, std::byte* out) {
+  for_each_block<BlockQ5_0>(x, importance, n_cols, out, [](const BlockWeights<kSize>& in, BlockQ5_0& block) {
+    uint8_t codes[kSize];
+    encode_scaled<UniformLevels<-16, 15>>(in, {0.7f, 0.0125f, 2}, block, codes);
+    store_nibbles(codes, block.qs);
+    store_fifth_bits(codes, block.qh);
+  });
+}
+
+void encode_row_Q8_0(const float* x, const float* importance, int64_t n_cols, std::byte* out) {
+  for_each_block<BlockQ8_0>(x, importance, n_cols, out, [](const BlockWeights<kSize>& in, BlockQ8_0& block) {
+    uint8_t codes[kSize];
+    encode_scaled<UniformLevels<-127, 127>>(in, {0.92f, 0.0017f, 4}, block, codes);
+    for (int e = 0; e < kSize; ++e) block.qs[e] = static_cast<int8_t>(codes[e] - 127);
+  });
+}
+
+void encode_row_IQ4_NL(const float* x, const float* importance, int64_t n_cols, std::byte* out) {
+  for_each_block<BlockIQ4_NL>(x, importance, n_cols, out, [](const BlockWeights<kSize>& in, BlockIQ4_NL& block) {
+    uint8_t codes[kSize];
+    encode_scaled<Iq4nlLevels>(in, {0.6f, 0.018f, 2}, block, codes);
+    store_nibbles(codes, block.qs);
+  });
+}
+
+// y = q * d + m, m of either sign.
+template <int kMaxCode, typename Block>
+void encode_affine(const BlockWeights<kSize>& in, float clip_step, Block& block, uint8_t codes[kSize]) {
+  const auto round = [&in](const Lanes& value) { return round_to_f16(value, in.unit); };
+  AffineFit fit{0.0f, 0.0f, 0.0f};
+  if (!in.vanishes) fit = search_affine(in.x, in.w, kSize, {kMaxCode, clip_step, 6, false}, round);
+  block.d = stored_scale(fit.scale, in.unit);
+  block.m = stored_scale(-fit.min, in.unit);
+  codes_for_affine(in.x, kSize, kMaxCode, fit.scale, fit.min, codes);
+}
+
+void encode_row_Q4_1(const float* x, const float* importance, int64_t n_cols, std::byte* out) {
+  for_each_block<BlockQ4_1>(x, importance, n_cols, out, [](const BlockWeights<kSize>& in, BlockQ4_1& block) {
+    uint8_t codes[kSize];
+    encode_affine<15>(in, 0.08f, block, codes);
+    store_nibbles(codes, block.qs);
+  });
+}
+
+void encode_row_Q5_1(const float* x, const float* importance, int64_t n_cols, std::byte* out) {
+  for_each_block<BlockQ5_1>(x, importance, n_cols, out, [](const BlockWeights<kSize>& in, BlockQ5_1& block) {
+    uint8_t codes[kSize];
+    encode_affine<31>(in, 0.06f, block, codes);
+    store_nibbles(codes, block.qs);
+    store_fifth_bits(codes, block.qh);
+  });
+}
+
+// Scales are powers of two: exponents around the one that maps the largest weight to the levels 8 or 12, by exact error. That one
+// represents every block of MXFP4 values exactly and comes first, so such blocks keep their values.
+void encode_row_MXFP4(const float* x, const float* importance, int64_t n_cols, std::byte* out) {
+  static constexpr int kOffsets[kLanes] = {0, 1, -1, 2, -2, -3, -4};
+  static constexpr int kLowest = -128;  // E8M0 0
+  static constexpr int kHighest = 124;  // E8M0 252: above, the level 12 is infinite
+  const auto encode = [](const BlockWeights<kSize>& in, BlockMXFP4& block) {
+    if (in.vanishes) return;
+    const int unit_exponent = std::ilogb(in.unit);
+    int exponents[kLanes];
+    alignas(64) float scales[kLanes];
+    for (int c = 0; c < kLanes; ++c) {
+      exponents[c] = std::clamp(unit_exponent - 3 + kOffsets[c], kLowest, kHighest);
+      scales[c] = std::ldexp(1.0f, exponents[c] - unit_exponent);
+    }
+    const int best = minimum(errors_of_scales<Fp4Levels>(in.x, in.w, kSize, load(scales))).lane;
+    block.e = static_cast<uint8_t>(exponents[best] + 128);
+    uint8_t codes[kSize];
+    codes_for_scale<Fp4Levels>(in.x, kSize, scales[best], codes);
+    store_nibbles(codes, block.qs);
+  };
+  for_each_block<BlockMXFP4>(x, importance, n_cols, out, encode, std::numeric_limits<float>::denorm_min());
+}
+
+}  // namespace quern::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace quern {
+#define QUERN_DISPATCH_ROW_ENCODER(name)                                                            \
+  HWY_EXPORT(encode_row_##name);                                                                    \
+  void encode_row_##name(const float* x, const float* importance, int64_t n_cols, std::byte* out) { \
+    HWY_DYNAMIC_DISPATCH(encode_row_##name)(x, importance, n_cols, out);                            \
+  }
+QUERN_DISPATCH_ROW_ENCODER(Q4_0)
+QUERN_DISPATCH_ROW_ENCODER(Q4_1)
+QUERN_DISPATCH_ROW_ENCODER(Q5_0)
+QUERN_DISPATCH_ROW_ENCODER(Q5_1)
+QUERN_DISPATCH_ROW_ENCODER(Q8_0)
+QUERN_DISPATCH_ROW_ENCODER(IQ4_NL)
+QUERN_DISPATCH_ROW_ENCODER(MXFP4)
+}  // namespace quern
+#endif

@@ -1,0 +1,132 @@
+// Vectors of 16 candidates, compiled once per CPU target (no include guard in the usual form: see hwy/foreach_target.h).
+//
+// A search tries many scales for the same few weights, so the lanes of a vector are candidates, not weights: each lane adds up its
+// own error over the weights in their order. No sum depends on the width of the CPU's vectors and nothing is reduced across lanes,
+// so SSE2, AVX2, AVX-512 and NEON make the same bytes. Multiplications and additions stay apart (-ffp-contract=off).
+
+#if defined(QUERN_QUANTIZE_LANES_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef QUERN_QUANTIZE_LANES_INL_H_
+#undef QUERN_QUANTIZE_LANES_INL_H_
+#else
+#define QUERN_QUANTIZE_LANES_INL_H_
+#endif
+
+#include "hwy/highway.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace quern::HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+inline constexpr int kLanes = 16;
+using PartTag = hn::CappedTag<float, kLanes>;
+using Part = hn::Vec<PartTag>;
+inline constexpr int kParts = kLanes / static_cast<int>(hn::MaxLanes(PartTag()));
+
+struct Lanes {
+  Part part[kParts];
+};
+
+// Applies a function of parts lane by lane.
+template <typename F, typename... Rest>
+HWY_INLINE Lanes map(F f, const Lanes& first, const Rest&... rest) {
+  Lanes out;
+  for (int p = 0; p < kParts; ++p) out.part[p] = f(first.part[p], rest.part[p]...);
+  return out;
+}
+
+HWY_INLINE Lanes splat(float value) {
+  Lanes out;
+  for (int p = 0; p < kParts; ++p) out.part[p] = hn::Set(PartTag(), value);
+  return out;
+}
+
+HWY_INLINE Lanes load(const float* from) {
+  Lanes out;
+  for (int p = 0; p < kParts; ++p) out.part[p] = hn::LoadU(PartTag(), from + p * (kLanes / kParts));
+  return out;
+}
+
+HWY_INLINE void store(const Lanes& lanes, float* to) {
+  for (int p = 0; p < kParts; ++p) hn::StoreU(lanes.part[p], PartTag(), to + p * (kLanes / kParts));
+}
+
+HWY_INLINE Lanes operator+(const Lanes& a, const Lanes& b) {
+  return map([](Part x, Part y) { return hn::Add(x, y); }, a, b);
+}
+HWY_INLINE Lanes operator-(const Lanes& a, const Lanes& b) {
+  return map([](Part x, Part y) { return hn::Sub(x, y); }, a, b);
+}
+HWY_INLINE Lanes operator*(const Lanes& a, const Lanes& b) {
+  return map([](Part x, Part y) { return hn::Mul(x, y); }, a, b);
+}
+HWY_INLINE Lanes operator/(const Lanes& a, const Lanes& b) {
+  return map([](Part x, Part y) { return hn::Div(x, y); }, a, b);
+}
+HWY_INLINE Lanes& operator+=(Lanes& a, const Lanes& b) { return a = a + b; }
+HWY_INLINE Lanes min(const Lanes& a, const Lanes& b) {
+  return map([](Part x, Part y) { return hn::Min(x, y); }, a, b);
+}
+HWY_INLINE Lanes max(const Lanes& a, const Lanes& b) {
+  return map([](Part x, Part y) { return hn::Max(x, y); }, a, b);
+}
+HWY_INLINE Lanes abs(const Lanes& a) {
+  return map([](Part x) { return hn::Abs(x); }, a);
+}
+HWY_INLINE Lanes copy_sign(const Lanes& magnitude, const Lanes& sign) {
+  return map([](Part x, Part y) { return hn::CopySign(x, y); }, magnitude, sign);
+}
+
+// a < b ? yes : no
+HWY_INLINE Lanes select_less(const Lanes& a, const Lanes& b, const Lanes& yes, const Lanes& no) {
+  return map([](Part x, Part y, Part s, Part t) { return hn::IfThenElse(hn::Lt(x, y), s, t); }, a, b, yes, no);
+}
+
+// Rounds half to even; magnitudes below 2^22. The addition leaves no room for fraction bits. Cheaper than SSE2's emulated rounding.
+HWY_INLINE Lanes round_to_int(const Lanes& a) {
+  const Lanes magic = splat(0x1.8p23f);
+  return (a + magic) - magic;
+}
+
+HWY_INLINE Lanes clamp(const Lanes& a, float lo, float hi) { return min(max(a, splat(lo)), splat(hi)); }
+
+// 1 / a, and 0 where a is 0.
+HWY_INLINE Lanes reciprocal_or_zero(const Lanes& a) {
+  const Lanes zero = splat(0.0f);
+  return select_less(zero, abs(a), splat(1.0f) / a, zero);
+}
+
+// Nearby values that are binary16 in a file where a normalised 1 is stored as `unit`: multiples of 2^-24 with 11 significant bits
+// within +-65504. Not always the nearest one (a tie may go either way), always exactly representable.
+HWY_INLINE Lanes round_to_f16(const Lanes& a, float unit) {
+  const Lanes to_step = splat(0.75f / unit);  // adding 3 * 2^22 steps of 2^-24
+  const Lanes stepped = (a + to_step) - to_step;
+  const Lanes spread = stepped * splat(8193.0f);  // 2^13 + 1: the sum below keeps the upper 11 of 24 bits
+  const Lanes rounded = spread - (spread - stepped);
+  return clamp(rounded, -65504.0f / unit, 65504.0f / unit);
+}
+
+struct BestLane {
+  int lane;
+  float value;
+};
+
+HWY_INLINE BestLane minimum(const Lanes& lanes) {
+  alignas(64) float values[kLanes];
+  store(lanes, values);
+  BestLane best{0, values[0]};
+  for (int c = 1; c < kLanes; ++c) {
+    if (values[c] < best.value) best = {c, values[c]};
+  }
+  return best;
+}
+
+HWY_INLINE float lane(const Lanes& lanes, int c) {
+  alignas(64) float values[kLanes];
+  store(lanes, values);
+  return values[c];
+}
+
+}  // namespace quern::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif  // QUERN_QUANTIZE_LANES_INL_H_

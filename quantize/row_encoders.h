@@ -1,0 +1,35 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "formats/dtype.h"
+
+namespace quern {
+
+// Block types we write, with the revision of their encoder (see encoder_revision). A new encoder is a row here and a function
+// encode_row_NAME in one of the encode_*_simd.cc files.
+#define QUERN_ROW_ENCODERS(X) \
+  X(Q4_0, 1)                  \
+  X(Q4_1, 1)                  \
+  X(Q5_0, 1)                  \
+  X(Q5_1, 1)                  \
+  X(Q8_0, 1)                  \
+  X(Q2_K, 1)                  \
+  X(Q3_K, 1)                  \
+  X(Q4_K, 1)                  \
+  X(Q5_K, 1)                  \
+  X(Q6_K, 1)                  \
+  X(IQ4_NL, 1)                \
+  X(IQ4_XS, 1)                \
+  X(MXFP4, 1)
+
+// One row: n_cols finite weights, n_cols importances or nullptr, n_cols / block_weights blocks out. No alignment is required of out.
+using RowEncoder = void (*)(const float* x, const float* importance, int64_t n_cols, std::byte* out);
+
+#define QUERN_DECLARE_ROW_ENCODER(name, revision) \
+  void encode_row_##name(const float* x, const float* importance, int64_t n_cols, std::byte* out);
+QUERN_ROW_ENCODERS(QUERN_DECLARE_ROW_ENCODER)
+#undef QUERN_DECLARE_ROW_ENCODER
+
+}  // namespace quern
