@@ -1,0 +1,55 @@
+#include "runtime/models/layer.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "formats/base/error.h"
+
+namespace quern {
+namespace {
+
+float activate(Activation activation, double limit, float gate_value, float up_value) {
+  double gate = static_cast<double>(gate_value), up = static_cast<double>(up_value);
+  if (limit > 0.0) {
+    gate = std::min(gate, limit);
+    up = std::clamp(up, -limit, limit);
+  }
+  const double steepness = activation == Activation::kGptOss ? 1.702 : 1.0;
+  const double gated = gate / (1.0 + std::exp(-steepness * gate));
+  return static_cast<float>(gated * (activation == Activation::kGptOss ? up + 1.0 : up));
+}
+
+}  // namespace
+
+void attention_block(const LayerContext& context, const float* x, int64_t n, LayerCache& cache, float* out) {
+  QUERN_CHECK(n <= kQueryTile);
+  const PackedRows packed(x, n, context.hparams.hidden, context.hparams.hidden);
+  switch (context.layer.attention) {
+    case AttentionKind::kGrouped:
+      return grouped_attention(context, packed, cache, out);
+    case AttentionKind::kLatent:
+      return latent_attention(context, packed, cache, out);
+    case AttentionKind::kCompressed:
+      return compressed_attention(context, packed, cache, out);
+  }
+}
+
+void ffn_block(const Compute& compute, const FfnWeights& weights, Activation activation, double limit, const PackedRows& x, float* out) {
+  const int64_t width = weights.gate->n_rows, n = x.n_rows();
+  std::vector<float> gate(static_cast<size_t>(n * width)), up(gate.size());
+  linear(compute, *weights.gate, x, gate.data(), width);
+  linear(compute, *weights.up, x, up.data(), width);
+  add_bias(weights.gate_bias, n, gate.data(), width);
+  add_bias(weights.up_bias, n, up.data(), width);
+  for (size_t i = 0; i < gate.size(); ++i) gate[i] = activate(activation, limit, gate[i], up[i]);
+  linear(compute, *weights.down, PackedRows(gate.data(), n, width, width), out, weights.down->n_rows);
+  add_bias(weights.down_bias, n, out, weights.down->n_rows);
+}
+
+void router_logits(const LayerContext& context, const PackedRows& x, float* out) {
+  const int64_t n_experts = context.hparams.routing.n_experts;
+  linear(context.compute, context.weights.matrix("ffn_gate_inp.weight"), x, out, n_experts);
+  add_bias(context.weights.value("ffn_gate_inp.bias"), x.n_rows(), out, n_experts);
+}
+
+}  // namespace quern

@@ -1,0 +1,25 @@
+#pragma once
+
+#include <cstdint>
+
+#include "runtime/evaluator.h"
+
+namespace quern {
+
+// The output matrix as stored bytes; every call decodes it once for all rows given.
+class OutputHead {
+ public:
+  // name: "output.weight", or another matrix of the same shape; models without it share token_embd.weight. Reads it once.
+  explicit OutputHead(const Evaluator& evaluator, std::string_view name = "output.weight");
+
+  int64_t n_vocab() const noexcept { return matrix_.n_rows; }
+  uint64_t size_bytes() const noexcept { return matrix_.size_bytes(); }
+  // normalised states [n, hidden] -> logits [n, n_vocab]. Throws kFormat naming the matrix when a logit is not finite.
+  void logits(const float* states, int64_t n, float* out) const;
+
+ private:
+  Compute compute_;
+  StoredMatrix matrix_;
+};
+
+}  // namespace quern
