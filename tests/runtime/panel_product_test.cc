@@ -4,6 +4,7 @@
 #include <hwy/targets.h>
 
 #include <cmath>
+#include <ostream>
 #include <random>
 #include <vector>
 
@@ -22,6 +23,8 @@ struct Case {
   int64_t n_rows, n_k;
   bool transposed;
 };
+
+void PrintTo(const Case& c, std::ostream* out) { *out << c.n_rows << " x " << c.n_k << (c.transposed ? " transposed" : ""); }
 
 class PanelProductTest : public testing::TestWithParam<Case> {};
 
