@@ -1,0 +1,118 @@
+#include "convert/convert.h"
+
+#include <chrono>
+#include <cmath>
+#include <memory>
+
+#include "convert/lists.h"
+
+namespace quern {
+namespace {
+
+// Every output to its own files.
+class FileSink final : public ChunkSink {
+ public:
+  explicit FileSink(const Plan& plan) {
+    const std::string id = plan_id(plan);
+    for (size_t output = 0; output < plan.outputs.size(); ++output) {
+      writers_.push_back(std::make_unique<OutputWriter>(plan, output, id));
+      hashers_.emplace_back(plan, output);
+    }
+  }
+
+  void write(size_t output, int64_t chunk, std::span<const std::byte> bytes) override {
+    writers_[output]->append(bytes);
+    writers_[output]->chunk_done(chunk + 1);
+  }
+  void hash(size_t output, std::span<const std::byte> bytes) override { hashers_[output].append(bytes); }
+
+  std::vector<FinishedOutput> finish() {
+    std::vector<FinishedOutput> finished;
+    for (size_t output = 0; output < writers_.size(); ++output) finished.push_back({writers_[output]->finish(), hashers_[output].finish()});
+    return finished;
+  }
+  std::vector<std::unique_ptr<OutputWriter>>& writers() noexcept { return writers_; }
+
+ private:
+  std::vector<std::unique_ptr<OutputWriter>> writers_;
+  std::vector<TensorHasher> hashers_;
+};
+
+// A source that changed while it was read gives a mixture of two models.
+void check_unchanged(const Plan& plan) {
+  for (const PlannedSource& planned : plan.sources) {
+    const std::filesystem::path path =
+        std::filesystem::is_directory(plan.model) ? plan.model / planned.name : plan.model.parent_path() / planned.name;
+    std::error_code absent;
+    if (!std::filesystem::exists(path, absent)) continue;  // named by the reads that need it
+    const InputFile now(path);
+    if (now.size_bytes() != planned.size_bytes || now.mtime_ns() != planned.mtime_ns) {
+      throw Error(ErrorKind::kIo, "changed while it was being read").file(path.string());
+    }
+  }
+}
+
+OutputReport report_output(const Plan& plan, size_t index, const FinishedOutput& finished, const std::vector<TensorFigures>& figures) {
+  const PlannedOutput& output = plan.outputs[index];
+  OutputReport report;
+  report.mix = output.mix;
+  report.lossless = output.lossless;
+  for (size_t f = 0; f < output.files.size(); ++f) {
+    report.files.push_back({output.files[f].name, output.files[f].size_bytes, finished.file_sha256[f]});
+    report.size_bytes += output.files[f].size_bytes;
+  }
+  report.bits_per_weight = 8.0 * static_cast<double>(output.tensor_bytes) / static_cast<double>(plan.n_weights());
+  double squared_error = 0, energy = 0;
+  for (size_t t = 0; t < plan.tensors.size(); ++t) {
+    energy += figures[t].energy;
+    squared_error += figures[t].outputs[index].squared_error;
+    if (!figures[t].outputs[index].exact) continue;
+    ++report.exact_tensors;
+    report.exact_weights += plan.tensors[t].shape.n_elements();
+  }
+  report.relative_error = energy > 0 ? std::sqrt(squared_error / energy) : 0;
+  return report;
+}
+
+}  // namespace
+
+std::vector<OutputReport> report_outputs(const Plan& plan, const std::vector<FinishedOutput>& finished,
+                                         const std::vector<TensorFigures>& figures, const std::vector<double>& encode_seconds) {
+  std::vector<OutputReport> reports;
+  for (size_t i = 0; i < plan.outputs.size(); ++i) {
+    reports.push_back(report_output(plan, i, finished[i], figures));
+    reports.back().encode_seconds = encode_seconds[i];
+  }
+  return reports;
+}
+
+void publish_outputs(const Plan& plan, std::vector<std::unique_ptr<OutputWriter>>& writers, const std::vector<FinishedOutput>& finished,
+                     const std::vector<TensorFigures>& figures) {
+  for (const std::unique_ptr<OutputWriter>& writer : writers) writer->commit();
+  if (plan.lists) write_lists(plan, finished, figures);
+}
+
+ConvertReport run_plan(const ModelSource& source, const Plan& plan, Progress& progress) {
+  const auto start = std::chrono::steady_clock::now();
+  const uint64_t read_before = source.bytes_read();
+  std::filesystem::create_directories(plan.folder);
+  const Chunks chunks(plan);
+  FileSink sink(plan);
+
+  progress.begin("converting", plan.source_bytes());
+  const PipelineResult result = run_chunks(source, plan, chunks, {0, chunks.count()}, sink, progress);
+  progress.end();
+
+  const std::vector<FinishedOutput> finished = sink.finish();
+  check_unchanged(plan);
+  publish_outputs(plan, sink.writers(), finished, result.figures);  // from here on the files have their names
+
+  ConvertReport report;
+  report.outputs = report_outputs(plan, finished, result.figures, result.encode_seconds);
+  report.stored_bytes = plan.source_bytes();
+  report.bytes_read = source.bytes_read() - read_before;
+  report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return report;
+}
+
+}  // namespace quern

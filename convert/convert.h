@@ -1,0 +1,57 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "convert/output_writer.h"
+#include "convert/pipeline.h"
+#include "convert/plan.h"
+#include "formats/base/progress.h"
+#include "formats/model_source.h"
+
+namespace quern {
+
+// A model to GGUF files: every output of a plan from one read of the source.
+
+struct FileReport {
+  std::string name;
+  uint64_t size_bytes = 0;
+  std::string sha256;
+};
+
+struct OutputReport {
+  std::string mix;
+  std::vector<FileReport> files;
+  uint64_t size_bytes = 0;     // of all files
+  double bits_per_weight = 0;  // tensor data without padding
+  double encode_seconds = 0;   // summed over threads
+  double relative_error = 0;   // sqrt(squared error / energy), over all float tensors
+  bool lossless = false;       // proved, not promised
+  int64_t exact_tensors = 0;   // every weight has the bits of the source's
+  int64_t exact_weights = 0;
+};
+
+struct ConvertReport {
+  std::vector<OutputReport> outputs;
+  uint64_t stored_bytes = 0;  // of the tensors that were converted
+  uint64_t bytes_read = 0;
+  double seconds = 0;
+};
+
+// Runs the whole plan. Nothing has its final name before all outputs are complete; a failure removes what was begun.
+ConvertReport run_plan(const ModelSource& source, const Plan& plan, Progress& progress);
+
+// The steps after the data of all outputs is written, shared with merging: names the files and writes the lists beside them.
+struct FinishedOutput {
+  std::vector<std::string> file_sha256;
+  std::vector<TensorSums> tensors;
+};
+void publish_outputs(const Plan& plan, std::vector<std::unique_ptr<OutputWriter>>& writers, const std::vector<FinishedOutput>& finished,
+                     const std::vector<TensorFigures>& figures);
+
+std::vector<OutputReport> report_outputs(const Plan& plan, const std::vector<FinishedOutput>& finished,
+                                         const std::vector<TensorFigures>& figures, const std::vector<double>& encode_seconds);
+
+}  // namespace quern

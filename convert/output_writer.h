@@ -1,0 +1,73 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "convert/journal.h"
+#include "convert/plan.h"
+#include "convert/tensor_stream.h"
+#include "formats/base/file.h"
+#include "formats/base/sha256.h"
+
+namespace quern {
+
+// Writes the files of one output from the stream of its tensor data: headers first, padding between, SHA-256 of every file from the
+// bytes written. Nothing has its final name before commit(); without it everything is removed. Not thread-safe.
+class OutputWriter {
+ public:
+  // id: plan_id(plan), for the journal.
+  OutputWriter(const Plan& plan, size_t output, const std::string& id);
+
+  void append(std::span<const std::byte> bytes);
+  // Tells that the chunks before this number have been appended; syncs and journals now and then.
+  void chunk_done(int64_t n_chunks);
+
+  // After the last byte: SHA-256 per file, everything synced.
+  const std::vector<std::string>& finish();
+  void commit();
+
+ private:
+  void open_file();
+  void write(std::span<const std::byte> bytes);
+  void close_finished_files();
+
+  const Plan& plan_;
+  const PlannedOutput& output_;
+  TensorStream stream_;
+  Journal journal_;
+  std::vector<std::unique_ptr<OutputFile>> files_;  // opened so far, in order; the last one is being written
+  uint64_t position_ = 0;                           // in the last file
+  size_t tensors_left_ = 0;                         // of the last file
+  Sha256 hash_;
+  std::vector<std::string> sha256_;
+  uint64_t tensor_bytes_ = 0;
+  uint64_t unsynced_bytes_ = 0;
+};
+
+// SHA-256 per tensor and per slice of stacked tensors.
+struct TensorSums {
+  std::string sha256;
+  std::vector<std::string> slices;  // empty unless stacked
+};
+
+// Computes them from the same stream. Separate from the writer so that both can work at the same time. Not thread-safe.
+class TensorHasher {
+ public:
+  TensorHasher(const Plan& plan, size_t output);
+
+  void append(std::span<const std::byte> bytes);
+  std::vector<TensorSums> finish();
+
+ private:
+  const Plan& plan_;
+  TensorStream stream_;
+  Sha256 tensor_hash_, slice_hash_;
+  std::vector<TensorSums> sums_;
+};
+
+}  // namespace quern

@@ -1,0 +1,287 @@
+#include "convert/pipeline.h"
+
+#include <tbb/parallel_pipeline.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <memory>
+#include <mutex>
+#include <string>
+
+#include "convert/compare.h"
+#include "formats/base/parallel.h"
+#include "quantize/encode.h"
+
+namespace quern {
+namespace {
+
+// The distinct types of a tensor over all outputs, and which output uses which.
+struct TypeSet {
+  std::vector<DType> types;
+  std::vector<bool> copied;
+  std::vector<size_t> of_output;
+};
+
+TypeSet distinct_types(const Plan& plan, size_t tensor) {
+  TypeSet set;
+  for (const PlannedOutput& output : plan.outputs) {
+    const Placement& placement = output.tensors[tensor];
+    const auto found = std::find(set.types.begin(), set.types.end(), placement.type);
+    set.of_output.push_back(static_cast<size_t>(found - set.types.begin()));
+    if (found != set.types.end()) continue;
+    set.types.push_back(placement.type);
+    set.copied.push_back(placement.copied);
+  }
+  return set;
+}
+
+// One chunk on its way, with its buffers.
+struct Work {
+  int64_t index = 0;
+  Chunk chunk;
+  TypeSet types;
+  RawRows raw;
+  std::vector<float> weights;
+  std::vector<std::vector<std::byte>> encoded;  // per distinct type
+  std::vector<double> seconds;                  // per distinct type
+  PartialFigures figures;
+  bool skipped = false;
+};
+
+// Tensors whose weights are not finite. Once there is one, the rest of the model is only looked through.
+class BadTensors {
+ public:
+  bool any() const noexcept { return any_.load(std::memory_order_relaxed); }
+
+  void add(size_t tensor, int64_t first_row, const std::string& message) {
+    const std::lock_guard lock(mutex_);
+    any_.store(true, std::memory_order_relaxed);
+    const auto [found, inserted] = found_.try_emplace(tensor, first_row, message);
+    if (!inserted && first_row < found->second.first) found->second = {first_row, message};
+  }
+
+  void throw_if_any(const Plan& plan) const {
+    if (found_.empty()) return;
+    constexpr size_t kShown = 20;
+    std::string text;
+    size_t shown = 0;
+    for (const auto& [tensor, what] : found_) {
+      if (++shown > kShown) break;
+      text += (shown == 1 ? "" : "; ") + ("'" + plan.tensors[tensor].name + "': " + what.second);
+    }
+    if (found_.size() > kShown) text += "; and " + std::to_string(found_.size() - kShown) + " more tensors";
+    const std::string count = found_.size() == 1 ? "a tensor has" : std::to_string(found_.size()) + " tensors have";
+    throw Error(ErrorKind::kFormat, count + " weights that are not finite: " + text);
+  }
+
+ private:
+  std::atomic<bool> any_{false};
+  std::mutex mutex_;
+  std::map<size_t, std::pair<int64_t, std::string>> found_;  // first row and what is wrong there
+};
+
+class Pipeline {
+ public:
+  Pipeline(const ModelSource& source, const Plan& plan, const Chunks& chunks, Chunks::Range range, ChunkSink& sink, Progress& progress)
+      : source_(source), plan_(plan), chunks_(chunks), range_(range), sink_(sink), progress_(progress), next_(range.first) {
+    result_.figures.resize(plan.tensors.size());
+    result_.encode_seconds.resize(plan.outputs.size());
+    make_buffers(chunks_in_flight(plan, thread_limit()));
+  }
+
+  PipelineResult run() {
+    using tbb::filter_mode;
+    tbb::filter<void, Work*> flow =
+        tbb::make_filter<void, Work*>(filter_mode::serial_in_order, [this](tbb::flow_control& fc) { return next(fc); }) &
+        tbb::make_filter<Work*, Work*>(filter_mode::parallel, [this](Work* work) { return process(work); });
+    for (size_t output = 0; output < plan_.outputs.size(); ++output) {
+      flow = flow & tbb::make_filter<Work*, Work*>(filter_mode::serial_in_order, [this, output](Work* work) {
+               if (writable(*work)) sink_.write(output, work->index, bytes_of(*work, output));
+               return work;
+             });
+      flow = flow & tbb::make_filter<Work*, Work*>(filter_mode::serial_in_order, [this, output](Work* work) {
+               if (writable(*work)) sink_.hash(output, bytes_of(*work, output));
+               return work;
+             });
+    }
+    const tbb::filter<void, void> whole =
+        flow & tbb::make_filter<Work*, void>(filter_mode::serial_in_order, [this](Work* work) { finish(work); });
+    tbb::parallel_pipeline(all_.size(), whole);
+    bad_.throw_if_any(plan_);
+    return std::move(result_);
+  }
+
+ private:
+  // Capacity for the largest chunk, so that no buffer ever moves; pages are taken when they are first used.
+  void make_buffers(int n) {
+    uint64_t raw = 0;
+    size_t weights = 0;
+    std::vector<uint64_t> encoded;
+    for (size_t t = 0; t < plan_.tensors.size(); ++t) {
+      const PlannedTensor& tensor = plan_.tensors[t];
+      const int64_t rows = std::min(tensor.chunk_rows, tensor.shape.n_rows());
+      raw = std::max(raw, source_.raw_bytes(tensor.source_index, rows));
+      if (!tensor.integer) weights = std::max(weights, static_cast<size_t>(rows * tensor.shape.row_length()));
+      const TypeSet set = distinct_types(plan_, t);
+      encoded.resize(std::max(encoded.size(), set.types.size()));
+      for (size_t k = 0; k < set.types.size(); ++k) {
+        encoded[k] = std::max(encoded[k], static_cast<uint64_t>(rows) * row_size_bytes(set.types[k], tensor.shape.row_length()));
+      }
+    }
+    for (int i = 0; i < n; ++i) {
+      auto work = std::make_unique<Work>();
+      work->raw.weights.reserve(static_cast<size_t>(raw));
+      work->weights.reserve(weights);
+      work->encoded.resize(encoded.size());
+      for (size_t k = 0; k < encoded.size(); ++k) work->encoded[k].reserve(static_cast<size_t>(encoded[k]));
+      free_.push_back(work.get());
+      all_.push_back(std::move(work));
+    }
+  }
+
+  Work* next(tbb::flow_control& flow) {
+    throw_if_interrupted();
+    if (next_ == range_.last) {
+      flow.stop();
+      return nullptr;
+    }
+    const std::lock_guard lock(free_mutex_);
+    Work* work = free_.back();  // as many as the pipeline has tokens
+    free_.pop_back();
+    work->index = next_++;
+    const Chunk chunk = chunks_[work->index];
+    if (work->types.types.empty() || chunk.tensor != work->chunk.tensor) work->types = distinct_types(plan_, chunk.tensor);
+    work->chunk = chunk;
+    return work;
+  }
+
+  Work* process(Work* work) {
+    const PlannedTensor& tensor = plan_.tensors[work->chunk.tensor];
+    work->figures = PartialFigures(plan_.outputs.size());
+    work->seconds.assign(work->types.types.size(), 0);
+    try {
+      source_.fetch(tensor.source_index, work->chunk.first_row, work->chunk.n_rows, work->raw);
+      const bool finite = tensor.integer || decode(*work);
+      work->skipped = !finite || bad_.any();
+      if (!work->skipped) encode(*work);
+    } catch (Error& error) {
+      error.tensor(tensor.name);
+      throw;
+    }
+    return work;
+  }
+
+  // False when the chunk has weights that are not finite.
+  bool decode(Work& work) {
+    const PlannedTensor& tensor = plan_.tensors[work.chunk.tensor];
+    work.weights.resize(static_cast<size_t>(work.chunk.n_rows * tensor.shape.row_length()));
+    try {
+      source_.decode(work.raw, work.weights);
+    } catch (const Error& error) {
+      if (error.kind() != ErrorKind::kFormat) throw;
+      bad_.add(work.chunk.tensor, work.chunk.first_row, error.message());
+      return false;
+    }
+    const int64_t row = add_energy(work.weights, tensor.shape.row_length(), work.figures.energy);
+    if (row >= 0) bad_.add(work.chunk.tensor, work.chunk.first_row, "NaN or infinity in row " + std::to_string(work.chunk.first_row + row));
+    return row < 0;
+  }
+
+  void encode(Work& work) {
+    const PlannedTensor& tensor = plan_.tensors[work.chunk.tensor];
+    const int64_t row_length = tensor.shape.row_length();
+    for (size_t k = 0; k < work.types.types.size(); ++k) {
+      const auto start = std::chrono::steady_clock::now();
+      const DType type = work.types.types[k];
+      std::vector<std::byte>& out = work.encoded[k];
+      out.resize(static_cast<size_t>(static_cast<uint64_t>(work.chunk.n_rows) * row_size_bytes(type, row_length)));
+      if (work.types.copied[k]) {
+        source_.copy(work.raw, type, out);
+      } else {
+        encode_rows(type, work.weights, work.chunk.n_rows, row_length, {}, out);
+      }
+      work.seconds[k] = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+      if (!tensor.integer) compare(work, k);
+    }
+  }
+
+  void compare(Work& work, size_t k) {
+    const DType type = work.types.types[k];
+    const Comparison found = compare_encoded(type, work.encoded[k], work.weights, plan_.tensors[work.chunk.tensor].shape.row_length());
+    if (found.nonfinite_row >= 0) {
+      throw Error(ErrorKind::kFormat, "row " + std::to_string(work.chunk.first_row + found.nonfinite_row) + " has weights too large for " +
+                                          std::string(name_of(type)) + "; use BF16");
+    }
+    for (size_t output = 0; output < plan_.outputs.size(); ++output) {
+      if (work.types.of_output[output] != k) continue;
+      work.figures.squared_errors[output] = found.squared_error;
+      work.figures.exact[output] = found.exact;
+      if (plan_.outputs[output].lossless && !found.exact) {
+        throw Error(ErrorKind::kGate, "is not exact as " + std::string(name_of(type)) + "; the lossless output was given up");
+      }
+    }
+  }
+
+  // A chunk that was skipped leaves a gap in the stream; nothing after it may be written. Whoever skips sets the flag first.
+  bool writable(const Work& work) const { return !work.skipped && !bad_.any(); }
+
+  std::span<const std::byte> bytes_of(const Work& work, size_t output) const { return work.encoded[work.types.of_output[output]]; }
+
+  // The last step, in chunk order: figures of the tensor, progress, and the buffers back to the pool.
+  void finish(Work* work) {
+    const size_t t = work->chunk.tensor;
+    PartialFigures& sum = result_.partial.try_emplace(t, plan_.outputs.size()).first->second;
+    sum.add(work->figures);
+    for (size_t output = 0; output < plan_.outputs.size(); ++output) {
+      result_.encode_seconds[output] += work->seconds[work->types.of_output[output]];
+    }
+    const bool ends = work->chunk.first_row + work->chunk.n_rows == plan_.tensors[t].shape.n_rows();
+    const bool began_here = work->index - (work->chunk.first_row / plan_.tensors[t].chunk_rows) >= range_.first;
+    if (ends && began_here) {
+      result_.figures[t] = sum.rounded();
+      result_.partial.erase(t);
+    }
+    progress_.advance(chunks_.source_bytes(work->chunk));
+    const std::lock_guard lock(free_mutex_);
+    free_.push_back(work);
+  }
+
+  const ModelSource& source_;
+  const Plan& plan_;
+  const Chunks& chunks_;
+  const Chunks::Range range_;
+  ChunkSink& sink_;
+  Progress& progress_;
+  int64_t next_;
+  BadTensors bad_;
+  PipelineResult result_;
+  std::vector<std::unique_ptr<Work>> all_;
+  std::mutex free_mutex_;
+  std::vector<Work*> free_;
+};
+
+}  // namespace
+
+void PartialFigures::add(const PartialFigures& other) {
+  QUERN_CHECK(squared_errors.size() == other.squared_errors.size());
+  energy.add(other.energy);
+  for (size_t i = 0; i < squared_errors.size(); ++i) {
+    squared_errors[i].add(other.squared_errors[i]);
+    exact[i] = exact[i] && other.exact[i];
+  }
+}
+
+TensorFigures PartialFigures::rounded() const {
+  TensorFigures figures;
+  figures.energy = energy.value();
+  for (size_t i = 0; i < squared_errors.size(); ++i) figures.outputs.push_back({squared_errors[i].value(), static_cast<bool>(exact[i])});
+  return figures;
+}
+
+PipelineResult run_chunks(const ModelSource& source, const Plan& plan, const Chunks& chunks, Chunks::Range range, ChunkSink& sink,
+                          Progress& progress) {
+  return Pipeline(source, plan, chunks, range, sink, progress).run();
+}
+
+}  // namespace quern

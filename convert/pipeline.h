@@ -1,0 +1,66 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <span>
+#include <vector>
+
+#include "convert/chunks.h"
+#include "convert/plan.h"
+#include "formats/base/exact_sum.h"
+#include "formats/base/progress.h"
+#include "formats/model_source.h"
+
+namespace quern {
+
+// The engine: chunks of rows flow through read -> decode -> encode for every output -> compare -> write.
+//
+// Reading to comparing is one parallel step per chunk; after it each output has its own two serial steps in chunk order, one that
+// writes and one that hashes, so that different outputs and different chunks overlap while every file sees its bytes in order.
+// The number of chunks in the pipeline is what bounds the memory (chunks_in_flight); their buffers are made once and reused.
+// A tensor's distinct types are encoded once each, however many outputs want them, and what was encoded is decoded again and
+// compared with the source: that gives the squared error and, for lossless outputs, the proof.
+
+// Receives the bytes of each output. For one output the calls of a method come in chunk order and never at the same time; those of
+// write and hash, and those for different outputs, may overlap.
+class ChunkSink {
+ public:
+  virtual ~ChunkSink() = default;
+  virtual void write(size_t output, int64_t chunk, std::span<const std::byte> bytes) = 0;
+  virtual void hash(size_t output, std::span<const std::byte> bytes) = 0;
+};
+
+// How near to the source a tensor is in one output.
+struct Figure {
+  double squared_error = 0;  // sum over all weights
+  bool exact = true;         // every weight has the bits of the source's
+};
+
+struct TensorFigures {
+  double energy = 0;  // sum of the squared weights of the source
+  std::vector<Figure> outputs;
+};
+
+// The same before rounding, for a tensor of which only some chunks were seen.
+struct PartialFigures {
+  ExactSum energy;
+  std::vector<ExactSum> squared_errors;  // per output
+  std::vector<bool> exact;
+
+  explicit PartialFigures(size_t n_outputs = 0) : squared_errors(n_outputs), exact(n_outputs, true) {}
+  void add(const PartialFigures& other);
+  TensorFigures rounded() const;
+};
+
+struct PipelineResult {
+  std::vector<TensorFigures> figures;        // per planned tensor; those outside the range of chunks stay empty
+  std::map<size_t, PartialFigures> partial;  // tensors that begin or end outside the range
+  std::vector<double> encode_seconds;        // per output, summed over threads
+};
+
+// Errors: weights that are not finite (kFormat, naming every such tensor, after all chunks were looked at), values that a type
+// cannot hold (kFormat), a lossless output that differs from the source (kGate), an interrupt.
+PipelineResult run_chunks(const ModelSource& source, const Plan& plan, const Chunks& chunks, Chunks::Range range, ChunkSink& sink,
+                          Progress& progress);
+
+}  // namespace quern

@@ -1,0 +1,374 @@
+#include "convert/plan.h"
+
+#include <algorithm>
+#include <array>
+#include <cctype>
+#include <numeric>
+#include <regex>
+#include <set>
+
+#include "convert/naming.h"
+#include "convert/plan_checks.h"
+#include "formats/base/checked.h"
+#include "formats/base/resources.h"
+#include "formats/base/sha256.h"
+#include "formats/base/version.h"
+#include "formats/gguf.h"
+#include "quantize/encode.h"
+#include "recipes/mix.h"
+
+namespace quern {
+namespace {
+
+// Enough weights for one chunk to hide what a chunk costs apart from its weights, few enough that chunks stay in a cache near the
+// core and that all threads have one.
+constexpr int64_t kChunkWeights = int64_t{1} << 20;
+// Share of the budget that the chunks of a plan may take each, so that at least this many are in work.
+constexpr uint64_t kLeastChunks = 4;
+// Resident memory of what is neither headers nor chunks: the process itself, thread stacks, hash states, allocator slack.
+constexpr uint64_t kProcessBytes = uint64_t{32} << 20;
+
+std::vector<PlannedTensor> select_tensors(const ModelSource& source, const PlanOptions& options, std::vector<Problem>& problems) {
+  std::optional<std::regex> pattern;
+  if (options.tensors) pattern.emplace(*options.tensors);
+  std::vector<PlannedTensor> selected;
+  for (size_t i = 0; i < source.tensors().size(); ++i) {
+    const LogicalTensor& tensor = source.tensors()[i];
+    if (pattern && !std::regex_search(tensor.name, *pattern)) continue;
+    PlannedTensor planned;
+    planned.name = tensor.name;
+    planned.shape = tensor.shape;
+    planned.source_index = i;
+    planned.n_slices = tensor.n_slices;
+    planned.source_bytes = tensor.source_bytes;
+    planned.integer = tensor.keep == Keep::kInteger;
+    selected.push_back(std::move(planned));
+  }
+  if (selected.empty()) {
+    problems.push_back({ErrorKind::kUsage, pattern ? "--tensors matches none of the model's tensors" : "the model has no tensors"});
+  }
+  return selected;
+}
+
+// Types of the lossless output: what the source says holds every value, but vectors and norms in the F32 that loaders expect.
+std::vector<DType> lossless_types(const ModelSource& source, const std::vector<PlannedTensor>& selected, std::vector<Problem>& problems) {
+  std::vector<DType> types;
+  std::vector<std::string> refused;
+  std::string reason;
+  for (const PlannedTensor& planned : selected) {
+    const LogicalTensor& tensor = source.tensors()[planned.source_index];
+    if (tensor.keep == Keep::kInteger) {
+      types.push_back(DType::I32);
+      continue;
+    }
+    const Exactness exact = source.exactness(planned.source_index);
+    if (!exact.type) {
+      refused.push_back(tensor.name);
+      if (reason.empty()) reason = exact.reason;
+    }
+    const bool to_f32 = exact.type && kept_type(tensor, DType::F32) == DType::F32 && tensor.keep != Keep::kSource;
+    types.push_back(to_f32 ? DType::F32 : exact.type.value_or(DType::F32));
+  }
+  if (!refused.empty()) {
+    constexpr size_t kNamesShown = 6;
+    std::string names = "'" + refused.front() + "'";
+    for (size_t i = 1; i < std::min(refused.size(), kNamesShown); ++i) names += ", '" + refused[i] + "'";
+    if (refused.size() > kNamesShown) names += " and " + std::to_string(refused.size() - kNamesShown) + " more";
+    problems.push_back({ErrorKind::kUnsupported, "lossless is impossible: " + std::to_string(refused.size()) +
+                                                     " tensors have no exact GGUF type (" + reason + "): " + names + "; use --type BF16"});
+  }
+  return types;
+}
+
+std::vector<DType> mix_types(const ModelSource& source, const Mix& mix, const std::vector<PlannedTensor>& selected,
+                             const std::vector<TypeOverride>& overrides) {
+  const std::vector<TypeChoice> choices = choose_types(mix, source.metadata(), source.tensors(), overrides, false);
+  std::vector<DType> types;
+  for (const PlannedTensor& planned : selected) types.push_back(choices[planned.source_index].type);
+  return types;
+}
+
+// llama_ftype of the type that most weights of a lossless output have.
+DType dominant_type(const Plan& plan, const PlannedOutput& output) {
+  std::array<int64_t, 256> weights{};
+  for (size_t t = 0; t < plan.tensors.size(); ++t)
+    weights[static_cast<size_t>(output.tensors[t].type)] += plan.tensors[t].shape.n_elements();
+  return static_cast<DType>(std::max_element(weights.begin(), weights.end()) - weights.begin());
+}
+
+int32_t file_type_of(DType type) {
+  if (type == DType::MXFP4) return find_mix("MXFP4_MOE")->file_type;
+  const Mix* mix = find_mix(name_of(type));
+  return mix == nullptr ? find_mix("BF16")->file_type : mix->file_type;
+}
+
+void set_output_metadata(const Plan& plan, const Mix& mix, const PlanOptions& options, PlannedOutput& output) {
+  const int32_t file_type = output.lossless ? file_type_of(dominant_type(plan, output)) : mix.file_type;
+  output.metadata.set("general.quantization_version", uint32_t{2});  // GGML_QNT_VERSION
+  output.metadata.set("general.file_type", static_cast<uint32_t>(file_type));
+  output.metadata.set("quern.version", plan.quern_version);
+  output.metadata.set("quern.recipe", std::string(mix.name));
+  if (!options.tensor_types.empty() && !output.lossless) output.metadata.set("quern.recipe.tensor_types", options.tensor_types);
+  if (options.tensors) output.metadata.set("quern.partial", *options.tensors);
+  std::set<DType> encoded;
+  for (const Placement& placement : output.tensors) {
+    if (!placement.copied && traits(placement.type).block_weights > 1 && has_encoder(placement.type)) encoded.insert(placement.type);
+  }
+  for (const DType type : encoded) {
+    output.metadata.set("quern.encoder." + std::string(name_of(type)), static_cast<uint32_t>(encoder_revision(type)));
+  }
+}
+
+// What the shard number `file` of an output says.
+Metadata file_metadata(const Plan& plan, const PlannedOutput& output, size_t file) {
+  Metadata metadata;
+  if (file == 0) {
+    metadata = plan.metadata;
+    for (const auto& [key, value] : output.metadata.entries()) metadata.set(key, value);
+  }
+  if (output.files.size() > 1) {
+    metadata.set("split.no", static_cast<uint16_t>(file));
+    metadata.set("split.count", static_cast<uint16_t>(output.files.size()));
+    metadata.set("split.tensors.count", static_cast<int32_t>(plan.tensors.size()));
+  }
+  return metadata;
+}
+
+std::vector<TensorInfo> file_tensors(const Plan& plan, const PlannedOutput& output, const PlannedFile& file) {
+  std::vector<TensorInfo> infos;
+  for (size_t t = file.first_tensor; t < file.first_tensor + file.n_tensors; ++t) {
+    const Placement& placement = output.tensors[t];
+    infos.push_back({plan.tensors[t].name, placement.type, plan.tensors[t].shape, 0, placement.size_bytes});
+  }
+  return infos;
+}
+
+// Consecutive tensors per file, at most split_bytes of padded data each; a larger tensor has a file of its own.
+void divide_into_files(const Plan& plan, const PlanOptions& options, PlannedOutput& output) {
+  const uint64_t limit = options.split_bytes == 0 ? UINT64_MAX : options.split_bytes;
+  std::vector<PlannedFile> files(1);
+  uint64_t in_file = 0;
+  for (size_t t = 0; t < plan.tensors.size(); ++t) {
+    const uint64_t padded = align_up(output.tensors[t].size_bytes, gguf::kDefaultAlignment);
+    if (files.back().n_tensors > 0 && in_file + padded > limit) {
+      files.push_back({});
+      files.back().first_tensor = t;
+      in_file = 0;
+    }
+    ++files.back().n_tensors;
+    in_file += padded;
+  }
+  if (files.size() > 1 && options.metadata_shard) files.insert(files.begin(), PlannedFile{});
+  output.files = std::move(files);
+}
+
+void place_tensors(const Plan& plan, PlannedOutput& output) {
+  for (size_t f = 0; f < output.files.size(); ++f) {
+    PlannedFile& file = output.files[f];
+    file.name = output.files.size() == 1
+                    ? output.stem + ".gguf"
+                    : gguf::split_name(output.stem, static_cast<int64_t>(f), static_cast<int64_t>(output.files.size()));
+    file.data_offset = file_header(plan, output, f).size();
+    const gguf::Layout layout = gguf::layout(file_tensors(plan, output, file));
+    file.size_bytes = file.data_offset + layout.blob_bytes;
+    for (size_t i = 0; i < file.n_tensors; ++i) {
+      output.tensors[file.first_tensor + i].file = static_cast<uint32_t>(f);
+      output.tensors[file.first_tensor + i].file_offset = file.data_offset + layout.offsets[i];
+    }
+  }
+}
+
+PlannedOutput plan_output(const ModelSource& source, const Plan& plan, const Mix& mix, const std::vector<DType>& types,
+                          const PlanOptions& options) {
+  PlannedOutput output;
+  output.mix = mix.name;
+  output.lossless = is_lossless(mix);
+  for (size_t t = 0; t < plan.tensors.size(); ++t) {
+    Placement placement;
+    placement.type = types[t];
+    placement.copied = source.can_copy(plan.tensors[t].source_index, types[t]);
+    placement.size_bytes = tensor_size_bytes(types[t], plan.tensors[t].shape);
+    output.tensor_bytes += placement.size_bytes;
+    output.tensors.push_back(placement);
+  }
+  set_output_metadata(plan, mix, options, output);
+  if (options.single_file) {
+    output.stem = options.output.stem().string();
+  } else {
+    std::string label(mix.name);
+    if (output.lossless) label += "-" + std::string(name_of(dominant_type(plan, output)));
+    output.stem = output_stem(plan.metadata, plan.mtp, options.tensors.has_value(), label);
+  }
+  divide_into_files(plan, options, output);
+  place_tensors(plan, output);
+  return output;
+}
+
+// Keys of a GGUF source that describe its own file and not the model.
+Metadata model_metadata(const Metadata& source) {
+  Metadata metadata = source;
+  for (const auto& [key, value] : source.entries()) {
+    const bool of_the_file = key.starts_with("split.") || key.starts_with("quern.") || key == "general.alignment" ||
+                             key == "general.file_type" || key == "general.quantization_version";
+    if (of_the_file) metadata.erase(key);
+  }
+  return metadata;
+}
+
+// Memory of a chunk of n_rows: stored bytes, floats, and the blocks of every distinct type.
+uint64_t chunk_bytes(const Plan& plan, const ModelSource& source, size_t t, int64_t n_rows) {
+  const PlannedTensor& tensor = plan.tensors[t];
+  const uint64_t rows = static_cast<uint64_t>(n_rows);
+  const uint64_t row_length = static_cast<uint64_t>(tensor.shape.row_length());
+  uint64_t bytes = source.raw_bytes(tensor.source_index, n_rows);
+  if (!tensor.integer) bytes += checked_mul(checked_mul(rows, row_length, "chunk size"), uint64_t{sizeof(float)}, "chunk size");
+  std::set<DType> types;
+  for (const PlannedOutput& output : plan.outputs) types.insert(output.tensors[t].type);
+  for (const DType type : types) bytes += rows * row_size_bytes(type, tensor.shape.row_length());
+  return bytes;
+}
+
+// Rows per chunk: about kChunkWeights, whole groups of rows that share stored bytes, and within the memory for one chunk. When
+// not even one group fits, fewer rows: then some stored bytes (scales, transposed blocks) are read more than once.
+int64_t rows_per_chunk(const Plan& plan, const ModelSource& source, size_t t, uint64_t limit_bytes) {
+  const PlannedTensor& tensor = plan.tensors[t];
+  const int64_t n_rows = tensor.shape.n_rows();
+  const int64_t group = std::clamp<int64_t>(source.tensors()[tensor.source_index].row_alignment, 1, n_rows);
+  const int64_t wanted = std::max<int64_t>(kChunkWeights / std::max<int64_t>(tensor.shape.row_length(), 1), 1);
+  int64_t rows = std::min(n_rows, std::max(wanted / group * group, group));
+  while (rows > group && chunk_bytes(plan, source, t, rows) > limit_bytes) rows = std::max(rows / 2 / group * group, group);
+  while (rows > 1 && chunk_bytes(plan, source, t, rows) > limit_bytes) rows /= 2;
+  return rows;
+}
+
+uint64_t header_bytes(const Plan& plan) {
+  uint64_t bytes = 0;
+  for (const PlannedOutput& output : plan.outputs) bytes += output.files.front().data_offset;
+  return bytes;
+}
+
+void plan_memory(const ModelSource& source, const PlanOptions& options, Plan& plan, std::vector<Problem>& problems) {
+  plan.memory_bytes = options.memory_bytes != 0 ? options.memory_bytes : default_memory_budget();
+  plan.base_bytes = peak_resident_bytes() + kProcessBytes + 2 * header_bytes(plan);
+  const uint64_t left = plan.memory_bytes > plan.base_bytes ? plan.memory_bytes - plan.base_bytes : 0;
+  uint64_t smallest = 0;
+  for (size_t t = 0; t < plan.tensors.size(); ++t) {
+    PlannedTensor& tensor = plan.tensors[t];
+    tensor.chunk_rows = rows_per_chunk(plan, source, t, left / kLeastChunks);
+    plan.chunk_bytes = std::max(plan.chunk_bytes, chunk_bytes(plan, source, t, tensor.chunk_rows));
+    smallest = std::max(smallest, chunk_bytes(plan, source, t, 1));
+  }
+  check_memory(plan, plan.base_bytes + kLeastChunks * smallest, problems);
+}
+
+std::vector<PlannedSource> plan_sources(const ModelSource& source) {
+  std::vector<PlannedSource> sources;
+  for (const SourceFile& file : source.files()) sources.push_back({file.name, file.size_bytes, file.mtime_ns, fingerprint(file.path)});
+  return sources;
+}
+
+// Overrides that match no tensor are typing mistakes; those that match only tensors of the keep-list cannot do anything.
+void check_overrides(const ModelSource& source, const std::vector<TypeOverride>& overrides, std::vector<Problem>& problems) {
+  for (const TypeOverride& override : overrides) {
+    const std::regex pattern(override.pattern);
+    bool matches = false, decides = false;
+    for (const LogicalTensor& tensor : source.tensors()) {
+      if (!std::regex_search(tensor.name, pattern)) continue;
+      matches = true;
+      decides = decides || !kept_type(tensor, DType::Q8_0);
+    }
+    if (decides) continue;
+    problems.push_back({ErrorKind::kUsage, "--tensor-type: '" + printable(override.pattern) + "' matches " +
+                                               (matches ? "only tensors that are never quantized" : "none of the model's tensors")});
+  }
+}
+
+}  // namespace
+
+uint64_t Plan::source_bytes() const {
+  return std::accumulate(tensors.begin(), tensors.end(), uint64_t{0},
+                         [](uint64_t sum, const PlannedTensor& t) { return sum + t.source_bytes; });
+}
+
+uint64_t Plan::output_bytes() const {
+  uint64_t bytes = 0;
+  for (const PlannedOutput& output : outputs) {
+    for (const PlannedFile& file : output.files) bytes += file.size_bytes;
+  }
+  return bytes;
+}
+
+int64_t Plan::n_weights() const {
+  return std::accumulate(tensors.begin(), tensors.end(), int64_t{0},
+                         [](int64_t sum, const PlannedTensor& t) { return sum + t.shape.n_elements(); });
+}
+
+std::vector<std::byte> file_header(const Plan& plan, const PlannedOutput& output, size_t file) {
+  return gguf::serialize_header(file_metadata(plan, output, file), file_tensors(plan, output, output.files[file]));
+}
+
+std::string plan_id(const Plan& plan) {
+  Sha256 hash;
+  const auto add = [&hash](std::string_view text) {
+    hash.update(std::as_bytes(std::span(text)));
+    hash.update(std::as_bytes(std::span("\n", 1)));
+  };
+  add(plan.quern_version);
+  for (const PlannedSource& source : plan.sources) add(source.name + " " + source.fingerprint);
+  for (const PlannedTensor& tensor : plan.tensors) add(tensor.name + " " + std::to_string(tensor.chunk_rows));
+  for (const PlannedOutput& output : plan.outputs) {
+    for (size_t f = 0; f < output.files.size(); ++f) {
+      add(output.files[f].name);
+      hash.update(file_header(plan, output, f));
+    }
+  }
+  return hash.finish_hex();
+}
+
+Plan make_plan(const ModelSource& source, const std::filesystem::path& model, const PlanOptions& options, std::vector<Problem>& problems) {
+  const std::vector<Problem> of_options = check_options(options);
+  problems.insert(problems.end(), of_options.begin(), of_options.end());
+  std::vector<Problem> already_reported;
+  const std::vector<const Mix*> mixes = parse_types(options.types, already_reported);
+  const std::vector<TypeOverride> overrides = parse_overrides(options.tensor_types, already_reported);
+  PlanOptions usable = options;
+  if (std::any_of(of_options.begin(), of_options.end(), [](const Problem& p) { return p.message.starts_with("--tensors"); }))
+    usable.tensors.reset();
+
+  Plan plan;
+  plan.quern_version = kVersion;
+  plan.model = model;
+  plan.mtp = options.mtp;
+  plan.folder = options.single_file ? options.output.parent_path() : options.output;
+  if (plan.folder.empty()) plan.folder = ".";
+  plan.force = options.force;
+  plan.lists = !options.single_file;
+  plan.sources = plan_sources(source);
+  plan.metadata = model_metadata(source.metadata());
+  plan.notes.assign(source.notes().begin(), source.notes().end());
+  plan.tensors = select_tensors(source, usable, problems);
+  check_overrides(source, overrides, problems);
+  for (const Mix* mix : mixes) {
+    const std::vector<DType> types =
+        is_lossless(*mix) ? lossless_types(source, plan.tensors, problems) : mix_types(source, *mix, plan.tensors, overrides);
+    plan.outputs.push_back(plan_output(source, plan, *mix, types, usable));
+  }
+  if (plan.outputs.empty()) return plan;
+  check_types(plan, problems);
+  check_files(plan, source, problems);
+  plan_memory(source, options, plan, problems);
+  return plan;
+}
+
+int chunks_in_flight(const Plan& plan, int n_threads) {
+  const uint64_t left = plan.memory_bytes > plan.base_bytes ? plan.memory_bytes - plan.base_bytes : 0;
+  const uint64_t fit = left / std::max<uint64_t>(plan.chunk_bytes, 1);
+  const uint64_t wanted = static_cast<uint64_t>(2 * n_threads + 2);
+  return static_cast<int>(std::clamp<uint64_t>(fit, 1, wanted));
+}
+
+uint64_t predicted_memory(const Plan& plan, int n_threads) {
+  return plan.base_bytes + static_cast<uint64_t>(chunks_in_flight(plan, n_threads)) * plan.chunk_bytes;
+}
+
+}  // namespace quern

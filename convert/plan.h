@@ -1,0 +1,129 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "formats/base/error.h"
+#include "formats/dtype.h"
+#include "formats/metadata.h"
+#include "formats/model_source.h"
+#include "formats/tensor.h"
+
+namespace quern {
+
+// The plan of a conversion: every output file with its metadata, every tensor with its type, place and size, and the chunks of
+// rows in which the work is done. Making it reads no tensor data and finds most mistakes; everything that it fixes is final.
+// It is a value: saved as JSON (docs/formats/plan.md), its parts can run in other processes and on other machines.
+
+struct PlanOptions {
+  std::filesystem::path output;  // folder of the outputs; with single_file the output itself
+  bool single_file = false;
+  std::vector<std::string> types;         // names of mixes
+  std::vector<std::string> tensor_types;  // "REGEX=TYPE"; the first that matches a tensor name wins
+  std::optional<std::string> tensors;     // REGEX: only these tensors, in a file that says so
+  uint64_t split_bytes = 0;               // most tensor bytes per file; 0: one file
+  bool metadata_shard = false;            // when split, the first file holds no tensors
+  uint64_t memory_bytes = 0;              // bound of the resident memory; 0: default_memory_budget()
+  bool force = false;                     // existing files may be replaced
+  bool mtp = false;                       // the model was opened with ModelOptions::mtp
+};
+
+// A file that the plan was made from. The fingerprint covers its first and last 64 KiB, headers in practice.
+struct PlannedSource {
+  std::string name;
+  uint64_t size_bytes = 0;
+  int64_t mtime_ns = 0;
+  std::string fingerprint;
+};
+
+struct PlannedTensor {
+  std::string name;
+  Shape shape;
+  size_t source_index = 0;  // in ModelSource::tensors()
+  int64_t n_slices = 1;
+  uint64_t source_bytes = 0;  // stored bytes that are read for it
+  int64_t chunk_rows = 1;     // rows per chunk; the last one may have fewer
+  bool integer = false;       // a table that is copied and never becomes floats
+};
+
+// One tensor in one output.
+struct Placement {
+  DType type = DType::F32;
+  bool copied = false;  // the stored bytes become `type` without going through floats
+  uint32_t file = 0;
+  uint64_t file_offset = 0;  // from the start of its file
+  uint64_t size_bytes = 0;
+};
+
+struct PlannedFile {
+  std::string name;
+  uint64_t size_bytes = 0;
+  uint64_t data_offset = 0;
+  size_t first_tensor = 0;
+  size_t n_tensors = 0;
+};
+
+struct PlannedOutput {
+  std::string mix;
+  bool lossless = false;  // every tensor is proved exact while it is written
+  std::string stem;       // file name without shard number and ".gguf"
+  Metadata metadata;      // keys that are added to Plan::metadata for this output
+  std::vector<PlannedFile> files;
+  std::vector<Placement> tensors;  // one per planned tensor
+  uint64_t tensor_bytes = 0;       // without padding
+};
+
+struct Plan {
+  std::string quern_version;
+  std::filesystem::path model;
+  bool mtp = false;
+  std::filesystem::path folder;  // of the outputs
+  std::vector<PlannedSource> sources;
+  Metadata metadata;  // shared by the outputs
+  std::vector<PlannedTensor> tensors;
+  std::vector<PlannedOutput> outputs;
+  std::vector<std::string> notes;
+  uint64_t memory_bytes = 0;  // the budget
+  uint64_t base_bytes = 0;    // resident memory apart from chunks
+  uint64_t chunk_bytes = 0;   // most memory that one chunk needs
+  bool force = false;
+  bool lists = true;  // write SHA256SUMS and the lists of tensors beside the outputs
+
+  uint64_t source_bytes() const;
+  uint64_t output_bytes() const;
+  int64_t n_weights() const;
+};
+
+struct Problem {
+  ErrorKind kind;
+  std::string message;
+};
+
+// All that is wrong; empty when the plan can run. Problems of the options alone are found even when there is no source.
+std::vector<Problem> check_options(const PlanOptions& options);
+
+// `model` is the path that was opened. Problems are appended to `problems`; with any, the plan must not be run.
+Plan make_plan(const ModelSource& source, const std::filesystem::path& model, const PlanOptions& options, std::vector<Problem>& problems);
+
+// How many chunks may be in work at once under the plan's budget: at least 1, at most what keeps n_threads busy.
+int chunks_in_flight(const Plan& plan, int n_threads);
+// Peak resident memory that follows from it.
+uint64_t predicted_memory(const Plan& plan, int n_threads);
+
+// The header of one file of an output, ready to be written at offset 0.
+std::vector<std::byte> file_header(const Plan& plan, const PlannedOutput& output, size_t file);
+
+// SHA-256 over everything that decides the bytes of the outputs and the division into chunks; ties journals and parts to a plan.
+std::string plan_id(const Plan& plan);
+
+std::string plan_to_json(const Plan& plan);
+Plan plan_from_json(std::string_view text);  // throws kFormat
+
+// Throws kFormat when the source is not what the plan was made from: a file was added, removed or changed, or a tensor differs.
+void check_source(const Plan& plan, const ModelSource& source);
+
+}  // namespace quern

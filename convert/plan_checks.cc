@@ -1,0 +1,226 @@
+#include "convert/plan_checks.h"
+
+#include <algorithm>
+#include <map>
+#include <regex>
+#include <set>
+
+#include "formats/base/file.h"
+#include "formats/base/nearest.h"
+#include "formats/base/resources.h"
+#include "formats/base/sha256.h"
+#include "quantize/encode.h"
+
+namespace quern {
+namespace fs = std::filesystem;
+namespace {
+
+constexpr size_t kLongestTensorName = 63;  // GGML_MAX_NAME less its terminator
+
+template <typename Range, typename Name>
+std::string suggestion(std::string_view wanted, const Range& candidates, Name name) {
+  std::vector<std::string_view> names;
+  for (const auto& candidate : candidates) names.push_back(name(candidate));
+  return did_you_mean(wanted, names);
+}
+
+std::vector<DType> writable_types() {
+  std::vector<DType> types;
+  for (int id = 0; id < 64; ++id) {
+    const std::optional<DType> type = find_dtype_by_gguf_id(id);
+    if (type && has_encoder(*type)) types.push_back(*type);
+  }
+  return types;
+}
+
+bool is_regex(const std::string& pattern) {
+  try {
+    std::regex compiled(pattern);
+    return true;
+  } catch (const std::regex_error&) {
+    return false;
+  }
+}
+
+void check_regex(const std::string& flag, const std::string& pattern, std::vector<Problem>& problems) {
+  if (!is_regex(pattern)) problems.push_back({ErrorKind::kUsage, flag + ": '" + printable(pattern) + "' is not a regular expression"});
+}
+
+// The path with links and ".." resolved as far as it exists.
+fs::path resolved(const fs::path& path) {
+  std::error_code ignored;
+  const fs::path result = fs::weakly_canonical(fs::absolute(path), ignored);
+  return result.has_filename() ? result : result.parent_path();
+}
+
+bool lies_in(const fs::path& path, const fs::path& folder) {
+  return std::mismatch(folder.begin(), folder.end(), path.begin(), path.end()).first == folder.end();
+}
+
+void check_source_folder(const Plan& plan, const ModelSource& source, std::vector<Problem>& problems) {
+  const fs::path folder = resolved(plan.folder);
+  if (fs::is_directory(plan.model) && lies_in(folder, resolved(plan.model))) {
+    problems.push_back({ErrorKind::kUsage, "the output folder '" + printable(plan.folder.string()) +
+                                               "' lies inside the source folder; choose one outside it"});
+    return;
+  }
+  for (const PlannedOutput& output : plan.outputs) {
+    for (const PlannedFile& file : output.files) {
+      for (const SourceFile& read : source.files()) {
+        if (resolved(read.path) == folder / file.name) {
+          problems.push_back({ErrorKind::kUsage, "'" + printable(file.name) + "' would replace the file that is read"});
+        }
+      }
+    }
+  }
+}
+
+void check_existing(const Plan& plan, std::vector<Problem>& problems) {
+  std::set<std::string> seen;
+  for (const PlannedOutput& output : plan.outputs) {
+    for (const PlannedFile& file : output.files) {
+      if (!seen.insert(file.name).second) problems.push_back({ErrorKind::kUsage, "two outputs are named '" + printable(file.name) + "'"});
+      const fs::path path = plan.folder / file.name;
+      std::error_code ignored;
+      const fs::file_status status = fs::symlink_status(path, ignored);
+      if (fs::is_directory(status)) {
+        problems.push_back({ErrorKind::kUsage, "'" + printable(path.string()) + "' is a folder"});
+      } else if (fs::exists(status) && !plan.force) {
+        problems.push_back({ErrorKind::kUsage, "'" + printable(path.string()) + "' exists; --force replaces it"});
+      }
+    }
+  }
+}
+
+void check_space(const Plan& plan, std::vector<Problem>& problems) {
+  const uint64_t free_bytes = free_space_bytes(plan.folder);
+  if (plan.output_bytes() > free_bytes) {
+    problems.push_back({ErrorKind::kIo, "'" + printable(plan.folder.string()) + "' has " + format_size(free_bytes) +
+                                            " free, the outputs need " + format_size(plan.output_bytes())});
+  }
+}
+
+}  // namespace
+
+std::vector<TypeOverride> parse_overrides(const std::vector<std::string>& tensor_types, std::vector<Problem>& problems) {
+  std::vector<TypeOverride> overrides;
+  for (const std::string& text : tensor_types) {
+    const size_t equals = text.rfind('=');
+    if (equals == std::string::npos || equals == 0) {
+      problems.push_back({ErrorKind::kUsage, "--tensor-type: '" + printable(text) + "' is not REGEX=TYPE"});
+      continue;
+    }
+    const std::string pattern = text.substr(0, equals), type = text.substr(equals + 1);
+    check_regex("--tensor-type", pattern, problems);
+    const std::optional<DType> found = find_dtype_by_name(type);
+    if (!found || !has_encoder(*found)) {
+      problems.push_back({ErrorKind::kUsage, "--tensor-type: " + std::string(found ? "cannot write type '" : "unknown type '") +
+                                                 printable(type) + "'" +
+                                                 suggestion(type, writable_types(), [](DType t) { return name_of(t); })});
+    } else if (is_regex(pattern)) {
+      overrides.push_back({pattern, *found});
+    }
+  }
+  return overrides;
+}
+
+std::vector<const Mix*> parse_types(const std::vector<std::string>& types, std::vector<Problem>& problems) {
+  std::vector<const Mix*> mixes;
+  for (const std::string& type : types) {
+    const Mix* mix = find_mix(type);
+    if (mix == nullptr) {
+      problems.push_back({ErrorKind::kUsage,
+                          "unknown type '" + printable(type) + "'" + suggestion(type, all_mixes(), [](const Mix& m) { return m.name; })});
+    } else if (std::find(mixes.begin(), mixes.end(), mix) != mixes.end()) {
+      problems.push_back({ErrorKind::kUsage, "type " + std::string(mix->name) + " is asked for twice"});
+    } else {
+      mixes.push_back(mix);
+    }
+  }
+  return mixes;
+}
+
+std::vector<Problem> check_options(const PlanOptions& options) {
+  std::vector<Problem> problems;
+  if (options.output.empty()) problems.push_back({ErrorKind::kUsage, "no output given; add -o"});
+  if (options.types.empty()) problems.push_back({ErrorKind::kUsage, "no type given; add --type, for example --type Q4_K_M"});
+  if (options.single_file && options.types.size() > 1) problems.push_back({ErrorKind::kUsage, "one output file can have one type only"});
+  parse_types(options.types, problems);
+  parse_overrides(options.tensor_types, problems);
+  if (options.tensors) check_regex("--tensors", *options.tensors, problems);
+  return problems;
+}
+
+void check_types(const Plan& plan, std::vector<Problem>& problems) {
+  for (const PlannedTensor& tensor : plan.tensors) {
+    if (tensor.name.size() > kLongestTensorName) {
+      problems.push_back({ErrorKind::kUnsupported, "tensor name '" + printable(tensor.name) + "' is longer than 63 bytes, GGUF's limit"});
+    }
+  }
+  for (const PlannedOutput& output : plan.outputs) {
+    std::map<DType, std::vector<std::string>> unwritable;
+    for (size_t t = 0; t < plan.tensors.size(); ++t) {
+      const Placement& placement = output.tensors[t];
+      if (!placement.copied && (plan.tensors[t].integer || !has_encoder(placement.type))) {
+        unwritable[placement.type].push_back(plan.tensors[t].name);
+      }
+    }
+    for (const auto& [type, names] : unwritable) {
+      problems.push_back({ErrorKind::kUnsupported, output.mix + ": this version cannot write " + std::string(name_of(type)) + " (" +
+                                                       std::to_string(names.size()) + " tensors, the first is '" + names.front() + "')"});
+    }
+  }
+}
+
+void check_files(const Plan& plan, const ModelSource& source, std::vector<Problem>& problems) {
+  std::error_code ignored;
+  if (fs::exists(plan.folder, ignored) && !fs::is_directory(plan.folder, ignored)) {
+    problems.push_back({ErrorKind::kUsage, "'" + printable(plan.folder.string()) + "' is a file, not a folder"});
+    return;
+  }
+  check_source_folder(plan, source, problems);
+  check_existing(plan, problems);
+  check_space(plan, problems);
+}
+
+void check_memory(const Plan& plan, uint64_t smallest_bytes, std::vector<Problem>& problems) {
+  if (plan.memory_bytes >= smallest_bytes) return;
+  constexpr uint64_t kMebibyte = uint64_t{1} << 20;
+  problems.push_back({ErrorKind::kUsage, "a memory budget of " + format_size(plan.memory_bytes) +
+                                             " is too small; the smallest that works is " +
+                                             std::to_string((smallest_bytes + kMebibyte - 1) / kMebibyte) + "MiB"});
+}
+
+std::string fingerprint(const fs::path& path) {
+  constexpr uint64_t kProbeBytes = 64 * 1024;
+  const InputFile file(path);
+  const uint64_t n = std::min(file.size_bytes(), kProbeBytes);
+  std::vector<std::byte> probe(static_cast<size_t>(2 * n));
+  file.read_at(0, std::span(probe).first(static_cast<size_t>(n)));
+  file.read_at(file.size_bytes() - n, std::span(probe).last(static_cast<size_t>(n)));
+  return sha256_hex(probe);
+}
+
+void check_source(const Plan& plan, const ModelSource& source) {
+  const auto changed = [](const std::string& what) {
+    throw Error(ErrorKind::kFormat, "the plan was made from another source: " + what + "; make the plan again");
+  };
+  const auto files = source.files();
+  if (files.size() != plan.sources.size()) {
+    changed(std::to_string(plan.sources.size()) + " files then, " + std::to_string(files.size()) + " now");
+  }
+  for (size_t i = 0; i < files.size(); ++i) {
+    const PlannedSource& planned = plan.sources[i];
+    if (files[i].name != planned.name) changed("file '" + planned.name + "' is missing");
+    if (files[i].size_bytes != planned.size_bytes || fingerprint(files[i].path) != planned.fingerprint) {
+      changed("file '" + planned.name + "' has changed");
+    }
+  }
+  for (const PlannedTensor& tensor : plan.tensors) {
+    const auto tensors = source.tensors();
+    const LogicalTensor* now = tensor.source_index < tensors.size() ? &tensors[tensor.source_index] : nullptr;
+    if (now == nullptr || now->name != tensor.name || !(now->shape == tensor.shape)) changed("tensor '" + tensor.name + "' differs");
+  }
+}
+
+}  // namespace quern

@@ -1,0 +1,186 @@
+#include <nlohmann/json.hpp>
+
+#include "convert/metadata_json.h"
+#include "convert/plan.h"
+
+// The plan as JSON; docs/formats/plan.md describes every field.
+
+namespace quern {
+namespace {
+
+using nlohmann::json;
+
+constexpr const char* kSchema = "quern.plan/1";
+
+DType dtype_from_json(const json& value) {
+  const std::string name = value.get<std::string>();
+  const std::optional<DType> type = find_dtype_by_name(name);
+  if (!type || traits(*type).gguf_id < 0) throw Error(ErrorKind::kFormat, "unknown type '" + printable(name) + "'");
+  return *type;
+}
+
+json to_json(const PlannedSource& source) {
+  return {{"name", source.name}, {"size_bytes", source.size_bytes}, {"mtime_ns", source.mtime_ns}, {"fingerprint", source.fingerprint}};
+}
+
+PlannedSource source_from_json(const json& value) {
+  return {value.at("name").get<std::string>(), value.at("size_bytes").get<uint64_t>(), value.at("mtime_ns").get<int64_t>(),
+          value.at("fingerprint").get<std::string>()};
+}
+
+json to_json(const PlannedTensor& tensor) {
+  const auto dims = tensor.shape.dims();
+  return {{"name", tensor.name},
+          {"shape", std::vector<int64_t>(dims.begin(), dims.end())},
+          {"source_index", tensor.source_index},
+          {"n_slices", tensor.n_slices},
+          {"source_bytes", tensor.source_bytes},
+          {"chunk_rows", tensor.chunk_rows},
+          {"integer", tensor.integer}};
+}
+
+PlannedTensor tensor_from_json(const json& value) {
+  PlannedTensor tensor;
+  tensor.name = value.at("name").get<std::string>();
+  tensor.shape = Shape(value.at("shape").get<std::vector<int64_t>>());
+  tensor.source_index = value.at("source_index").get<size_t>();
+  tensor.n_slices = value.at("n_slices").get<int64_t>();
+  tensor.source_bytes = value.at("source_bytes").get<uint64_t>();
+  tensor.chunk_rows = value.at("chunk_rows").get<int64_t>();
+  tensor.integer = value.at("integer").get<bool>();
+  const bool sliced_evenly = tensor.n_slices >= 1 && tensor.shape.n_rows() % tensor.n_slices == 0;
+  if (tensor.chunk_rows < 1 || tensor.shape.n_elements() < 1 || !sliced_evenly) {
+    throw Error(ErrorKind::kFormat, "impossible shape, slices or chunk_rows").tensor(tensor.name);
+  }
+  return tensor;
+}
+
+json to_json(const PlannedOutput& output) {
+  json files = json::array(), tensors = json::array();
+  for (const PlannedFile& file : output.files) {
+    files.push_back({{"name", file.name},
+                     {"size_bytes", file.size_bytes},
+                     {"data_offset", file.data_offset},
+                     {"first_tensor", file.first_tensor},
+                     {"n_tensors", file.n_tensors}});
+  }
+  for (const Placement& placement : output.tensors) {
+    tensors.push_back({{"type", std::string(name_of(placement.type))},
+                       {"copied", placement.copied},
+                       {"file", placement.file},
+                       {"offset", placement.file_offset},
+                       {"size_bytes", placement.size_bytes}});
+  }
+  return {{"mix", output.mix}, {"lossless", output.lossless}, {"stem", output.stem},
+          {"files", files},    {"tensors", tensors},          {"metadata", metadata_to_json(output.metadata)}};
+}
+
+PlannedFile file_from_json(const json& value) {
+  PlannedFile file;
+  file.name = value.at("name").get<std::string>();
+  if (file.name.empty() || file.name.find('/') != std::string::npos)
+    throw Error(ErrorKind::kFormat, "file name '" + printable(file.name) + "' is not a plain name");
+  file.size_bytes = value.at("size_bytes").get<uint64_t>();
+  file.data_offset = value.at("data_offset").get<uint64_t>();
+  file.first_tensor = value.at("first_tensor").get<size_t>();
+  file.n_tensors = value.at("n_tensors").get<size_t>();
+  return file;
+}
+
+PlannedOutput output_from_json(const json& value, const std::vector<PlannedTensor>& tensors) {
+  PlannedOutput output;
+  output.mix = value.at("mix").get<std::string>();
+  output.lossless = value.at("lossless").get<bool>();
+  output.stem = value.at("stem").get<std::string>();
+  output.metadata = metadata_from_json(value.at("metadata"));
+  for (const json& file : value.at("files")) output.files.push_back(file_from_json(file));
+  for (const json& tensor : value.at("tensors")) {
+    Placement placement;
+    placement.type = dtype_from_json(tensor.at("type"));
+    placement.copied = tensor.at("copied").get<bool>();
+    placement.file = tensor.at("file").get<uint32_t>();
+    placement.file_offset = tensor.at("offset").get<uint64_t>();
+    placement.size_bytes = tensor.at("size_bytes").get<uint64_t>();
+    output.tensor_bytes += placement.size_bytes;
+    output.tensors.push_back(placement);
+  }
+  if (output.tensors.size() != tensors.size())
+    throw Error(ErrorKind::kFormat, "output '" + printable(output.mix) + "' has another number of tensors");
+  for (size_t t = 0; t < tensors.size(); ++t) {
+    const Placement& placement = output.tensors[t];
+    if (placement.size_bytes != tensor_size_bytes(placement.type, tensors[t].shape) || placement.file >= output.files.size()) {
+      throw Error(ErrorKind::kFormat, "size or file does not match the shape").tensor(tensors[t].name);
+    }
+  }
+  return output;
+}
+
+// The order in which an output is written must be its files' order, without gaps: what the writer relies on.
+void check_files_cover_tensors(const PlannedOutput& output) {
+  size_t next = 0;
+  for (const PlannedFile& file : output.files) {
+    if (file.first_tensor != next && file.n_tensors != 0)
+      throw Error(ErrorKind::kFormat, "files do not hold the tensors in order").file(file.name);
+    next += file.n_tensors;
+  }
+  if (next != output.tensors.size()) throw Error(ErrorKind::kFormat, "output '" + printable(output.mix) + "' leaves tensors out");
+}
+
+Plan parse(const json& root) {
+  if (root.at("schema") != kSchema) {
+    throw Error(ErrorKind::kFormat, "schema is '" + printable(root.at("schema").get<std::string>()) + "', expected '" + kSchema + "'");
+  }
+  Plan plan;
+  plan.quern_version = root.at("quern_version").get<std::string>();
+  plan.model = root.at("model").get<std::string>();
+  plan.mtp = root.at("mtp").get<bool>();
+  plan.folder = root.at("folder").get<std::string>();
+  plan.force = root.at("force").get<bool>();
+  plan.lists = root.at("lists").get<bool>();
+  plan.memory_bytes = root.at("memory_bytes").get<uint64_t>();
+  plan.base_bytes = root.at("base_bytes").get<uint64_t>();
+  plan.chunk_bytes = root.at("chunk_bytes").get<uint64_t>();
+  plan.notes = root.at("notes").get<std::vector<std::string>>();
+  for (const json& source : root.at("sources")) plan.sources.push_back(source_from_json(source));
+  for (const json& tensor : root.at("tensors")) plan.tensors.push_back(tensor_from_json(tensor));
+  for (const json& output : root.at("outputs")) {
+    plan.outputs.push_back(output_from_json(output, plan.tensors));
+    check_files_cover_tensors(plan.outputs.back());
+  }
+  plan.metadata = metadata_from_json(root.at("metadata"));
+  return plan;
+}
+
+}  // namespace
+
+std::string plan_to_json(const Plan& plan) {
+  json root = {{"schema", kSchema},
+               {"quern_version", plan.quern_version},
+               {"model", plan.model.string()},
+               {"mtp", plan.mtp},
+               {"folder", plan.folder.string()},
+               {"force", plan.force},
+               {"lists", plan.lists},
+               {"memory_bytes", plan.memory_bytes},
+               {"base_bytes", plan.base_bytes},
+               {"chunk_bytes", plan.chunk_bytes},
+               {"notes", plan.notes}};
+  root["sources"] = json::array();
+  for (const PlannedSource& source : plan.sources) root["sources"].push_back(to_json(source));
+  root["tensors"] = json::array();
+  for (const PlannedTensor& tensor : plan.tensors) root["tensors"].push_back(to_json(tensor));
+  root["outputs"] = json::array();
+  for (const PlannedOutput& output : plan.outputs) root["outputs"].push_back(to_json(output));
+  root["metadata"] = metadata_to_json(plan.metadata);
+  return root.dump(1) + "\n";
+}
+
+Plan plan_from_json(std::string_view text) {
+  try {
+    return parse(json::parse(text));
+  } catch (const json::exception& error) {
+    throw Error(ErrorKind::kFormat, std::string("not a plan: ") + printable(error.what()));
+  }
+}
+
+}  // namespace quern
