@@ -68,9 +68,9 @@ struct AffineBlock {
 
 void encode_row_Q2_K(const float* x, const float* importance, int64_t n_cols, std::byte* out) {
   using Affine = AffineBlock<16, 3, 15>;
-  static constexpr Affine::Search::Start kStarts[] = {{15, 15}, {14, 14}, {13, 13}, {12, 12}, {11, 11}, {10, 10}, {17, 17}, {15, 12}};
+  static constexpr Affine::Search::Start kStarts[] = {{15, 15}, {14, 14}, {12, 12}, {17, 17}};
   for_each_super_block<BlockQ2_K>(x, importance, n_cols, out, [](const BlockWeights<kSuper>& in, BlockQ2_K& block) {
-    const Affine found(in, 0.2f, kStarts, 8, 4);
+    const Affine found(in, 0.2f, kStarts, 4, 3);
     block.d = stored_scale(found.fit.d, in.unit);
     block.dmin = stored_scale(found.fit.dmin, in.unit);
     for (int b = 0; b < 16; ++b) block.scales[b] = static_cast<uint8_t>(found.fit.scale[b] | found.fit.min[b] << 4);
@@ -83,7 +83,7 @@ template <int kMaxCode, typename Block>
 AffineBlock<8, kMaxCode, 63> encode_affine_32(const BlockWeights<kSuper>& in, float clip_step, Block& block) {
   using Affine = AffineBlock<8, kMaxCode, 63>;
   static constexpr typename Affine::Search::Start kStarts[] = {{63, 63}, {60, 60}, {55, 55}, {50, 50}};
-  const Affine found(in, clip_step, kStarts, 4, 4);
+  const Affine found(in, clip_step, kStarts, 4, 3);
   block.d = stored_scale(found.fit.d, in.unit);
   block.dmin = stored_scale(found.fit.dmin, in.unit);
   uint8_t scales[8];
@@ -110,10 +110,10 @@ void encode_row_Q5_K(const float* x, const float* importance, int64_t n_cols, st
 }
 
 // Result of a search over super-blocks with signed integer scales, with its codes.
-template <typename Levels, int kSubBlocks, int kLowScale, int kHighScale>
+template <typename Levels, int kSubBlocks, int kLowScale, int kHighScale, int kWindow, int kSmaller>
 struct ScaledBlock {
   static constexpr int kSize = kSuper / kSubBlocks;
-  using Search = ScaledSuperBlock<Levels, kSubBlocks, kSize, kLowScale, kHighScale>;
+  using Search = ScaledSuperBlock<Levels, kSubBlocks, kSize, kLowScale, kHighScale, kWindow, kSmaller>;
   typename Search::Fit fit;
   uint8_t codes[kSuper];
 
@@ -126,9 +126,9 @@ struct ScaledBlock {
 };
 
 void encode_row_Q3_K(const float* x, const float* importance, int64_t n_cols, std::byte* out) {
-  static constexpr float kTargets[] = {-32, 31, -30, 29, -28, 27, -25, 24};
+  static constexpr float kTargets[] = {-32, 31, -30, 29, -27, 25};
   for_each_super_block<BlockQ3_K>(x, importance, n_cols, out, [](const BlockWeights<kSuper>& in, BlockQ3_K& block) {
-    const ScaledBlock<UniformLevels<-4, 3>, 16, -32, 31> found(in, {0.5f, 0.04f, 1}, kTargets, 8, 3);
+    const ScaledBlock<UniformLevels<-4, 3>, 16, -32, 31, 8, 4> found(in, {0.5f, 0.04f, 1}, kTargets, 6, 2);
     block.d = stored_scale(found.fit.d, in.unit);
     uint8_t scales[16];
     for (int b = 0; b < 16; ++b) scales[b] = static_cast<uint8_t>(found.fit.l[b] + 32);
@@ -141,7 +141,7 @@ void encode_row_Q3_K(const float* x, const float* importance, int64_t n_cols, st
 void encode_row_Q6_K(const float* x, const float* importance, int64_t n_cols, std::byte* out) {
   static constexpr float kTargets[] = {-128, 127, -120, 112};
   for_each_super_block<BlockQ6_K>(x, importance, n_cols, out, [](const BlockWeights<kSuper>& in, BlockQ6_K& block) {
-    const ScaledBlock<UniformLevels<-32, 31>, 16, -128, 127> found(in, {0.85f, 0.0125f, 1}, kTargets, 4, 3);
+    const ScaledBlock<UniformLevels<-32, 31>, 16, -128, 127, 16, 2> found(in, {0.85f, 0.0125f, 1}, kTargets, 4, 2);
     block.d = stored_scale(found.fit.d, in.unit);
     for (int b = 0; b < 16; ++b) block.scales[b] = static_cast<int8_t>(found.fit.l[b]);
     store_nibble_halves(found.codes, 128, block.ql);
@@ -150,9 +150,9 @@ void encode_row_Q6_K(const float* x, const float* importance, int64_t n_cols, st
 }
 
 void encode_row_IQ4_XS(const float* x, const float* importance, int64_t n_cols, std::byte* out) {
-  static constexpr float kTargets[] = {-32, 31, -29, 28, -26, 25};
+  static constexpr float kTargets[] = {-32, 31};
   for_each_super_block<BlockIQ4_XS>(x, importance, n_cols, out, [](const BlockWeights<kSuper>& in, BlockIQ4_XS& block) {
-    const ScaledBlock<Iq4nlLevels, 8, -32, 31> found(in, {0.6f, 0.035f, 1}, kTargets, 6, 3);
+    const ScaledBlock<Iq4nlLevels, 8, -32, 31, 8, 4> found(in, {0.6f, 0.035f, 1}, kTargets, 2, 2);
     block.d = stored_scale(found.fit.d, in.unit);
     for (int b = 0; b < 8; ++b) {
       const int stored = found.fit.l[b] + 32;

@@ -54,7 +54,7 @@ void encode_scaled(const BlockWeights<kSize>& in, const Ladder& ladder, Block& b
 void encode_row_Q4_0(const float* x, const float* importance, int64_t n_cols, std::byte* out) {
   for_each_block<BlockQ4_0>(x, importance, n_cols, out, [](const BlockWeights<kSize>& in, BlockQ4_0& block) {
     uint8_t codes[kSize];
-    encode_scaled<UniformLevels<-8, 7>>(in, {0.6f, 0.018f, 2}, block, codes);
+    encode_scaled<UniformLevels<-8, 7>>(in, {0.6f, 0.022f, 2}, block, codes);
     store_nibbles(codes, block.qs);
   });
 }
@@ -62,7 +62,7 @@ void encode_row_Q4_0(const float* x, const float* importance, int64_t n_cols, st
 void encode_row_Q5_0(const float* x, const float* importance, int64_t n_cols, std::byte* out) {
   for_each_block<BlockQ5_0>(x, importance, n_cols, out, [](const BlockWeights<kSize>& in, BlockQ5_0& block) {
     uint8_t codes[kSize];
-    encode_scaled<UniformLevels<-16, 15>>(in, {0.7f, 0.0125f, 2}, block, codes);
+    encode_scaled<UniformLevels<-16, 15>>(in, {0.65f, 0.02f, 2}, block, codes);
     store_nibbles(codes, block.qs);
     store_fifth_bits(codes, block.qh);
   });
@@ -71,7 +71,7 @@ void encode_row_Q5_0(const float* x, const float* importance, int64_t n_cols, st
 void encode_row_Q8_0(const float* x, const float* importance, int64_t n_cols, std::byte* out) {
   for_each_block<BlockQ8_0>(x, importance, n_cols, out, [](const BlockWeights<kSize>& in, BlockQ8_0& block) {
     uint8_t codes[kSize];
-    encode_scaled<UniformLevels<-127, 127>>(in, {0.92f, 0.0017f, 4}, block, codes);
+    encode_scaled<UniformLevels<-127, 127>>(in, {0.995f, 0.0043f, 3}, block, codes);
     for (int e = 0; e < kSize; ++e) block.qs[e] = static_cast<int8_t>(codes[e] - 127);
   });
 }
@@ -79,7 +79,7 @@ void encode_row_Q8_0(const float* x, const float* importance, int64_t n_cols, st
 void encode_row_IQ4_NL(const float* x, const float* importance, int64_t n_cols, std::byte* out) {
   for_each_block<BlockIQ4_NL>(x, importance, n_cols, out, [](const BlockWeights<kSize>& in, BlockIQ4_NL& block) {
     uint8_t codes[kSize];
-    encode_scaled<Iq4nlLevels>(in, {0.6f, 0.018f, 2}, block, codes);
+    encode_scaled<Iq4nlLevels>(in, {0.6f, 0.022f, 2}, block, codes);
     store_nibbles(codes, block.qs);
   });
 }

@@ -57,11 +57,14 @@ Lanes errors_of_scales(const float* x, const float* w, int n, const Lanes& scale
   return error;
 }
 
-// The weight of largest magnitude, with its sign.
-inline float extreme(const float* x, int n) {
+// The weight of largest magnitude, with its sign, among those that have any say: an outlier in a channel of (nearly) no importance
+// must not set the range of scales.
+inline float extreme(const float* x, const float* w, int n) {
+  float heaviest = 0.0f;
+  for (int i = 0; i < n; ++i) heaviest = std::max(heaviest, w[i]);
   float best = 0.0f;
   for (int i = 0; i < n; ++i) {
-    if (std::fabs(x[i]) > std::fabs(best)) best = x[i];
+    if (std::fabs(x[i]) > std::fabs(best) && w[i] >= heaviest * 0x1p-14f) best = x[i];
   }
   return best;
 }
@@ -104,7 +107,7 @@ ScaleFit climb(const float* x, const float* w, int n, float outermost_scale, con
 template <typename Levels>
 ScaleFit search_f16_scale(const float* x, const float* w, int n, float unit, const Ladder& ladder) {
   const auto round = [unit](const Lanes& scale) { return round_to_f16(scale, unit); };
-  const float outlier = extreme(x, n);
+  const float outlier = extreme(x, w, n);
   ScaleFit best = climb<Levels>(x, w, n, outlier / Levels::kLowest, ladder, round);
   if (Levels::kLowest != -Levels::kHighest) {
     const ScaleFit other = climb<Levels>(x, w, n, outlier / Levels::kHighest, ladder, round);
@@ -113,9 +116,13 @@ ScaleFit search_f16_scale(const float* x, const float* w, int n, float unit, con
   return best;
 }
 
-// Super-blocks. kLowScale..kHighScale is the range of l.
-template <typename Levels, int kSubBlocks, int kSize, int kLowScale, int kHighScale>
+// Super-blocks. kLowScale..kHighScale is the range of l. Per sub-block and orientation kWindow values of l are tried, kSmaller of them
+// nearer to zero than the sub-block's own optimum: where levels are many, scales above it are worth trying, because other rounding
+// errors of the codes soon outweigh the coarser step.
+template <typename Levels, int kSubBlocks, int kSize, int kLowScale, int kHighScale, int kWindow, int kSmaller>
 class ScaledSuperBlock {
+  static_assert(2 * kWindow % kLanes == 0);
+
  public:
   struct Fit {
     float d = 0.0f;
@@ -126,7 +133,7 @@ class ScaledSuperBlock {
   ScaledSuperBlock(const float* x, const float* w, float unit, const Ladder& ladder) : x_(x), w_(w), unit_(unit) {
     const auto keep = [](const Lanes& scale) { return scale; };
     for (int b = 0; b < kSubBlocks; ++b) {
-      const float outlier = extreme(x + b * kSize, kSize);
+      const float outlier = extreme(x + b * kSize, w + b * kSize, kSize);
       low_[b] = climb<Levels>(x + b * kSize, w + b * kSize, kSize, outlier / Levels::kLowest, ladder, keep).scale;
       high_[b] = climb<Levels>(x + b * kSize, w + b * kSize, kSize, outlier / Levels::kHighest, ladder, keep).scale;
       const float larger = std::fabs(low_[b]) > std::fabs(high_[b]) ? low_[b] : high_[b];
@@ -169,24 +176,33 @@ class ScaledSuperBlock {
     return std::nearbyint(std::min(std::max(l, static_cast<float>(kLowScale)), static_cast<float>(kHighScale)));
   }
 
-  // Eight values of l around each orientation's own optimum. Adds this sub-block to the error and to the normal equation of d.
+  // Adds the best choice for this sub-block to the error and to the normal equation of d.
   void choose_scale(int b, Fit& fit, double& xv, double& vv) const {
-    alignas(64) float candidates[kLanes];
+    alignas(64) float candidates[2 * kWindow];
     const float inverse = fit.d != 0.0f ? 1.0f / fit.d : 0.0f;
-    const float low = nearest_integer(low_[b] * inverse);
-    const float high = nearest_integer(high_[b] * inverse);
-    for (int c = 0; c < kLanes / 2; ++c) {
-      candidates[c] = low + static_cast<float>(c - 4);
-      candidates[kLanes / 2 + c] = high + static_cast<float>(c - 4);
+    for (int orientation = 0; orientation < 2; ++orientation) {
+      const float own = nearest_integer((orientation == 0 ? low_[b] : high_[b]) * inverse);
+      const float away = own < 0.0f ? -1.0f : 1.0f;
+      for (int k = 0; k < kWindow; ++k) candidates[orientation * kWindow + k] = own + away * static_cast<float>(k - kSmaller);
     }
-    const Lanes l = clamp(load(candidates), kLowScale, kHighScale);
-    const ScaleSums sums = try_scales<Levels>(x_ + b * kSize, w_ + b * kSize, kSize, splat(fit.d) * l);
-    const BestLane found = minimum(sums.error);
-    const float chosen = lane(l, found.lane);
-    fit.l[b] = static_cast<int>(chosen);
-    fit.error += static_cast<double>(found.value);
-    xv += static_cast<double>(chosen) * static_cast<double>(lane(sums.xv, found.lane));
-    vv += static_cast<double>(chosen) * static_cast<double>(chosen) * static_cast<double>(lane(sums.vv, found.lane));
+    float best_error = HUGE_VALF;
+    double best_l = 0.0;
+    double best_xv = 0.0;
+    double best_vv = 0.0;
+    for (int c = 0; c < 2 * kWindow; c += kLanes) {
+      const Lanes l = clamp(load(candidates + c), kLowScale, kHighScale);
+      const ScaleSums sums = try_scales<Levels>(x_ + b * kSize, w_ + b * kSize, kSize, splat(fit.d) * l);
+      const BestLane found = minimum(sums.error);
+      if (!(found.value < best_error)) continue;
+      best_error = found.value;
+      best_l = static_cast<double>(lane(l, found.lane));
+      best_xv = static_cast<double>(lane(sums.xv, found.lane));
+      best_vv = static_cast<double>(lane(sums.vv, found.lane));
+    }
+    fit.l[b] = static_cast<int>(best_l);
+    fit.error += static_cast<double>(best_error);
+    xv += best_l * best_xv;
+    vv += best_l * best_l * best_vv;
   }
 
   const float* x_;
