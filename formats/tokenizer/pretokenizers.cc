@@ -34,13 +34,13 @@ constexpr std::string_view kDeepSeekHan = R"([一-龥ࠀ-一가-퟿]+)";
 using IgnoreMerges = PreTokenizer::IgnoreMerges;
 
 const std::array kTable = {
-    PreTokenizer{"llama-bpe", {"llama3", "llama-v3"}, {kLlama3}, IgnoreMerges::kYes},
+    PreTokenizer{"llama-bpe", {"llama3", "llama-v3"}, {kLlama3}, IgnoreMerges::kYes, true},
     // The same words without whole-word lookup: Llama-3 files from before tokenizer.json had `ignore_merges`.
     PreTokenizer{"smaug-bpe", {"dbrx"}, {kLlama3}, IgnoreMerges::kNo},
-    PreTokenizer{"qwen2", {"deepseek-r1-qwen", "megrez"}, {kQwen2}, IgnoreMerges::kNo, true},
-    PreTokenizer{"qwen35", {}, {kQwen35}, IgnoreMerges::kNo, true},
+    PreTokenizer{"qwen2", {"deepseek-r1-qwen", "megrez"}, {kQwen2}, IgnoreMerges::kNo, false, true},
+    PreTokenizer{"qwen35", {}, {kQwen35}, IgnoreMerges::kNo, false, true},
     PreTokenizer{"gpt-4o", {"llama4"}, {kGpt4o}},
-    PreTokenizer{"tekken", {}, {kTekken}},
+    PreTokenizer{"tekken", {}, {kTekken}, IgnoreMerges::kEither, true},
     PreTokenizer{
         "deepseek-llm", {}, {R"([\r\n])", kDeepSeekLetters, kDeepSeekPunctuation, R"(\s+$)", kDeepSeekHan, R"(\p{N})"}, IgnoreMerges::kNo},
     PreTokenizer{"deepseek-coder", {}, {R"([\r\n])", R"(\s?\p{L}+)", R"(\s?\p{P}+)", kDeepSeekHan, R"(\p{N})"}, IgnoreMerges::kNo},

@@ -19,7 +19,8 @@ struct PreTokenizer {
   std::vector<std::string_view> expressions;       // in tokenizer.json's dialect (Oniguruma), which PCRE2 with UCP understands
   enum class IgnoreMerges { kNo, kYes, kEither };  // a word that is a token is taken whole, whatever its merges give
   IgnoreMerges ignore_merges = IgnoreMerges::kEither;
-  bool nfc = false;  // text is normalised to Unicode NFC first; GGUF has no key for it
+  bool adds_bos = false;  // what engines do for files without tokenizer.ggml.add_bos_token
+  bool nfc = false;       // text is normalised to Unicode NFC first; GGUF has no key for it
 };
 
 std::span<const PreTokenizer> all_pre_tokenizers();
