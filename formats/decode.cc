@@ -1,6 +1,7 @@
 #include "formats/decode.h"
 
-#include <cmath>
+#include <algorithm>
+#include <array>
 
 #include "formats/base/bytes.h"
 #include "formats/base/error.h"
@@ -30,6 +31,17 @@ void decode_each(std::span<const std::byte> in, std::span<float> out, Convert co
   for (size_t i = 0; i < out.size(); ++i) out[i] = convert(load_le<Bits>(in.data() + i * sizeof(Bits)));
 }
 
+// 8-bit types: a table of all codes is several times faster than the conversion.
+template <float (*convert)(uint8_t) noexcept>
+void decode_codes(std::span<const std::byte> in, std::span<float> out) noexcept {
+  static const auto kValues = [] {
+    std::array<float, 256> values;
+    for (size_t code = 0; code < values.size(); ++code) values[code] = convert(static_cast<uint8_t>(code));
+    return values;
+  }();
+  for (size_t i = 0; i < out.size(); ++i) out[i] = kValues[static_cast<size_t>(in[i])];
+}
+
 template <typename Block>
 void decode_all(std::span<const std::byte> in, std::span<float> out) noexcept {
   constexpr size_t kWeights = kBlockWeights<Block>;
@@ -46,10 +58,20 @@ int64_t first_nonfinite_scale(std::span<const std::byte> in) noexcept {
   return -1;
 }
 
-template <typename Bits, typename Convert>
-int64_t first_nonfinite_value(std::span<const std::byte> in, Convert convert) noexcept {
-  for (size_t i = 0; i < in.size() / sizeof(Bits); ++i) {
-    if (!std::isfinite(convert(load_le<Bits>(in.data() + i * sizeof(Bits))))) return static_cast<int64_t>(i);
+// Unblocked types: the values with all bits of `mask` set are the ones that are not finite. The search is in two steps because the
+// first, without an exit, vectorises, and almost all data pass it.
+template <typename Bits>
+int64_t first_with_bits(std::span<const std::byte> in, Bits mask) noexcept {
+  constexpr size_t kPiece = 1024;
+  const size_t n = in.size() / sizeof(Bits);
+  const auto has_bits = [&](size_t i) { return (load_le<Bits>(in.data() + i * sizeof(Bits)) & mask) == mask; };
+  for (size_t first = 0; first < n; first += kPiece) {
+    const size_t end = std::min(first + kPiece, n);
+    Bits any = 0;
+    for (size_t i = first; i < end; ++i) any = static_cast<Bits>(any | static_cast<Bits>(has_bits(i)));
+    if (any == 0) continue;
+    while (!has_bits(first)) ++first;
+    return static_cast<int64_t>(first);
   }
   return -1;
 }
@@ -70,11 +92,11 @@ void decode_blocks(DType dtype, std::span<const std::byte> blocks, std::span<flo
     case DType::BF16:
       return decode_each<uint16_t>(blocks, out, bf16_to_f32);
     case DType::F8_E4M3:
-      return decode_each<uint8_t>(blocks, out, e4m3_to_f32);
+      return decode_codes<e4m3_to_f32>(blocks, out);
     case DType::F8_E5M2:
-      return decode_each<uint8_t>(blocks, out, e5m2_to_f32);
+      return decode_codes<e5m2_to_f32>(blocks, out);
     case DType::F8_E8M0:
-      return decode_each<uint8_t>(blocks, out, e8m0_to_f32);
+      return decode_codes<e8m0_to_f32>(blocks, out);
 #define QUERN_DECODE_CASE(name) \
   case DType::name:             \
     return decode_all<Block##name>(blocks, out);
@@ -88,19 +110,19 @@ void decode_blocks(DType dtype, std::span<const std::byte> blocks, std::span<flo
 int64_t find_nonfinite_block(DType dtype, std::span<const std::byte> blocks) {
   switch (dtype) {
     case DType::F32:
-      return first_nonfinite_value<float>(blocks, same);
+      return first_with_bits<uint32_t>(blocks, 0x7F800000);
     case DType::F64:
-      return first_nonfinite_value<double>(blocks, [](double value) { return value; });
+      return first_with_bits<uint64_t>(blocks, 0x7FF0000000000000);
     case DType::F16:
-      return first_nonfinite_value<uint16_t>(blocks, f16_to_f32);
+      return first_with_bits<uint16_t>(blocks, 0x7C00);
     case DType::BF16:
-      return first_nonfinite_value<uint16_t>(blocks, bf16_to_f32);
+      return first_with_bits<uint16_t>(blocks, 0x7F80);
     case DType::F8_E4M3:
-      return first_nonfinite_value<uint8_t>(blocks, e4m3_to_f32);
+      return first_with_bits<uint8_t>(blocks, 0x7F);
     case DType::F8_E5M2:
-      return first_nonfinite_value<uint8_t>(blocks, e5m2_to_f32);
+      return first_with_bits<uint8_t>(blocks, 0x7C);
     case DType::F8_E8M0:
-      return first_nonfinite_value<uint8_t>(blocks, e8m0_to_f32);
+      return first_with_bits<uint8_t>(blocks, 0xFF);
 #define QUERN_NONFINITE_CASE(name) \
   case DType::name:                \
     return first_nonfinite_scale<Block##name>(blocks);

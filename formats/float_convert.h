@@ -40,7 +40,17 @@ inline uint16_t f32_to_bf16(float value) noexcept {
   return static_cast<uint16_t>((bits & 0x7FFFFFFFu) > 0x7F800000u ? (bits >> 16) | 0x40u : rounded);
 }
 
-float e4m3_to_f32(uint8_t bits) noexcept;  // e4m3fn: no infinities, 0x7F and 0xFF are NaN
+// Exponent and mantissa bits of a finite e4m3 code: (1 + m/8) * 2^(e-7), or m * 2^-9 when e is 0.
+inline float e4m3_magnitude(uint32_t code) noexcept {
+  return code < 8 ? static_cast<float>(static_cast<int32_t>(code)) * 0x1p-9f : std::bit_cast<float>((code << 20) + (120u << 23));
+}
+
+// e4m3fn: no infinities, 0x7F and 0xFF are NaN.
+inline float e4m3_to_f32(uint8_t bits) noexcept {
+  const uint32_t code = bits & 0x7Fu;
+  const uint32_t magnitude = code == 0x7Fu ? 0x7FC00000u : std::bit_cast<uint32_t>(e4m3_magnitude(code));
+  return std::bit_cast<float>(magnitude | (static_cast<uint32_t>(bits & 0x80u) << 24));
+}
 
 inline float e5m2_to_f32(uint8_t bits) noexcept { return f16_to_f32(static_cast<uint16_t>(bits << 8)); }  // f16's upper byte
 
