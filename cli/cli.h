@@ -30,7 +30,8 @@ struct Context {
 #define QUERN_VERBS(X) \
   X(convert)           \
   X(quantize)          \
-  X(merge)
+  X(merge)             \
+  X(inspect)
 
 #define QUERN_DECLARE_VERB(name) void add_##name(CLI::App& app, Context& context);
 QUERN_VERBS(QUERN_DECLARE_VERB)

@@ -4,7 +4,6 @@
 #include <atomic>
 #include <map>
 
-#include "formats/base/bytes.h"
 #include "formats/base/error.h"
 #include "formats/json_events.h"
 #include "formats/shards.h"
@@ -157,19 +156,9 @@ Checkpoint::Checkpoint(const fs::path& folder) : bytes_read_(std::make_shared<Co
 }
 
 void Checkpoint::open_file(const fs::path& path) {
-  const InputFile& file = files_.emplace_back(path);
-  try {
-    std::vector<std::byte> head(std::min<uint64_t>(file.size_bytes(), 8));
-    file.read_at(0, head);
-    head.resize(header_end(head, file.size_bytes()));
-    file.read_at(0, head);
-    Header header = parse_header(head, file.size_bytes());
-    if (files_.size() == 1) metadata_ = std::move(header.metadata);
-    for (TensorInfo& tensor : header.tensors) tensors_.push_back({std::move(tensor), files_.size() - 1});
-  } catch (Error& e) {
-    e.file(path.string());
-    throw;
-  }
+  Header header = read_header(files_.emplace_back(path));
+  if (files_.size() == 1) metadata_ = std::move(header.metadata);
+  for (TensorInfo& tensor : header.tensors) tensors_.push_back({std::move(tensor), files_.size() - 1});
 }
 
 void Checkpoint::sort_tensors() {

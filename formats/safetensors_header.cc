@@ -267,4 +267,17 @@ Header parse_header(std::span<const std::byte> head, uint64_t file_size_bytes) {
   return header;
 }
 
+Header read_header(const InputFile& file) {
+  try {
+    std::vector<std::byte> head(std::min(file.size_bytes(), kLengthBytes));
+    file.read_at(0, head);
+    head.resize(header_end(head, file.size_bytes()));
+    file.read_at(0, head);
+    return parse_header(head, file.size_bytes());
+  } catch (Error& e) {
+    e.file(file.path().string());
+    throw;
+  }
+}
+
 }  // namespace quern::safetensors

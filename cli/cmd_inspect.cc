@@ -1,0 +1,276 @@
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <cstdio>
+#include <iostream>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <type_traits>
+
+#include "cli/cli.h"
+#include "cli/inspection.h"
+#include "formats/base/resources.h"
+
+namespace quern::cli {
+namespace {
+
+using json = nlohmann::ordered_json;
+
+struct InspectOptions {
+  std::string path;
+  bool as_json = false;
+  bool with_tensors = false;
+};
+
+constexpr size_t kShownElements = 6;    // of an array, in the text
+constexpr size_t kJsonElements = 16;    // of an array, in the JSON
+constexpr size_t kShownTextBytes = 72;  // of a metadata string
+
+template <typename T>
+inline constexpr bool kIsArray = false;
+template <typename T>
+inline constexpr bool kIsArray<std::vector<T>> = true;
+
+// "str", "[i32]", in the order of MetaValue.
+std::string type_name(const MetaValue& value) {
+  constexpr std::array kNames = {"u8", "i8", "u16", "i16", "u32", "i32", "f32", "bool", "str", "u64", "i64", "f64"};
+  static_assert(kNames.size() * 2 == std::variant_size_v<MetaValue>);
+  const std::string name = kNames[value.index() % kNames.size()];
+  return value.index() < kNames.size() ? name : "[" + name + "]";
+}
+
+template <typename T>
+std::string scalar_text(const T& value) {
+  if constexpr (std::is_same_v<T, std::string>) {
+    return "\"" + printable(value, kShownTextBytes) + "\"";
+  } else if constexpr (std::is_same_v<T, bool>) {
+    return value ? "true" : "false";
+  } else {
+    char text[32];
+    const auto [end, error] = std::to_chars(text, text + sizeof text, value);  // the shortest text that reads back the same
+    return {text, end};
+  }
+}
+
+std::string value_text(const MetaValue& value) {
+  return std::visit(
+      []<typename T>(const T& v) -> std::string {
+        if constexpr (kIsArray<T>) {
+          std::string text = "(" + std::to_string(v.size()) + ")";
+          for (size_t i = 0; i < std::min(v.size(), kShownElements); ++i) {
+            text += (i == 0 ? " " : ", ") + scalar_text(static_cast<const typename T::value_type&>(v[i]));
+          }
+          return v.size() > kShownElements ? text + ", ..." : text;
+        } else {
+          return scalar_text(v);
+        }
+      },
+      value);
+}
+
+json value_json(const MetaValue& value) {
+  return std::visit(
+      []<typename T>(const T& v) -> json {
+        if constexpr (kIsArray<T>) {
+          json first = json::array();
+          for (size_t i = 0; i < std::min(v.size(), kJsonElements); ++i) first.push_back(static_cast<typename T::value_type>(v[i]));
+          return {{"count", v.size()}, {"first", first}};
+        } else {
+          return v;
+        }
+      },
+      value);
+}
+
+std::string fixed(double value, int digits) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.*f", digits, value);
+  return text;
+}
+
+double bits_per_element(uint64_t size_bytes, int64_t n_elements) {
+  return n_elements == 0 ? 0.0 : 8.0 * static_cast<double>(size_bytes) / static_cast<double>(n_elements);
+}
+
+// Columns for text: all left-aligned, the last one unpadded.
+std::string left_aligned(const std::vector<std::vector<std::string>>& rows) {
+  std::vector<size_t> widths;
+  for (const auto& row : rows) {
+    widths.resize(std::max(widths.size(), row.size()));
+    for (size_t i = 0; i + 1 < row.size(); ++i) widths[i] = std::max(widths[i], row[i].size());
+  }
+  std::string out;
+  for (const auto& row : rows) {
+    for (size_t i = 0; i + 1 < row.size(); ++i) out += row[i] + std::string(widths[i] - row[i].size() + 2, ' ');
+    out += row.back() + "\n";
+  }
+  return out;
+}
+
+void print_model(const CheckpointModel& model) {
+  std::vector<std::vector<std::string>> rows;
+  for (const auto& [field, value] : model.config) rows.push_back({field, printable(value)});
+  rows.push_back({"GGUF architecture", model.gguf_arch ? *model.gguf_arch : "none: " + printable(model.problem, 500)});
+  std::cout << "\nConfig\n" << left_aligned(rows);
+}
+
+void print_metadata(const Metadata& metadata) {
+  if (metadata.entries().empty()) return;
+  std::vector<std::vector<std::string>> rows;
+  for (const auto& [key, value] : metadata.entries()) rows.push_back({printable(key), type_name(value), value_text(value)});
+  std::cout << "\nMetadata, " << rows.size() << (rows.size() == 1 ? " key\n" : " keys\n") << left_aligned(rows);
+}
+
+void print_files(const Inspection& found) {
+  if (found.files.size() == 1) return;
+  std::vector<std::vector<std::string>> rows{{"File", "tensors", "size"}};
+  for (const InspectedFile& file : found.files) {
+    rows.push_back({printable(file.name), std::to_string(file.n_tensors), format_size(file.size_bytes)});
+  }
+  std::cout << '\n' << format_table(rows);
+}
+
+// GGUF counts weights; what a checkpoint stores may be packed codes and scales, so its elements are only that.
+void print_types(const Inspection& found) {
+  if (found.types.empty()) return;
+  const bool is_gguf = found.format == Inspection::Format::kGguf;
+  std::vector<std::vector<std::string>> rows{{"Type", "tensors", is_gguf ? "weights" : "elements", "size", "bits each"}};
+  const auto add = [&](std::string name, size_t n_tensors, int64_t n_elements, uint64_t size_bytes) {
+    rows.push_back({std::move(name), std::to_string(n_tensors), std::to_string(n_elements), format_size(size_bytes),
+                    fixed(bits_per_element(size_bytes, n_elements), 4)});
+  };
+  for (const TypeTotal& total : found.types) add(std::string(name_of(total.dtype)), total.n_tensors, total.n_elements, total.size_bytes);
+  if (found.types.size() > 1) add("all", found.tensors.size(), found.n_elements(), found.tensor_bytes());
+  std::cout << '\n' << format_table(rows);
+}
+
+void print_tensors(const Inspection& found) {
+  std::vector<std::vector<std::string>> rows{{"Tensor", "type", "shape", "size", "offset"}};
+  if (found.files.size() > 1) rows.front().push_back("file");
+  for (const InspectedTensor& tensor : found.tensors) {
+    rows.push_back({printable(tensor.info.name), std::string(name_of(tensor.info.dtype)), tensor.info.shape.to_string(),
+                    format_size(tensor.info.size_bytes), std::to_string(tensor.info.file_offset)});
+    if (found.files.size() > 1) rows.back().push_back(std::to_string(tensor.file + 1));
+  }
+  std::cout << '\n' << format_table(rows);
+}
+
+uint64_t total_file_bytes(const Inspection& found) {
+  uint64_t sum = 0;
+  for (const InspectedFile& file : found.files) sum += file.size_bytes;
+  return sum;
+}
+
+void print_text(const Inspection& found, const InspectOptions& options) {
+  const bool is_gguf = found.format == Inspection::Format::kGguf;
+  std::cout << printable(options.path, 4096) << ": " << (is_gguf ? "GGUF version " + std::to_string(found.version) : "safetensors") << ", "
+            << found.tensors.size() << " tensors, " << format_size(total_file_bytes(found));
+  if (found.files.size() > 1) std::cout << " in " << found.files.size() << " files";
+  if (is_gguf && !found.tensors.empty())
+    std::cout << ", " << fixed(bits_per_element(found.tensor_bytes(), found.n_elements()), 3) << " bits per weight";
+  if (is_gguf && !found.tensors.empty() && found.files.size() == 1) {
+    std::cout << ", data from byte " << found.files.front().data_offset << ", alignment " << found.alignment;
+  }
+  std::cout << '\n';
+  if (found.model) print_model(*found.model);
+  print_metadata(found.metadata);
+  print_files(found);
+  print_types(found);
+  if (options.with_tensors) print_tensors(found);
+}
+
+json files_json(const Inspection& found) {
+  json files = json::array();
+  for (const InspectedFile& file : found.files) {
+    files.push_back(
+        {{"name", file.name}, {"size_bytes", file.size_bytes}, {"data_offset", file.data_offset}, {"n_tensors", file.n_tensors}});
+  }
+  return files;
+}
+
+json model_json(const CheckpointModel& model) {
+  json config = json::object();
+  for (const auto& [field, value] : model.config) config[field] = value;
+  json out{{"config", config}, {"gguf_architecture", nullptr}};
+  if (model.gguf_arch) {
+    out["gguf_architecture"] = *model.gguf_arch;
+  } else {
+    out["problem"] = model.problem;
+  }
+  return out;
+}
+
+json metadata_json(const Metadata& metadata) {
+  json entries = json::array();
+  for (const auto& [key, value] : metadata.entries()) {
+    entries.push_back({{"key", key}, {"type", type_name(value)}, {"value", value_json(value)}});
+  }
+  return entries;
+}
+
+json types_json(const Inspection& found) {
+  json types = json::array();
+  for (const TypeTotal& total : found.types) {
+    types.push_back({{"type", name_of(total.dtype)},
+                     {"n_tensors", total.n_tensors},
+                     {"n_elements", total.n_elements},
+                     {"size_bytes", total.size_bytes}});
+  }
+  return types;
+}
+
+json tensors_json(const Inspection& found) {
+  json tensors = json::array();
+  for (const InspectedTensor& tensor : found.tensors) {
+    const TensorInfo& info = tensor.info;
+    tensors.push_back({{"name", info.name},
+                       {"type", name_of(info.dtype)},
+                       {"shape", std::vector<int64_t>(info.shape.dims().begin(), info.shape.dims().end())},
+                       {"size_bytes", info.size_bytes},
+                       {"offset", info.file_offset},
+                       {"file", tensor.file}});
+  }
+  return tensors;
+}
+
+// Shapes are outermost first in both formats; offsets count from the start of the file, "file" is a position in "files".
+void print_json(const Inspection& found, const InspectOptions& options) {
+  const bool is_gguf = found.format == Inspection::Format::kGguf;
+  json out{{"schema", "quern.inspect/1"}, {"format", is_gguf ? "gguf" : "safetensors"}, {"path", options.path}};
+  if (is_gguf) {
+    out["version"] = found.version;
+    out["alignment"] = found.alignment;
+  }
+  out["files"] = files_json(found);
+  if (found.model) out["model"] = model_json(*found.model);
+  out["metadata"] = metadata_json(found.metadata);
+  out["n_tensors"] = found.tensors.size();
+  out["n_elements"] = found.n_elements();
+  out["tensor_bytes"] = found.tensor_bytes();
+  if (is_gguf) out["bits_per_weight"] = bits_per_element(found.tensor_bytes(), found.n_elements());
+  out["types"] = types_json(found);
+  if (options.with_tensors) out["tensors"] = tensors_json(found);
+  // Text of foreign files may be no UTF-8; it is replaced, because JSON cannot carry it.
+  std::cout << out.dump(2, ' ', false, json::error_handler_t::replace) << '\n';
+}
+
+int run_inspect(const InspectOptions& options) {
+  const Inspection found = inspect(options.path);
+  options.as_json ? print_json(found, options) : print_text(found, options);
+  return 0;
+}
+
+}  // namespace
+
+void add_inspect(CLI::App& app, Context& context) {
+  auto options = std::make_shared<InspectOptions>();
+  CLI::App* verb = app.add_subcommand("inspect", "Show what a file or checkpoint contains");
+  verb->group("Look");
+  verb->add_option("PATH", options->path, "GGUF file (or first shard), or checkpoint folder")->required()->group("Input");
+  verb->add_flag("--tensors", options->with_tensors, "List every tensor")->group("Output");
+  verb->add_flag("--json", options->as_json, "Machine-readable, schema quern.inspect/1")->group("Output");
+  verb->footer("quern inspect model-00001-of-00003.gguf --tensors");
+  verb->callback([options, &context] { context.command = [options] { return run_inspect(*options); }; });
+}
+
+}  // namespace quern::cli

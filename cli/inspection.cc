@@ -1,0 +1,132 @@
+#include "cli/inspection.h"
+
+#include <algorithm>
+#include <array>
+
+#include "formats/arch/config.h"
+#include "formats/arch/descriptor.h"
+#include "formats/base/checked.h"
+#include "formats/gguf.h"
+#include "formats/safetensors.h"
+
+namespace quern::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+InspectedFile describe(const InputFile& file) { return {.name = file.path().filename().string(), .size_bytes = file.size_bytes()}; }
+
+template <typename StoredTensor>
+void add_tensors(std::span<const StoredTensor> tensors, Inspection& result) {
+  for (const StoredTensor& tensor : tensors) {
+    result.tensors.push_back({tensor, tensor.file_index});
+    ++result.files[tensor.file_index].n_tensors;
+  }
+}
+
+void add_safetensors_metadata(std::span<const std::pair<std::string, std::string>> map, Inspection& result) {
+  for (const auto& [key, value] : map) result.metadata.set(key, value);
+}
+
+// Where the data of a safetensors file begins: the first tensor's offset, or its end when it has none.
+void set_data_offsets(Inspection& result) {
+  for (InspectedFile& file : result.files) file.data_offset = file.size_bytes;
+  for (const InspectedTensor& tensor : result.tensors) {
+    uint64_t& begin = result.files[tensor.file].data_offset;
+    begin = std::min(begin, tensor.info.file_offset);
+  }
+}
+
+Inspection inspect_gguf(const fs::path& path) {
+  const gguf::File file(path);
+  Inspection result;
+  result.format = Inspection::Format::kGguf;
+  result.version = file.headers().front().version;
+  result.alignment = file.headers().front().alignment;
+  for (const InputFile& shard : file.files()) result.files.push_back(describe(shard));
+  for (size_t i = 0; i < result.files.size(); ++i) result.files[i].data_offset = file.headers()[i].data_offset;
+  result.metadata = file.metadata();
+  add_tensors(file.tensors(), result);
+  return result;
+}
+
+Inspection inspect_safetensors_file(const fs::path& path) {
+  const InputFile file(path);
+  const safetensors::Header header = safetensors::read_header(file);
+  Inspection result;
+  result.format = Inspection::Format::kSafetensors;
+  result.files.push_back(describe(file));
+  result.files.front().n_tensors = header.tensors.size();
+  for (const TensorInfo& tensor : header.tensors) result.tensors.push_back({tensor, 0});
+  add_safetensors_metadata(header.metadata, result);
+  set_data_offsets(result);
+  return result;
+}
+
+// The config fields that say what a checkpoint is; absent ones are left out.
+CheckpointModel describe_model(const fs::path& folder) {
+  CheckpointModel model;
+  try {
+    const ModelConfig config = load_config(folder);
+    if (const auto names = config.find_string_array("architectures"); names && !names->empty()) {
+      model.config.emplace_back("architectures", names->front());
+    }
+    constexpr std::array kFields = {"model_type", "torch_dtype", "dtype", "quantization_config.quant_method", "quantization_config.fmt"};
+    for (const char* field : kFields) {
+      if (const auto value = config.find_string(field)) model.config.emplace_back(field, *value);
+    }
+    model.gguf_arch = find_arch(config).gguf_arch;
+  } catch (const Error& e) {
+    model.problem = e.message();
+  }
+  return model;
+}
+
+Inspection inspect_checkpoint(const fs::path& folder) {
+  const safetensors::Checkpoint checkpoint(folder);
+  Inspection result;
+  result.format = Inspection::Format::kSafetensors;
+  for (const InputFile& file : checkpoint.files()) result.files.push_back(describe(file));
+  add_tensors(checkpoint.tensors(), result);
+  add_safetensors_metadata(checkpoint.metadata(), result);
+  set_data_offsets(result);
+  result.model = describe_model(folder);
+  return result;
+}
+
+std::vector<TypeTotal> totals_by_type(std::span<const InspectedTensor> tensors) {
+  std::vector<TypeTotal> totals;
+  for (const InspectedTensor& tensor : tensors) {
+    auto total = std::ranges::find(totals, tensor.info.dtype, &TypeTotal::dtype);
+    if (total == totals.end()) total = totals.insert(total, TypeTotal{.dtype = tensor.info.dtype});
+    ++total->n_tensors;
+    total->n_elements = checked_add(total->n_elements, tensor.info.shape.n_elements(), "number of elements");
+    total->size_bytes += tensor.info.size_bytes;
+  }
+  std::ranges::stable_sort(totals, std::ranges::greater(), &TypeTotal::size_bytes);
+  return totals;
+}
+
+}  // namespace
+
+uint64_t Inspection::tensor_bytes() const {
+  uint64_t sum = 0;
+  for (const TypeTotal& total : types) sum += total.size_bytes;
+  return sum;
+}
+
+int64_t Inspection::n_elements() const {
+  int64_t sum = 0;
+  for (const TypeTotal& total : types) sum = checked_add(sum, total.n_elements, "number of elements");
+  return sum;
+}
+
+Inspection inspect(const fs::path& path) {
+  Inspection result = fs::is_directory(path)               ? inspect_checkpoint(path)
+                      : path.extension() == ".safetensors" ? inspect_safetensors_file(path)
+                                                           : inspect_gguf(path);
+  result.types = totals_by_type(result.tensors);
+  return result;
+}
+
+}  // namespace quern::cli
