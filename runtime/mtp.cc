@@ -18,7 +18,7 @@ StoredMatrix fetch_matrix(const TensorIndex& index, const LogicalTensor& tensor)
 
 }  // namespace
 
-MtpEvaluator::MtpEvaluator(const ModelSource& source, const EvalOptions& options) : block_(source, options) {
+MtpEvaluator::MtpEvaluator(const ModelSource& source, const EvalOptions& options, MtpInput input) : block_(source, options), input_(input) {
   const Hparams& h = block_.hparams();
   prefix_ = "blk." + std::to_string(h.n_layers) + ".nextn.";
   if (h.n_mtp_layers == 0 || block_.index().find(prefix_ + "eh_proj.weight") == nullptr) {
@@ -64,7 +64,8 @@ void MtpEvaluator::combine(const Evaluator& main, std::span<const Sequence> sequ
       pairs.resize(static_cast<size_t>(2 * n * width));
       combined.resize(static_cast<size_t>(n * width));
       block_.states().read(row, n, embedding.data());
-      (n_streams > 1 ? main.states() : main.final_states()).read(main.first_rows()[s] + t, n, state.data());
+      (n_streams > 1 || input_ == MtpInput::kBeforeNorm ? main.states() : main.final_states())
+          .read(main.first_rows()[s] + t, n, state.data());
       for (int64_t i = 0; i < n * n_streams; ++i) {
         float* pair = pairs.data() + 2 * i * h.hidden;
         rms_norm(embedding.data() + i * h.hidden, embedding_norm.data(), h.hidden, h.norm_eps, pair);

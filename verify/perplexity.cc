@@ -6,7 +6,6 @@
 
 #include "formats/base/error.h"
 #include "formats/base/parallel.h"
-#include "runtime/mtp.h"
 
 namespace quern {
 namespace {
@@ -40,8 +39,8 @@ std::vector<Sequence> make_chunks(std::span<const int32_t> tokens, int64_t n_ctx
   if (n_ctx < 4) throw Error(ErrorKind::kUsage, "a context of " + std::to_string(n_ctx) + " tokens is too short (4 or more)");
   int64_t n_chunks = static_cast<int64_t>(tokens.size()) / n_ctx;
   if (n_chunks < 1 || (n_chunks < 2 && max_chunks != 1)) {
-    throw Error(ErrorKind::kUsage, "the text has " + std::to_string(tokens.size()) + " tokens, fewer than two chunks of " + std::to_string(n_ctx) +
-                                       " (use a longer text or a smaller --ctx)");
+    throw Error(ErrorKind::kUsage, "the text has " + std::to_string(tokens.size()) + " tokens, fewer than two chunks of " +
+                                       std::to_string(n_ctx) + " (use a longer text or a smaller --ctx)");
   }
   if (max_chunks > 0) n_chunks = std::min(n_chunks, max_chunks);
   std::vector<Sequence> chunks;
@@ -65,7 +64,8 @@ void for_each_logits(const Evaluator& evaluator, const OutputHead& head, int64_t
     evaluator.final_states().read(row, n, states.data());
     head.logits(states.data(), n, logits.data());
     parallel_for(n, 1, [&](int64_t begin, int64_t stop) {
-      for (int64_t i = begin; i < stop; ++i) body(row + i, std::span(logits).subspan(static_cast<size_t>(i * n_vocab), static_cast<size_t>(n_vocab)));
+      for (int64_t i = begin; i < stop; ++i)
+        body(row + i, std::span(logits).subspan(static_cast<size_t>(i * n_vocab), static_cast<size_t>(n_vocab)));
     });
   }
 }
@@ -117,8 +117,8 @@ Perplexity score(const Evaluator& evaluator, const OutputHead& head, std::span<c
   return result;
 }
 
-Perplexity measure_perplexity(const ModelSource& source, const EvalOptions& options, const std::vector<Sequence>& chunks, Progress& progress,
-                              const std::function<int64_t(int32_t)>& token_bytes) {
+Perplexity measure_perplexity(const ModelSource& source, const EvalOptions& options, const std::vector<Sequence>& chunks,
+                              Progress& progress, const std::function<int64_t(int32_t)>& token_bytes) {
   Evaluator evaluator(source, options);
   evaluator.start(chunks);
   evaluator.embed();
@@ -128,8 +128,8 @@ Perplexity measure_perplexity(const ModelSource& source, const EvalOptions& opti
 }
 
 MtpScore score_mtp(const ModelSource& mtp_source, const EvalOptions& options, const Evaluator& main, const OutputHead& main_head,
-                   const std::vector<Sequence>& chunks, Progress& progress) {
-  MtpEvaluator mtp(mtp_source, options);
+                   const std::vector<Sequence>& chunks, MtpInput input, Progress& progress) {
+  MtpEvaluator mtp(mtp_source, options, input);
   mtp.run(main, chunks, progress);
   const OutputHead head = mtp.head();
   const int64_t n = static_cast<int64_t>(chunks.front().tokens.size()) - 2;
@@ -144,17 +144,17 @@ MtpScore score_mtp(const ModelSource& mtp_source, const EvalOptions& options, co
       guesses[i] = argmax(logits);
     });
     const int64_t main_first = main.first_rows()[c] + 1;
-    for_each_logits(main, main_head, main_first, main_first + n, [&](int64_t r, std::span<const float> logits) {
-      best[static_cast<size_t>(offset + r - main_first)] = argmax(logits);
-    });
+    for_each_logits(main, main_head, main_first, main_first + n,
+                    [&](int64_t r, std::span<const float> logits) { best[static_cast<size_t>(offset + r - main_first)] = argmax(logits); });
   }
-  double sum = 0.0, equal = 0.0;
+  double sum = 0.0;
+  result.chunk_agreement.resize(chunks.size());
   for (size_t i = 0; i < guesses.size(); ++i) {
     sum -= static_cast<double>(result.log_probs[i]);
-    equal += guesses[i] == best[i] ? 1.0 : 0.0;
+    result.chunk_agreement[i / static_cast<size_t>(n)] += guesses[i] == best[i] ? 1.0 / static_cast<double>(n) : 0.0;
   }
   result.nll = sum / static_cast<double>(guesses.size());
-  result.greedy_agreement = equal / static_cast<double>(guesses.size());
+  for (const double agreement : result.chunk_agreement) result.greedy_agreement += agreement / static_cast<double>(chunks.size());
   return result;
 }
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "runtime/evaluator.h"
+#include "runtime/mtp.h"
 #include "runtime/output_head.h"
 
 namespace quern {
@@ -52,8 +53,8 @@ Perplexity score(const Evaluator& evaluator, const OutputHead& head, std::span<c
                  const std::function<int64_t(int32_t)>& token_bytes = {});
 
 // The whole pass over one model.
-Perplexity measure_perplexity(const ModelSource& source, const EvalOptions& options, const std::vector<Sequence>& chunks, Progress& progress,
-                              const std::function<int64_t(int32_t)>& token_bytes = {});
+Perplexity measure_perplexity(const ModelSource& source, const EvalOptions& options, const std::vector<Sequence>& chunks,
+                              Progress& progress, const std::function<int64_t(int32_t)>& token_bytes = {});
 
 // What a speculative decoder would gain from the MTP block: how well it predicts token t + 2, and how often its best guess is the one
 // the main head then makes for the same token (greedy acceptance). Teacher-forced on the text.
@@ -61,8 +62,9 @@ struct MtpScore {
   std::vector<float> log_probs;  // [n_chunks, n_ctx - 2]
   double nll = 0.0;
   double greedy_agreement = 0.0;
+  std::vector<double> chunk_agreement;
 };
 MtpScore score_mtp(const ModelSource& mtp_source, const EvalOptions& options, const Evaluator& main, const OutputHead& main_head,
-                   const std::vector<Sequence>& chunks, Progress& progress);
+                   const std::vector<Sequence>& chunks, MtpInput input, Progress& progress);
 
 }  // namespace quern
