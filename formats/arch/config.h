@@ -25,7 +25,7 @@ class ModelConfig {
   static ModelConfig parse(std::string_view config_json, std::string_view generation_json = {});
 
   bool has(std::string_view key) const noexcept;            // present and not null, under this name or an older one
-  bool has_list(std::string_view key) const noexcept;    // the same, and an array: some fields are either a value or a list of them
+  bool has_list(std::string_view key) const noexcept;       // the same, and an array: some fields are either a value or a list of them
   bool has_prefix(std::string_view prefix) const noexcept;  // any key that starts so: "rope_scaling." asks for a nested object
 
   // Integers between min and max. Counts are integers from 1 to 2^31 - 1: dimensions and numbers of things, of which none is larger

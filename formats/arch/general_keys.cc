@@ -1,0 +1,199 @@
+#include "formats/arch/general_keys.h"
+
+#include <optional>
+#include <vector>
+
+#include "formats/arch/model_card.h"
+#include "formats/arch/model_name.h"
+#include "formats/base/error.h"
+#include "formats/base/file.h"
+
+namespace quern {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+struct WeightCounts {
+  int64_t total = 0;
+  int64_t one_expert = 0;  // of each layer
+  int64_t experts = 0;     // of all layers together
+  int64_t n_experts = 0;
+};
+
+// Tensors that may turn out to be duplicates do not count.
+WeightCounts count_weights(const ArchRules& rules) {
+  WeightCounts counts;
+  int64_t expert_sum = 0, n_stacks = 0;
+  for (const TensorRule& rule : rules.rules) {
+    if (!rule.drop_if_equal_to.empty()) continue;
+    const int64_t n = rule.shape.n_elements();
+    counts.total += n;
+    if (rule.role != Role::kRoutedExpert) continue;
+    counts.experts += n;
+    counts.one_expert += n / rule.shape[0];
+    expert_sum += rule.shape[0];
+    ++n_stacks;
+  }
+  if (n_stacks > 0) counts.n_experts = expert_sum / n_stacks;
+  return counts;
+}
+
+ModelCard read_model_card(const fs::path& folder) {
+  constexpr uint64_t kMaxReadmeBytes = uint64_t{16} << 20;
+  try {
+    if (fs::exists(folder / "README.md")) return ModelCard::parse(read_text_file(folder / "README.md", kMaxReadmeBytes));
+  } catch (const Error&) {
+    // Only suggestions are lost.
+  }
+  return {};
+}
+
+// Last component of the path; for ".../models--ORG--NAME/snapshots/HASH" the repository ORG/NAME.
+std::string folder_id(const fs::path& folder) {
+  std::error_code ignored;
+  fs::path path = fs::weakly_canonical(folder, ignored);
+  if (path.empty()) path = folder.lexically_normal();
+  if (!path.has_filename()) path = path.parent_path();
+  constexpr std::string_view kCache = "models--";
+  const std::string repository = path.parent_path().parent_path().filename().string();
+  if (path.parent_path().filename() == "snapshots" && repository.starts_with(kCache)) {
+    const std::string id = repository.substr(kCache.size());
+    const size_t dashes = id.find("--");
+    return dashes == std::string::npos ? id : id.substr(0, dashes) + "/" + id.substr(dashes + 2);
+  }
+  return path.filename().string();
+}
+
+class GeneralKeys {
+ public:
+  GeneralKeys(const ModelCard& card, Metadata& metadata) : card_(card), metadata_(metadata) {}
+
+  void text(const std::string& suffix, const std::string& value) {
+    if (!value.empty()) metadata_.set("general." + suffix, value);
+  }
+  void texts(const std::string& suffix, std::vector<std::string> values) {
+    if (!values.empty()) metadata_.set("general." + suffix, std::move(values));
+  }
+  // The first of these front matter fields that is there.
+  std::string card(std::initializer_list<std::string_view> fields) const {
+    for (std::string_view field : fields) {
+      if (std::string value = card_.text(field); !value.empty()) return value;
+    }
+    return {};
+  }
+  std::vector<std::string> card_lists(std::initializer_list<std::string_view> fields) const {
+    std::vector<std::string> all;
+    for (std::string_view field : fields) {
+      for (std::string& item : card_.list(field)) all.push_back(std::move(item));
+    }
+    return all;
+  }
+  Metadata& metadata() { return metadata_; }
+
+ private:
+  const ModelCard& card_;
+  Metadata& metadata_;
+};
+
+// A sampling parameter, or nothing: a value of another kind is not worth stopping for.
+std::optional<double> suggestion(const ModelConfig& config, const char* key) {
+  try {
+    return config.find_float(std::string("generation_config.") + key);
+  } catch (const Error&) {
+    return std::nullopt;
+  }
+}
+
+bool wants_greedy(const ModelConfig& config) {
+  try {
+    return !config.get_bool("generation_config.do_sample", true);
+  } catch (const Error&) {
+    return false;
+  }
+}
+
+void set_sampling(const ModelConfig& config, Metadata& metadata) {
+  if (wants_greedy(config)) return;
+  const auto set_real = [&](const char* suffix, const char* key) {
+    if (const auto value = suggestion(config, key)) metadata.set(std::string("general.sampling.") + suffix, static_cast<float>(*value));
+  };
+  if (const auto k = suggestion(config, "top_k"); k && *k >= 0 && *k <= 1e6) {
+    metadata.set("general.sampling.top_k", static_cast<int32_t>(*k));
+  }
+  set_real("top_p", "top_p");
+  set_real("min_p", "min_p");
+  set_real("temp", "temperature");
+  set_real("penalty_repeat", "repetition_penalty");
+}
+
+// From a flag, the README's own fields, or the parts of `id`.
+void set_names(GeneralKeys& keys, const ModelName& id, const std::string& given_name, const std::string& computed_size, bool mtp) {
+  const bool given = !given_name.empty();
+  const auto card = [&](std::initializer_list<std::string_view> fields) { return given ? std::string() : keys.card(fields); };
+  const auto first = [](std::string a, const std::string& b) { return a.empty() ? b : a; };
+  keys.text("name", given ? given_name : first(card({"name", "model_name"}), title_of(id.full)));
+  keys.text("author", keys.card({"author", "model_author", "model_creator"}));
+  keys.text("version", first(card({"version", "model_version"}), id.version));
+  keys.text("organization", first(card({"organization", "model_organization"}), title_of(id.organization)));
+  keys.text("finetune", first(card({"finetune", "model_finetune"}), id.finetune));
+  keys.text("basename", first(card({"basename", "model_basename"}), id.basename));
+  keys.text("description", keys.card({"description", "model_description"}));
+  if (!mtp) keys.text("size_label", first(first(card({"size_label", "model_size_label"}), id.size_label), computed_size));
+}
+
+void set_license(GeneralKeys& keys, const ModelOptions& options) {
+  if (options.license) return keys.text("license", *options.license);
+  std::string license;
+  for (const std::string& id : keys.card_lists({"license"})) license += (license.empty() ? "" : ",") + id;
+  keys.text("license", license);
+  keys.text("license.name", keys.card({"license_name"}));
+  keys.text("license.link", keys.card({"license_link"}));
+}
+
+void set_base_models(GeneralKeys& keys, const ModelOptions& options, int64_t total_weights) {
+  const std::vector<std::string> ids = options.base_models.empty() ? keys.card_lists({"base_model", "base_models"}) : options.base_models;
+  if (ids.empty()) return;
+  keys.metadata().set("general.base_model.count", static_cast<uint32_t>(ids.size()));
+  for (size_t i = 0; i < ids.size(); ++i) {
+    const std::string prefix = "base_model." + std::to_string(i) + ".";
+    if (ids[i].find("://") != std::string::npos) {
+      keys.text(prefix + "repo_url", ids[i]);
+      continue;
+    }
+    const ModelName name = parse_model_name(ids[i], total_weights);
+    keys.text(prefix + "name", title_of(name.full));
+    keys.text(prefix + "version", name.version);
+    if (name.organization.empty()) continue;
+    keys.text(prefix + "organization", title_of(name.organization));
+    keys.text(prefix + "repo_url", "https://huggingface.co/" + name.organization + "/" + name.full);
+  }
+}
+
+}  // namespace
+
+std::string size_label(const ArchRules& rules) {
+  const WeightCounts counts = count_weights(rules);
+  if (counts.n_experts == 0) return rounded_count(counts.total);
+  return std::to_string(counts.n_experts) + "x" + rounded_count(counts.total - counts.experts + counts.one_expert);
+}
+
+void set_general_keys(const fs::path& folder, const ModelConfig& config, const ArchDescriptor& arch, const ArchRules& rules,
+                      const ModelOptions& options, Metadata& metadata) {
+  const ModelCard card = read_model_card(folder);
+  GeneralKeys keys(card, metadata);
+  const int64_t total_weights = count_weights(rules).total;
+  const std::string given = options.name.value_or("");
+  const ModelName id = parse_model_name(given.empty() ? folder_id(folder) : given, total_weights);
+
+  keys.text("architecture", std::string(arch.gguf_arch));
+  keys.text("type", "model");
+  set_sampling(config, metadata);
+  set_names(keys, id, given, size_label(rules), options.mtp);
+  set_license(keys, options);
+  set_base_models(keys, options, total_weights);
+  keys.texts("tags", keys.card_lists({"tags", "pipeline_tag"}));
+  keys.texts("languages", keys.card_lists({"language", "languages"}));
+}
+
+}  // namespace quern
