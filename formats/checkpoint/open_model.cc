@@ -1,4 +1,5 @@
 #include "formats/arch/config.h"
+#include "formats/arch/general_keys.h"
 #include "formats/checkpoint/checkpoint_source.h"
 #include "formats/checkpoint/gguf_source.h"
 #include "formats/tokenizer/import.h"
@@ -54,7 +55,7 @@ std::unique_ptr<ModelSource> open_checkpoint(const fs::path& folder, const Model
 
   Metadata metadata;
   std::vector<std::string> notes;
-  metadata.set("general.architecture", std::string(arch.gguf_arch));
+  set_general_keys(folder, config, arch, rules, options, metadata);
   arch.set_metadata(config, options.mtp, metadata);
   set_tokenizer_metadata(folder, tokenizer_inputs(config, arch, options), metadata, notes);
   return std::make_unique<CheckpointSource>(std::move(checkpoint), rules, quantization, std::move(metadata), std::move(notes));
