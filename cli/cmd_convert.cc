@@ -1,11 +1,140 @@
-#include "cli/cli.h"
+#include <iostream>
+#include <memory>
+
+#include "cli/build.h"
+#include "cli/progress_bar.h"
+#include "convert/part.h"
+#include "formats/base/file.h"
+#include "formats/base/parallel.h"
+#include "formats/base/resources.h"
+#include "formats/base/version.h"
 
 namespace quern::cli {
+namespace {
+
+constexpr uint64_t kMaxPlanBytes = uint64_t{1} << 30;
+
+struct ConvertOptions {
+  std::string model;
+  std::string folder;
+  OutputOptions output;
+  RunOptions run;
+  std::string name, chat_template, license;
+  std::vector<std::string> base_models;
+  bool mtp = false;
+  std::string plan_out, plan, part;
+};
+
+ModelOptions model_options(const ConvertOptions& options) {
+  ModelOptions model;
+  if (!options.name.empty()) model.name = options.name;
+  if (!options.chat_template.empty()) model.chat_template = options.chat_template;
+  if (!options.license.empty()) model.license = options.license;
+  model.base_models = options.base_models;
+  model.mtp = options.mtp;
+  return model;
+}
+
+// "K/N"
+std::pair<int64_t, int64_t> parse_part(const std::string& text) {
+  long long k = 0, n = 0;
+  char rest = 0;
+  if (std::sscanf(text.c_str(), "%lld/%lld%c", &k, &n, &rest) != 2 || k < 1 || n < k || n > 99999) {
+    throw Error(ErrorKind::kUsage, "--part: '" + printable(text) + "' is not K/N with K from 1 to N, as 2/8");
+  }
+  return {k, n};
+}
+
+int run_new_plan(const ConvertOptions& options) {
+  PlanOptions plan_options;
+  plan_options.output = options.folder;
+  plan_options.mtp = options.mtp;
+  set_plan_options(options.output, options.run, plan_options);
+  if (options.model.empty()) throw Error(ErrorKind::kUsage, "no model given; name a checkpoint folder or a GGUF file");
+  const OpenedPlan opened = open_and_plan(options.model, model_options(options), plan_options);
+  if (const int code = report_problems(opened.problems); code != 0) return code;
+
+  const Plan& plan = *opened.plan;
+  announce(*opened.source, plan, plan.folder.string());
+  if (!options.plan_out.empty()) {
+    write_file_atomically(options.plan_out, plan_to_json(plan),
+                          options.run.force ? OutputFile::Overwrite::kAllow : OutputFile::Overwrite::kRefuse);
+  }
+  if (options.run.dry_run || !options.plan_out.empty()) {
+    print_plan(plan, thread_limit(), options.run.json);
+    return 0;
+  }
+  ProgressBar bar;
+  print_report(run_plan(*opened.source, plan, bar), options.run.json);
+  return 0;
+}
+
+Plan load_plan(const ConvertOptions& options) {
+  Plan plan = plan_from_json(read_text_file(options.plan, kMaxPlanBytes));
+  if (plan.quern_version != kVersion) {
+    throw Error(ErrorKind::kUnsupported, "the plan was made by quern " + printable(plan.quern_version) + ", this is " + kVersion)
+        .file(options.plan);
+  }
+  if (!options.model.empty()) plan.model = options.model;
+  if (!options.folder.empty()) plan.folder = options.folder;
+  if (!options.run.memory.empty()) plan.memory_bytes = parse_size(options.run.memory);
+  plan.force = plan.force || options.run.force;
+  return plan;
+}
+
+int run_saved_plan(const ConvertOptions& options) {
+  const Plan plan = load_plan(options);
+  ModelOptions model;
+  model.mtp = plan.mtp;
+  const std::unique_ptr<ModelSource> source = open_model(plan.model, model);
+  check_source(plan, *source);
+  ProgressBar bar;
+  if (options.part.empty()) {
+    if (const int code = report_problems(check_destination(plan)); code != 0) return code;
+    announce(*source, plan, plan.folder.string());
+    print_report(run_plan(*source, plan, bar), options.run.json);
+    return 0;
+  }
+  const auto [k, n] = parse_part(options.part);
+  announce(*source, plan, plan.folder.string() + " (part " + std::to_string(k) + " of " + std::to_string(n) + ")");
+  const PartReport report = run_part(*source, plan, k, n, plan.folder, bar);
+  if (options.run.json) {
+    std::cout << "{\"schema\": \"quern.part-report/1\", \"part\": " << k << ", \"of\": " << n << ", \"data_bytes\": " << report.data_bytes
+              << ", \"bytes_read\": " << report.bytes_read << "}\n";
+  } else {
+    std::cout << report.index.string() << '\n' << report.data.string() << '\n';
+  }
+  return 0;
+}
+
+int run_convert(const ConvertOptions& options) {
+  const ThreadLimit limit(threads_of(options.run));
+  if (options.plan.empty() && !options.part.empty()) throw Error(ErrorKind::kUsage, "--part needs --plan");
+  return options.plan.empty() ? run_new_plan(options) : run_saved_plan(options);
+}
+
+}  // namespace
 
 void add_convert(CLI::App& app, Context& context) {
-  CLI::App* verb = app.add_subcommand("convert", "not finished");
-  verb->group("Build");
-  verb->callback([&context] { context.command = []() -> int { throw Error(ErrorKind::kUnsupported, "this verb is not finished"); }; });
+  const auto options = std::make_shared<ConvertOptions>();
+  CLI::App* verb = app.add_subcommand("convert", "Write GGUF files, all types from one read of the model");
+  verb->group("Build")->footer("quern convert DeepSeek-V4-Flash -o out --type Q4_K_M --type Q8_0");
+  verb->add_option("MODEL", options->model, "checkpoint folder, or a GGUF file")->group("Input");
+  verb->add_flag("--mtp", options->mtp, "the draft (MTP) layers as their own file")->group("Input");
+  verb->add_option("-o,--output", options->folder, "where the files go; made if absent")->type_name("FOLDER")->group("Output");
+  add_output_options(*verb, options->output);
+  verb->add_option("--name", options->name, "default: from README.md or the folder")->type_name("NAME")->group("About");
+  verb->add_option("--chat-template", options->chat_template, "Jinja text; default: the model's own")->type_name("FILE")->group("About");
+  verb->add_option("--license", options->license, "as apache-2.0; default: from README.md")->type_name("ID")->group("About");
+  verb->add_option("--base-model", options->base_models, "hub id it derives from; may be repeated")
+      ->type_name("ID")
+      ->allow_extra_args(false)
+      ->group("About");
+  add_run_options(*verb, options->run);
+  verb->add_option("--plan-out", options->plan_out, "save the plan, write nothing else")->type_name("FILE")->group("Parts");
+  verb->add_option("--plan", options->plan, "run a saved plan")->type_name("FILE")->group("Parts");
+  verb->add_option("--part", options->part, "only part K of N; see 'quern merge'")->type_name("K/N")->group("Parts");
+  verb->callback([options, &context] { context.command = [options] { return run_convert(*options); }; });
 }
 
 }  // namespace quern::cli

@@ -1,11 +1,50 @@
-#include "cli/cli.h"
+#include <iostream>
+#include <memory>
+
+#include "cli/build.h"
+#include "cli/progress_bar.h"
+#include "convert/part.h"
+#include "formats/base/file.h"
+#include "formats/base/resources.h"
 
 namespace quern::cli {
+namespace {
+
+constexpr uint64_t kMaxPlanBytes = uint64_t{1} << 30;
+
+struct MergeOptions {
+  std::string plan;
+  std::string folder;
+  std::vector<std::string> parts;
+  bool force = false;
+  bool json = false;
+};
+
+int run_merge(const MergeOptions& options) {
+  Plan plan = plan_from_json(read_text_file(options.plan, kMaxPlanBytes));
+  plan.folder = options.folder;
+  plan.force = options.force;
+  if (const int code = report_problems(check_destination(plan)); code != 0) return code;
+  std::cerr << "quern: reading " << options.parts.size() << " parts of " << printable(options.plan) << '\n'
+            << "quern: writing " << printable(options.folder) << ": " << format_size(plan.output_bytes()) << '\n';
+  const std::vector<std::filesystem::path> parts(options.parts.begin(), options.parts.end());
+  ProgressBar bar;
+  print_report(merge_parts(plan, parts, bar), options.json);
+  return 0;
+}
+
+}  // namespace
 
 void add_merge(CLI::App& app, Context& context) {
-  CLI::App* verb = app.add_subcommand("merge", "not finished");
-  verb->group("Build");
-  verb->callback([&context] { context.command = []() -> int { throw Error(ErrorKind::kUnsupported, "this verb is not finished"); }; });
+  const auto options = std::make_shared<MergeOptions>();
+  CLI::App* verb = app.add_subcommand("merge", "Put the parts of a plan together");
+  verb->group("Build")->footer("quern merge plan.json -o out parts/*.json");
+  verb->add_option("PLAN.json", options->plan, "from 'quern convert --plan-out'")->required()->group("Input");
+  verb->add_option("PART.json", options->parts, "from 'quern convert --plan --part', all of them")->required()->group("Input");
+  verb->add_option("-o,--output", options->folder, "where the files go; made if absent")->type_name("FOLDER")->required()->group("Output");
+  verb->add_flag("--force", options->force, "replace existing files")->group("Run");
+  verb->add_flag("--json", options->json, "results as JSON on stdout")->group("Run");
+  verb->callback([options, &context] { context.command = [options] { return run_merge(*options); }; });
 }
 
 }  // namespace quern::cli

@@ -7,7 +7,8 @@
 namespace quern::cli {
 namespace {
 
-constexpr size_t kMargin = 9;   // group names
+constexpr size_t kMargin = 9;  // group names
+const std::string kHelpGroup = "Help";
 constexpr size_t kColumn = 26;  // option names and their values, right of the margin
 
 std::string padded(std::string text, size_t width) {
@@ -48,7 +49,8 @@ void append_options(const CLI::App& app, std::string& out) {
     const std::string& group = option->get_group();
     if (!group.empty() && std::find(groups.begin(), groups.end(), group) == groups.end()) groups.push_back(group);
   }
-  std::rotate(groups.begin(), groups.begin() + 1, groups.end());  // the first option is --help; its group comes last
+  const auto is_own = [](const std::string& group) { return group != kHelpGroup; };
+  std::stable_partition(groups.begin(), groups.end(), is_own);  // the options of every program come last
   for (const std::string& group : groups) {
     bool first = true;
     for (const CLI::Option* option : app.get_options([&](const CLI::Option* o) { return o->get_group() == group; })) {

@@ -36,8 +36,8 @@ void install_signal_handlers() {
 void build(CLI::App& app, Context& context) {
   app.set_version_flag("--version", std::string("quern ") + kVersion, "Print the version");
   app.set_help_flag("-h,--help", "This text; 'quern VERB --help' for a verb");
-  app.get_help_ptr()->group("Options");
-  app.get_version_ptr()->group("Options");
+  app.get_help_ptr()->group("Help");
+  app.get_version_ptr()->group("Help");
   app.require_subcommand(1);
 #define QUERN_ADD_VERB(name) add_##name(app, context);
   QUERN_VERBS(QUERN_ADD_VERB)

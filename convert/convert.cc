@@ -39,15 +39,11 @@ class FileSink final : public ChunkSink {
 };
 
 // A source that changed while it was read gives a mixture of two models.
-void check_unchanged(const Plan& plan) {
-  for (const PlannedSource& planned : plan.sources) {
-    const std::filesystem::path path =
-        std::filesystem::is_directory(plan.model) ? plan.model / planned.name : plan.model.parent_path() / planned.name;
-    std::error_code absent;
-    if (!std::filesystem::exists(path, absent)) continue;  // named by the reads that need it
-    const InputFile now(path);
-    if (now.size_bytes() != planned.size_bytes || now.mtime_ns() != planned.mtime_ns) {
-      throw Error(ErrorKind::kIo, "changed while it was being read").file(path.string());
+void check_unchanged(const ModelSource& source) {
+  for (const SourceFile& file : source.files()) {
+    const InputFile now(file.path);
+    if (now.size_bytes() != file.size_bytes || now.mtime_ns() != file.mtime_ns) {
+      throw Error(ErrorKind::kIo, "changed while it was being read").file(file.path.string());
     }
   }
 }
@@ -104,7 +100,7 @@ ConvertReport run_plan(const ModelSource& source, const Plan& plan, Progress& pr
   progress.end();
 
   const std::vector<FinishedOutput> finished = sink.finish();
-  check_unchanged(plan);
+  check_unchanged(source);
   publish_outputs(plan, sink.writers(), finished, result.figures);  // from here on the files have their names
 
   ConvertReport report;

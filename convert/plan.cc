@@ -267,6 +267,26 @@ std::vector<PlannedSource> plan_sources(const ModelSource& source) {
   return sources;
 }
 
+// Blocks that become other blocks lose twice.
+void note_requantization(const ModelSource& source, Plan& plan) {
+  if (std::filesystem::is_directory(plan.model)) return;
+  for (const PlannedOutput& output : plan.outputs) {
+    std::set<std::string_view> types;
+    size_t count = 0;
+    for (size_t t = 0; t < plan.tensors.size(); ++t) {
+      const DType stored = source.tensors()[plan.tensors[t].source_index].source_type;
+      if (output.tensors[t].copied || traits(stored).block_weights == 1 || traits(output.tensors[t].type).block_weights == 1) continue;
+      types.insert(name_of(stored));
+      ++count;
+    }
+    if (count == 0) continue;
+    std::string names;
+    for (const std::string_view type : types) names += (names.empty() ? "" : ", ") + std::string(type);
+    plan.notes.push_back(output.mix + ": " + std::to_string(count) + " tensors are already quantized (" + names +
+                         ") and are quantized again; the original checkpoint gives a better file");
+  }
+}
+
 // Overrides that match no tensor are typing mistakes; those that match only tensors of the keep-list cannot do anything.
 void check_overrides(const ModelSource& source, const std::vector<TypeOverride>& overrides, std::vector<Problem>& problems) {
   for (const TypeOverride& override : overrides) {
@@ -354,6 +374,7 @@ Plan make_plan(const ModelSource& source, const std::filesystem::path& model, co
     plan.outputs.push_back(plan_output(source, plan, *mix, types, usable));
   }
   if (plan.outputs.empty()) return plan;
+  note_requantization(source, plan);
   check_types(plan, problems);
   check_files(plan, source, problems);
   plan_memory(source, options, plan, problems);

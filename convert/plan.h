@@ -109,6 +109,9 @@ std::vector<Problem> check_options(const PlanOptions& options);
 // `model` is the path that was opened. Problems are appended to `problems`; with any, the plan must not be run.
 Plan make_plan(const ModelSource& source, const std::filesystem::path& model, const PlanOptions& options, std::vector<Problem>& problems);
 
+// Whether the outputs can be created: files in the way, too little space. Part of make_plan; for a plan that was loaded.
+std::vector<Problem> check_destination(const Plan& plan);
+
 // How many chunks may be in work at once under the plan's budget: at least 1, at most what keeps n_threads busy.
 int chunks_in_flight(const Plan& plan, int n_threads);
 // Peak resident memory that follows from it.

@@ -173,14 +173,20 @@ void check_types(const Plan& plan, std::vector<Problem>& problems) {
 }
 
 void check_files(const Plan& plan, const ModelSource& source, std::vector<Problem>& problems) {
+  const std::vector<Problem> found = check_destination(plan);
+  problems.insert(problems.end(), found.begin(), found.end());
+  check_source_folder(plan, source, problems);
+}
+
+std::vector<Problem> check_destination(const Plan& plan) {
   std::error_code ignored;
   if (fs::exists(plan.folder, ignored) && !fs::is_directory(plan.folder, ignored)) {
-    problems.push_back({ErrorKind::kUsage, "'" + printable(plan.folder.string()) + "' is a file, not a folder"});
-    return;
+    return {{ErrorKind::kUsage, "'" + printable(plan.folder.string()) + "' is a file, not a folder"}};
   }
-  check_source_folder(plan, source, problems);
+  std::vector<Problem> problems;
   check_existing(plan, problems);
   check_space(plan, problems);
+  return problems;
 }
 
 void check_memory(const Plan& plan, uint64_t smallest_bytes, std::vector<Problem>& problems) {

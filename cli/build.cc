@@ -1,0 +1,207 @@
+#include "cli/build.h"
+
+#include <cmath>
+#include <cstdio>
+#include <iostream>
+#include <nlohmann/json.hpp>
+
+#include "formats/base/parallel.h"
+#include "formats/base/resources.h"
+
+namespace quern::cli {
+namespace {
+
+using nlohmann::ordered_json;
+
+std::string fixed(double value, int digits) {
+  char text[64];
+  std::snprintf(text, sizeof text, "%.*f", digits, value);
+  return text;
+}
+
+std::string scientific(double value) {
+  char text[64];
+  std::snprintf(text, sizeof text, "%.2e", value);
+  return text;
+}
+
+std::string plural(size_t n, const char* what) { return std::to_string(n) + " " + what + (n == 1 ? "" : "s"); }
+
+double bits_per_weight(const Plan& plan, const PlannedOutput& output) {
+  return 8.0 * static_cast<double>(output.tensor_bytes) / static_cast<double>(plan.n_weights());
+}
+
+uint64_t size_of(const PlannedOutput& output) {
+  uint64_t size = 0;
+  for (const PlannedFile& file : output.files) size += file.size_bytes;
+  return size;
+}
+
+// "NAME.gguf", or "NAME-00001-of-00003.gguf (3 files)"
+std::string shown_name(const std::string& first, size_t n_files) {
+  return n_files == 1 ? first : first + " (" + std::to_string(n_files) + " files)";
+}
+
+ordered_json file_to_json(const FileReport& file) {
+  return {{"name", file.name}, {"size_bytes", file.size_bytes}, {"sha256", file.sha256}};
+}
+
+ordered_json output_to_json(const OutputReport& output) {
+  ordered_json files = ordered_json::array();
+  for (const FileReport& file : output.files) files.push_back(file_to_json(file));
+  return {{"type", output.mix},
+          {"files", files},
+          {"size_bytes", output.size_bytes},
+          {"bits_per_weight", output.bits_per_weight},
+          {"encode_seconds", output.encode_seconds},
+          {"relative_error", output.relative_error},
+          {"lossless", output.lossless},
+          {"exact_tensors", output.exact_tensors},
+          {"exact_weights", output.exact_weights}};
+}
+
+void print_plan_json(const Plan& plan, int threads) {
+  ordered_json outputs = ordered_json::array();
+  for (const PlannedOutput& output : plan.outputs) {
+    ordered_json files = ordered_json::array();
+    for (const PlannedFile& file : output.files) files.push_back({{"name", file.name}, {"size_bytes", file.size_bytes}});
+    outputs.push_back(
+        {{"type", output.mix}, {"files", files}, {"size_bytes", size_of(output)}, {"bits_per_weight", bits_per_weight(plan, output)}});
+  }
+  const ordered_json root = {{"schema", "quern.convert/1"},
+                             {"dry_run", true},
+                             {"outputs", outputs},
+                             {"stored_bytes", plan.source_bytes()},
+                             {"weights", plan.n_weights()},
+                             {"memory_bytes", predicted_memory(plan, threads)},
+                             {"memory_budget_bytes", plan.memory_bytes},
+                             {"notes", plan.notes}};
+  std::cout << root.dump(1) << '\n';
+}
+
+void print_report_json(const ConvertReport& report) {
+  ordered_json outputs = ordered_json::array();
+  for (const OutputReport& output : report.outputs) outputs.push_back(output_to_json(output));
+  const ordered_json root = {{"schema", "quern.convert/1"},
+                             {"dry_run", false},
+                             {"outputs", outputs},
+                             {"stored_bytes", report.stored_bytes},
+                             {"bytes_read", report.bytes_read},
+                             {"seconds", report.seconds},
+                             {"peak_memory_bytes", peak_resident_bytes()}};
+  std::cout << root.dump(1) << '\n';
+}
+
+void print_report_table(const ConvertReport& report) {
+  std::vector<std::vector<std::string>> rows = {{"file", "bpw", "size", "encode s", "error"}};
+  for (const OutputReport& output : report.outputs) {
+    rows.push_back({shown_name(output.files.front().name, output.files.size()), fixed(output.bits_per_weight, 4),
+                    format_size(output.size_bytes), fixed(output.encode_seconds, 1),
+                    output.relative_error == 0 ? "none" : scientific(output.relative_error)});
+  }
+  std::cout << format_table(rows);
+}
+
+}  // namespace
+
+void add_run_options(CLI::App& verb, RunOptions& options) {
+  verb.add_option("--threads", options.threads, "1 to 1024; default: all the process may use")
+      ->type_name("N")
+      ->check([](const std::string& text) {
+        int n = 0;
+        return CLI::detail::lexical_cast(text, n) && n >= 1 && n <= 1024 ? "" : "must be a number from 1 to 1024";
+      })
+      ->group("Run");
+  verb.add_option("--memory", options.memory, "resident memory; default: 2GiB or half of what is free")->type_name("SIZE")->group("Run");
+  verb.add_flag("--dry-run", options.dry_run, "plan and check, write nothing")->group("Run");
+  verb.add_flag("--force", options.force, "replace existing files")->group("Run");
+  verb.add_flag("--json", options.json, "results as JSON on stdout")->group("Run");
+}
+
+void add_output_options(CLI::App& verb, OutputOptions& options) {
+  verb.add_option("--type", options.types, "Q4_K_M, Q8_0, BF16, lossless ...; one file each")
+      ->type_name("TYPE")
+      ->allow_extra_args(false)
+      ->group("Output");
+  verb.add_option("--tensor-type", options.tensor_types, "another type for some; first match wins")
+      ->type_name("REGEX=T")
+      ->allow_extra_args(false)
+      ->group("Output");
+  verb.add_option("--tensors", options.tensors, "write these only: a partial file")->type_name("REGEX")->group("Output");
+  verb.add_option("--split-size", options.split_size, "most tensor data per file, as 45GB; default: all")
+      ->type_name("SIZE")
+      ->group("Output");
+}
+
+void set_plan_options(const OutputOptions& output, const RunOptions& run, PlanOptions& plan) {
+  plan.types = output.types;
+  plan.tensor_types = output.tensor_types;
+  if (!output.tensors.empty()) plan.tensors = output.tensors;
+  if (!output.split_size.empty()) plan.split_bytes = parse_size(output.split_size);
+  if (!run.memory.empty()) plan.memory_bytes = parse_size(run.memory);
+  plan.force = run.force;
+}
+
+int threads_of(const RunOptions& options) { return options.threads > 0 ? options.threads : available_threads(); }
+
+int report_problems(const std::vector<Problem>& problems) {
+  int code = 0;
+  for (const Problem& problem : problems) {
+    print_error(problem.message);
+    code = std::max(code, exit_code(problem.kind));
+  }
+  return code;
+}
+
+OpenedPlan open_and_plan(const std::filesystem::path& model, const ModelOptions& model_options, const PlanOptions& options) {
+  OpenedPlan opened;
+  try {
+    opened.source = open_model(model, model_options);
+    opened.plan = make_plan(*opened.source, model, options, opened.problems);
+  } catch (const Error& error) {
+    if (error.kind() == ErrorKind::kInternal || error.kind() == ErrorKind::kInterrupted) throw;
+    opened.plan.reset();
+    opened.problems = check_options(options);
+    opened.problems.push_back({error.kind(), error.what()});
+  }
+  return opened;
+}
+
+void announce(const ModelSource& source, const Plan& plan, const std::string& place) {
+  const std::string arch = source.metadata().find_string("general.architecture").value_or("model");
+  std::cerr << "quern: reading " << printable(plan.model.string()) << ": " << arch << ", " << plural(plan.tensors.size(), "tensor") << ", "
+            << format_size(plan.source_bytes()) << " in " << plural(plan.sources.size(), "file") << '\n';
+  size_t n_files = 0;
+  std::string types;
+  for (const PlannedOutput& output : plan.outputs) {
+    n_files += output.files.size();
+    types += (types.empty() ? "" : ", ") + output.mix;
+  }
+  std::cerr << "quern: writing " << printable(place) << ": " << plural(n_files, "file") << ", " << format_size(plan.output_bytes()) << " ("
+            << types << ")\n";
+  for (const std::string& note : plan.notes) std::cerr << "quern: note: " << note << '\n';
+}
+
+void print_plan(const Plan& plan, int threads, bool json) {
+  if (json) return print_plan_json(plan, threads);
+  std::vector<std::vector<std::string>> rows = {{"file", "bpw", "size", "bytes"}};
+  for (const PlannedOutput& output : plan.outputs) {
+    rows.push_back({shown_name(output.files.front().name, output.files.size()), fixed(bits_per_weight(plan, output), 4),
+                    format_size(size_of(output)), std::to_string(size_of(output))});
+  }
+  std::cout << format_table(rows);
+  std::cerr << "quern: would use at most " << format_size(predicted_memory(plan, threads)) << " of memory; nothing was written\n";
+}
+
+void print_report(const ConvertReport& report, bool json) {
+  for (const OutputReport& output : report.outputs) {
+    if (!output.lossless) continue;
+    std::cerr << "quern: lossless: proved " << output.exact_tensors << " tensors, " << output.exact_weights << " weights, bit for bit\n";
+  }
+  std::cerr << "quern: read " << report.bytes_read << " of " << report.stored_bytes << " stored bytes in " << fixed(report.seconds, 1)
+            << " s, peak memory " << format_size(peak_resident_bytes()) << '\n';
+  if (json) return print_report_json(report);
+  print_report_table(report);
+}
+
+}  // namespace quern::cli

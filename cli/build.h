@@ -1,0 +1,57 @@
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "cli/cli.h"
+#include "convert/convert.h"
+#include "convert/plan.h"
+#include "formats/model_source.h"
+
+namespace quern::cli {
+
+// What the verbs that build GGUF files have in common: options, announcements, tables.
+
+struct RunOptions {
+  int threads = 0;     // 0: all that the process may use
+  std::string memory;  // empty: the default budget
+  bool dry_run = false;
+  bool force = false;
+  bool json = false;
+};
+
+// "Run" group: --threads, --memory, --dry-run, --force, --json.
+void add_run_options(CLI::App& verb, RunOptions& options);
+// --type, --tensor-type, --tensors, --split-size of the "Output" group.
+struct OutputOptions {
+  std::vector<std::string> types;
+  std::vector<std::string> tensor_types;
+  std::string tensors;
+  std::string split_size;
+};
+void add_output_options(CLI::App& verb, OutputOptions& options);
+void set_plan_options(const OutputOptions& output, const RunOptions& run, PlanOptions& plan);
+
+int threads_of(const RunOptions& options);
+
+// Prints every problem; the exit code of the gravest kind of mistake: 2 when all are wrong usage, 3 otherwise. 0 without problems.
+int report_problems(const std::vector<Problem>& problems);
+
+// Opens the model and makes the plan; what is wrong with the options and with the model is collected together.
+struct OpenedPlan {
+  std::unique_ptr<ModelSource> source;
+  std::optional<Plan> plan;
+  std::vector<Problem> problems;
+};
+OpenedPlan open_and_plan(const std::filesystem::path& model, const ModelOptions& model_options, const PlanOptions& options);
+
+// The first two lines on stderr, what will be read and what will be written, then the notes.
+void announce(const ModelSource& source, const Plan& plan, const std::string& place);
+
+// Results on stdout: a table, or "quern.convert/1" as JSON.
+void print_plan(const Plan& plan, int threads, bool json);
+void print_report(const ConvertReport& report, bool json);
+
+}  // namespace quern::cli
