@@ -12,15 +12,17 @@ function readNpy(file) {
   return {shape, values: new type(bytes.buffer.slice(bytes.byteOffset + headerEnd, bytes.byteOffset + bytes.length))};
 }
 
-// {context, chunks: token ids per chunk, logprobs: per chunk, of token t + 1 given tokens 0..t, probe: {text, ids}}
+// {context, vocabularySize, chunks: token ids per chunk, logprobs: per chunk, of token t + 1 given tokens 0..t, probe: {text, ids}}
 export function readGoldens(modelDir) {
   const folder = path.join(modelDir, "goldens");
   const tokens = readNpy(path.join(folder, "tokens.npy"));
   const logprobs = readNpy(path.join(folder, "logprobs.npy"));
   const [count, context] = tokens.shape;
   const rows = (array, width) => Array.from({length: count}, (_, i) => Array.from(array.values.subarray(i * width, (i + 1) * width)));
-  const json = JSON.parse(fs.readFileSync(path.join(folder, "goldens.json"), "utf8"));
-  return {context, chunks: rows(tokens, context), logprobs: rows(logprobs, context - 1), probe: json.tokenizer_probe};
+  const readJson = (file) => JSON.parse(fs.readFileSync(file, "utf8"));
+  const {vocab_size: vocabularySize} = readJson(path.join(modelDir, "config.json"));
+  const probe = readJson(path.join(folder, "goldens.json")).tokenizer_probe;
+  return {context, vocabularySize, chunks: rows(tokens, context), logprobs: rows(logprobs, context - 1), probe};
 }
 
 // llama-perplexity's number: only the second half of each chunk is scored, where every token has some context.

@@ -3,18 +3,23 @@ import {readGoldens, perplexity, secondHalf} from "./goldens.mjs";
 import {openLlama, scoreChunks} from "./llama.mjs";
 import {finish, typeOf} from "./report.mjs";
 
-// How far the perplexity may be from the golden one, as a factor either way. Exact files differ by llama.cpp's own rounding (f16
-// cache, f16 and 8-bit activations). What quantization costs is no question of correctness: a wrong scale, order or layout gives
-// factors far above these, which are twice the worst that was measured on the trained models (random ones react less).
-const exact = 1.01;
-const allowed = {F32: exact, F16: exact, BF16: exact, lossless: exact, Q8_0: 1.02, Q6_K: 1.03, Q5_K_M: 1.05, Q5_K_S: 1.05};
-const allowedOtherwise = 1.5;
+// How far the perplexity may be from the golden one, as a factor either way: [trained models, random ones]. A wrong scale, order or
+// layout gives factors far above these.
+// F32 and F16 show that every tensor is right: measured 1.0002 at worst, which is llama.cpp's f16 cache. With BF16 weights llama.cpp
+// rounds activations to bf16 as well, and with 8-bit ones and below to 8 bits; a random model, whose experts are nearly tied, then
+// chooses others: 1.011 at worst (mini-v4, AVX2), where trained models stay within 1.0005.
+// What quantization costs is no question of correctness: the bounds are twice the worst measured, 1.029 (Q2_K of tiny-v4-flash) and,
+// for what is noise in a random model, 1.21 (Q4_K_M of mini-qwen3).
+const allowed = {
+  F32: [1.002, 1.002], F16: [1.002, 1.002], BF16: [1.01, 1.02], lossless: [1.01, 1.02], Q8_0: [1.01, 1.05], otherwise: [1.06, 1.5]};
 
 const [modelDir, chunkCount, ...files] = process.argv.slice(2);
 const goldens = readGoldens(modelDir);
 const chunks = goldens.chunks.slice(0, Number(chunkCount));
 const {first, end} = secondHalf(goldens.context);
 const golden = perplexity(goldens.logprobs.slice(0, chunks.length).flatMap((row) => row.slice(first, end)));
+
+const isRandom = golden > goldens.vocabularySize;  // worse than guessing
 
 const llama = await openLlama();
 const failures = [];
@@ -24,7 +29,7 @@ for (const file of files) {
   await model.dispose();
   const type = typeOf(file);
   const ratio = measured / golden;
-  const bound = allowed[type] ?? allowedOtherwise;
+  const bound = (allowed[type] ?? allowed.otherwise)[isRandom ? 1 : 0];
   console.log(`${type.padEnd(9)} golden ${golden.toFixed(4)}  llama.cpp ${measured.toFixed(4)}  ratio ${ratio.toFixed(4)}  allowed ${bound}`);
   if (!(ratio < bound && ratio > 1 / bound)) failures.push(`${file}: perplexity ${measured}, golden ${golden}, allowed factor ${bound}`);
 }

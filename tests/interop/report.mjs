@@ -1,9 +1,11 @@
 // How the scripts of this folder report.
 import path from "node:path";
 
-// The type at the end of a file name by the GGUF naming convention: "Q4_K_M" of "Mini-Q4_K_M.gguf".
+// The type at the end of a file name by the GGUF naming convention: "Q4_K_M" of "Mini-Q4_K_M.gguf", "lossless" of
+// "Mini-lossless-MXFP4.gguf".
 export function typeOf(file) {
-  return path.basename(file, ".gguf").split("-").at(-1);
+  const words = path.basename(file, ".gguf").split("-");
+  return words.at(-2) === "lossless" ? "lossless" : words.at(-1);
 }
 
 // Ends the process at once: llama.cpp's threads need no orderly end, and no check that looked at nothing may pass.

@@ -1,1 +1,0 @@
-"$QUERN" inspect "$DATA/models/mini-v4" --json
