@@ -31,7 +31,8 @@ struct Context {
   X(convert)           \
   X(quantize)          \
   X(merge)             \
-  X(inspect)
+  X(inspect)           \
+  X(tokenize)
 
 #define QUERN_DECLARE_VERB(name) void add_##name(CLI::App& app, Context& context);
 QUERN_VERBS(QUERN_DECLARE_VERB)
