@@ -7,7 +7,13 @@ set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/quern)
 configure_package_config_file(cmake/quern-config.cmake.in ${PROJECT_BINARY_DIR}/quern-config.cmake INSTALL_DESTINATION ${package_dir})
 write_basic_package_version_file(${PROJECT_BINARY_DIR}/quern-config-version.cmake COMPATIBILITY SameMinorVersion)
 
+set(man_page ${PROJECT_BINARY_DIR}/quern.1)
+set(man_folder ${PROJECT_SOURCE_DIR}/docs/man)
+add_custom_command(OUTPUT ${man_page} COMMAND ${man_folder}/make.sh $<TARGET_FILE:quern> > ${man_page}
+                   DEPENDS quern ${man_folder}/make.sh ${man_folder}/quern.1.in VERBATIM)
+add_custom_target(man ALL DEPENDS ${man_page})
+
 install(TARGETS quern RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
-install(FILES docs/man/quern.1 DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)
+install(FILES ${man_page} DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)
 install(EXPORT quern_targets FILE quern-targets.cmake NAMESPACE quern:: DESTINATION ${package_dir})
 install(FILES ${PROJECT_BINARY_DIR}/quern-config.cmake ${PROJECT_BINARY_DIR}/quern-config-version.cmake DESTINATION ${package_dir})
