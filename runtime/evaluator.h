@@ -70,6 +70,7 @@ class Evaluator {
   void run_layers(int64_t first, int64_t end, Progress& progress, const RoutingObserver& observer = {});
   // Collapses streams (hyper-connections) and normalises: [n, hidden] of what the output matrix multiplies. norm: tensor name.
   void finish(std::string_view norm);
+  void drop_states() noexcept { states_ = TokenStore(); }  // when only the final states are needed from here on
 
   int64_t n_rows() const noexcept { return n_rows_; }
   std::span<const int64_t> first_rows() const noexcept { return first_rows_; }  // of each sequence

@@ -18,6 +18,7 @@ class TokenStore {
 
   int64_t n_rows() const noexcept { return n_rows_; }
   int64_t width() const noexcept { return width_; }
+  uint64_t resident_bytes() const noexcept { return rows_.size() * sizeof(float); }
 
   void read(int64_t first_row, int64_t n_rows, float* out) const;
   void write(int64_t first_row, int64_t n_rows, const float* rows);
