@@ -32,7 +32,8 @@ struct Context {
   X(quantize)          \
   X(merge)             \
   X(inspect)           \
-  X(tokenize)
+  X(tokenize)          \
+  X(perplexity)
 
 #define QUERN_DECLARE_VERB(name) void add_##name(CLI::App& app, Context& context);
 QUERN_VERBS(QUERN_DECLARE_VERB)

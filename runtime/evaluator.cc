@@ -233,6 +233,10 @@ StoredMatrix Evaluator::take_matrix(const LogicalTensor& tensor, int64_t first_r
   StoredMatrix matrix{&tensor, n_rows, tensor.shape.row_length(), {}};
   for (size_t i = tile_rows(tensor, index_.number(tensor), first_row, n_rows).size(); i > 0; --i)
     matrix.tiles.push_back(prefetcher_->take());
+  const auto share = static_cast<uint64_t>(static_cast<double>(tensor.source_bytes) * static_cast<double>(n_rows) /
+                                           static_cast<double>(tensor.shape.n_rows()));
+  layer_progress_ += share;
+  if (progress_ != nullptr) progress_->advance(share);
   return matrix;
 }
 
@@ -258,21 +262,33 @@ LayerWeights Evaluator::take_layer(int64_t layer) {
   return weights;
 }
 
+uint64_t Evaluator::layer_bytes(int64_t layer) const {
+  uint64_t sum = 0;
+  const std::string prefix = block_name(layer, "");
+  for (const LogicalTensor& tensor : source_.tensors()) sum += tensor.name.starts_with(prefix) ? tensor.source_bytes : 0;
+  return sum;
+}
+
 bool Evaluator::all_experts_expected() const noexcept { return n_rows_ * hparams_.routing.n_used >= 16 * hparams_.routing.n_experts; }
 
 void Evaluator::run_layers(int64_t first, int64_t end, Progress& progress, const RoutingObserver& observer) {
   progress_ = &progress;
-  progress.begin("layers", static_cast<uint64_t>(n_rows_ * (end - first)));
+  uint64_t total = 0;
+  for (int64_t layer = first; layer < end; ++layer) total += layer_bytes(layer);
+  progress.begin("evaluating", total);
   if (first < end) prefetcher_->request(dense_tiles(first));
   for (int64_t layer = first; layer < end; ++layer) {
     try {
+      layer_progress_ = 0;
       run_layer(layer, layer + 1 == end, observer);
+      progress.advance(layer_bytes(layer) - layer_progress_);  // experts that no token chose
     } catch (Error& error) {
       prefetcher_.reset();  // tiles that nobody will take
       throw;
     }
   }
   progress.end();
+  progress_ = nullptr;
 }
 
 void Evaluator::run_layer(int64_t layer, bool last, const RoutingObserver& observer) {
@@ -295,14 +311,12 @@ void Evaluator::run_layer(int64_t layer, bool last, const RoutingObserver& obser
   for (size_t s = 0; s < sequences_.size(); ++s) {
     throw_if_interrupted();
     run_sequence(context, s, pass);
-    progress_->advance(sequences_[s].tokens.size() / (params.moe ? 2 : 1));
   }
   if (params.moe) {
     if (observer) observer(layer, pass.experts);
     run_experts(context, layer, ask_early, pass);
     if (!last) prefetcher_->request(dense_tiles(layer + 1));
     add_outputs(context, pass);
-    progress_->advance(static_cast<uint64_t>(n_rows_ - n_rows_ / 2));
   } else if (!last) {
     prefetcher_->request(dense_tiles(layer + 1));
   }

@@ -100,6 +100,7 @@ class Evaluator {
   std::vector<HyperMix> hyper_mixes(const LayerContext& context, const char* prefix, int64_t n, const float* states) const;
   void check_finite(int64_t first_row, int64_t n, const float* rows, const std::string& tensor) const;
   bool all_experts_expected() const noexcept;
+  uint64_t layer_bytes(int64_t layer) const;
 
   const ModelSource& source_;
   EvalOptions options_;
@@ -115,7 +116,8 @@ class Evaluator {
   TokenStore final_;
   std::vector<std::vector<LayerCache>> caches_;  // [layer][sequence], when kept
   std::unique_ptr<Prefetcher> prefetcher_;
-  Progress* progress_ = nullptr;
+  Progress* progress_ = nullptr;  // while layers run; counts stored bytes
+  uint64_t layer_progress_ = 0;
 };
 
 }  // namespace quern
