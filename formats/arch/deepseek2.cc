@@ -134,7 +134,8 @@ void set_metadata(const ModelConfig& config, bool mtp, Metadata& metadata) {
   keys.count("attention.key_length_mla", d.nope + d.rope);
   keys.count("attention.value_length_mla", d.value);
   keys.count("attention.kv_lora_rank", d.kv_rank);
-  if (d.q_rank > 0) keys.count("attention.q_lora_rank", d.q_rank);
+  // 0 says that q is one matrix. llama.cpp requires the key of all but the layer counts by which it knows V2-Lite.
+  keys.count("attention.q_lora_rank", d.q_rank);
   keys.count("rope.dimension_count", d.rope);
   // Readers divide by 0.1 again: the key was named before it was understood.
   if (rope.mscale_all_dim) keys.real("rope.scaling.yarn_log_multiplier", 0.1 * *rope.mscale_all_dim);

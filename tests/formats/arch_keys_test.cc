@@ -128,7 +128,7 @@ TEST(ArchKeys, OfADeepSeek2MtpFile) {
 
 TEST(ArchKeys, OfDeepSeekV2Lite) {
   const Metadata keys = keys_of(real_config("deepseek-v2-lite"));
-  EXPECT_EQ(keys.find("deepseek2.attention.q_lora_rank"), nullptr);
+  EXPECT_EQ(keys.get_int("deepseek2.attention.q_lora_rank"), 0);
   EXPECT_EQ(keys.find("deepseek2.expert_weights_norm"), nullptr);
   EXPECT_EQ(keys.get_int("deepseek2.expert_gating_func"), 1);
   EXPECT_EQ(keys.get_int("deepseek2.expert_group_count"), 1);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "formats/checkpoint/transforms.h"
 #include "tests/formats/arch_test_util.h"
 
 // The rules against checkpoints on disk: every stored tensor is read by a rule, belongs to one that is (a scale), or is ignored.
@@ -32,7 +33,7 @@ Shape slice_shape(const TensorRule& rule) {
 std::set<std::string, std::less<>> claim(const ArchRules& rules, const safetensors::Checkpoint& checkpoint) {
   std::set<std::string, std::less<>> claimed;
   for (const TensorRule& rule : rules.rules) {
-    for (const std::string& name : expand_stored(rule)) {
+    for (const std::string& name : checkpoint::stored_names(rule)) {
       const safetensors::StoredTensor* tensor = checkpoint.find(name);
       if (tensor == nullptr) {
         ADD_FAILURE() << name << " is not stored, " << rule.name << " needs it";

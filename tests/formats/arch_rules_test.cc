@@ -2,6 +2,7 @@
 #include <cmath>
 #include <map>
 
+#include "formats/checkpoint/transforms.h"
 #include "tests/formats/arch_test_util.h"
 
 namespace quern {
@@ -19,7 +20,7 @@ int64_t total_weights(const ArchRules& rules) {
 std::set<std::string, std::less<>> stored_names(const ArchRules& rules) {
   std::set<std::string, std::less<>> names;
   for (const TensorRule& rule : rules.rules) {
-    for (std::string& name : expand_stored(rule)) names.insert(std::move(name));
+    for (const std::string& name : checkpoint::stored_names(rule)) names.insert(name);
   }
   return names;
 }

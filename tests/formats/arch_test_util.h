@@ -1,13 +1,11 @@
 #pragma once
 
-#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <set>
 #include <string>
 #include <string_view>
-#include <vector>
 
 #include "formats/arch/config.h"
 #include "formats/arch/descriptor.h"
@@ -41,23 +39,6 @@ inline const TensorRule* find_rule(const ArchRules& rules, std::string_view name
     if (rule.name == name) return &rule;
   }
   return nullptr;
-}
-
-// Stored names that a rule reads, slices in order.
-inline std::vector<std::string> expand_stored(const TensorRule& rule) {
-  std::vector<std::string> names;
-  std::string_view rest = rule.stored;
-  while (!rest.empty()) {
-    const std::string one(rest.substr(0, rest.find('|')));
-    rest.remove_prefix(std::min(rest.size(), one.size() + 1));
-    const size_t e = one.find("{e}");
-    if (e == std::string::npos) {
-      names.push_back(one);
-      continue;
-    }
-    for (int64_t i = 0; i < rule.shape[0]; ++i) names.push_back(one.substr(0, e) + std::to_string(i) + one.substr(e + 3));
-  }
-  return names;
 }
 
 inline Metadata keys_of(const ModelConfig& config, bool mtp = false) {
