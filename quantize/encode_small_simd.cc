@@ -141,11 +141,6 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 namespace quern {
-#define QUERN_DISPATCH_ROW_ENCODER(name)                                                            \
-  HWY_EXPORT(encode_row_##name);                                                                    \
-  void encode_row_##name(const float* x, const float* importance, int64_t n_cols, std::byte* out) { \
-    HWY_DYNAMIC_DISPATCH(encode_row_##name)(x, importance, n_cols, out);                            \
-  }
 QUERN_DISPATCH_ROW_ENCODER(Q4_0)
 QUERN_DISPATCH_ROW_ENCODER(Q4_1)
 QUERN_DISPATCH_ROW_ENCODER(Q5_0)

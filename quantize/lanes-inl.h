@@ -110,14 +110,17 @@ struct BestLane {
   float value;
 };
 
+// The first lane with the least value; lane 0 if none compares (all NaN).
 HWY_INLINE BestLane minimum(const Lanes& lanes) {
-  alignas(64) float values[kLanes];
-  store(lanes, values);
-  BestLane best{0, values[0]};
-  for (int c = 1; c < kLanes; ++c) {
-    if (values[c] < best.value) best = {c, values[c]};
+  const PartTag tag;
+  Part least = lanes.part[0];
+  for (int p = 1; p < kParts; ++p) least = hn::Min(least, lanes.part[p]);
+  const Part everywhere = hn::MinOfLanes(tag, least);
+  for (int p = 0; p < kParts; ++p) {
+    const auto found = hn::FindFirstTrue(tag, hn::Eq(lanes.part[p], everywhere));
+    if (found >= 0) return {p * (kLanes / kParts) + static_cast<int>(found), hn::GetLane(everywhere)};
   }
-  return best;
+  return {0, hn::GetLane(lanes.part[0])};
 }
 
 HWY_INLINE float lane(const Lanes& lanes, int c) {

@@ -22,6 +22,15 @@ namespace quern {
   X(Q6_K, 1)                  \
   X(IQ4_NL, 1)                \
   X(IQ4_XS, 1)                \
+  X(IQ1_S, 1)                 \
+  X(IQ1_M, 1)                 \
+  X(TQ1_0, 1)                 \
+  X(TQ2_0, 1)                 \
+  X(IQ2_XXS, 1)               \
+  X(IQ2_XS, 1)                \
+  X(IQ2_S, 1)                 \
+  X(IQ3_XXS, 1)               \
+  X(IQ3_S, 1)                 \
   X(MXFP4, 1)
 
 // One row: n_cols finite weights, n_cols importances or nullptr, n_cols / block_weights blocks out. No alignment is required of out.
@@ -31,5 +40,12 @@ using RowEncoder = void (*)(const float* x, const float* importance, int64_t n_c
   void encode_row_##name(const float* x, const float* importance, int64_t n_cols, std::byte* out);
 QUERN_ROW_ENCODERS(QUERN_DECLARE_ROW_ENCODER)
 #undef QUERN_DECLARE_ROW_ENCODER
+
+// For the end of an encode_*_simd.cc: picks the best compiled target at run time.
+#define QUERN_DISPATCH_ROW_ENCODER(name)                                                            \
+  HWY_EXPORT(encode_row_##name);                                                                    \
+  void encode_row_##name(const float* x, const float* importance, int64_t n_cols, std::byte* out) { \
+    HWY_DYNAMIC_DISPATCH(encode_row_##name)(x, importance, n_cols, out);                            \
+  }
 
 }  // namespace quern
