@@ -60,7 +60,7 @@ using Bytes = std::vector<std::byte>;
 
 inline Bytes to_bytes(std::string_view text) {
   Bytes bytes(text.size());
-  std::memcpy(bytes.data(), text.data(), text.size());
+  if (!text.empty()) std::memcpy(bytes.data(), text.data(), text.size());
   return bytes;
 }
 
@@ -183,7 +183,7 @@ class GgufBuilder {
     const gguf::Layout places = gguf::layout(tensors_, alignment);
     bytes.resize(data_begin + places.blob_bytes);
     for (size_t i = 0; i < data_.size(); ++i) {
-      std::memcpy(bytes.data() + data_begin + places.offsets[i], data_[i].data(), data_[i].size());
+      if (!data_[i].empty()) std::memcpy(bytes.data() + data_begin + places.offsets[i], data_[i].data(), data_[i].size());
     }
     return bytes;
   }
