@@ -140,7 +140,7 @@ std::optional<uint64_t> unit_bytes(std::string_view unit) {
   const size_t power = kUnitLetters.find(name[0]);
   if (power == std::string_view::npos) return std::nullopt;
   const std::string rest = name.substr(1);
-  if (rest != "" && rest != "B" && rest != "IB") return std::nullopt;
+  if (!rest.empty() && rest != "B" && rest != "IB") return std::nullopt;
   uint64_t bytes = 1;
   for (size_t i = 0; i <= power; ++i) bytes *= rest == "IB" ? 1024 : 1000;
   return bytes;
