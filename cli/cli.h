@@ -33,7 +33,8 @@ struct Context {
   X(merge)             \
   X(inspect)           \
   X(tokenize)          \
-  X(perplexity)
+  X(perplexity)        \
+  X(drift)
 
 #define QUERN_DECLARE_VERB(name) void add_##name(CLI::App& app, Context& context);
 QUERN_VERBS(QUERN_DECLARE_VERB)

@@ -51,6 +51,7 @@ ChunkedText load_chunks(const ModelSource& source, const EvaluationOptions& opti
   result.n_text_tokens = static_cast<int64_t>(tokens.size());
   const std::optional<int32_t> bos = result.tokenizer->adds_bos() ? result.tokenizer->bos_id() : std::nullopt;
   result.chunks = make_chunks(tokens, options.ctx, options.chunks, bos);
+  result.text_tokens.assign(tokens.begin(), tokens.begin() + static_cast<ptrdiff_t>(result.chunks.size()) * options.ctx);
   return result;
 }
 

@@ -38,6 +38,7 @@ int threads_of(const EvaluationOptions& options);
 struct ChunkedText {
   std::unique_ptr<Tokenizer> tokenizer;
   std::vector<Sequence> chunks;
+  std::vector<int32_t> text_tokens;  // of the chunks, before BOS was put in
   int64_t n_text_tokens = 0;
 };
 ChunkedText load_chunks(const ModelSource& source, const EvaluationOptions& options);

@@ -1,0 +1,270 @@
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <iostream>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "cli/evaluation.h"
+#include "cli/progress_bar.h"
+#include "formats/base/parallel.h"
+#include "formats/base/resources.h"
+#include "verify/base_file.h"
+#include "verify/drift.h"
+#include "verify/reference_file.h"
+
+namespace quern::cli {
+namespace {
+
+using nlohmann::ordered_json;
+
+struct DriftOptions {
+  std::vector<std::string> models;  // original, then builds; with --reference: builds only
+  std::string save_reference;
+  std::string reference;
+  std::optional<double> max_kl;
+  std::optional<double> max_ppl_ratio;
+  bool force = false;
+  EvaluationOptions evaluation;
+};
+
+struct Row {
+  std::string name;
+  uint64_t size_bytes = 0;
+  double bits_per_weight = 0.0;
+  ModelDrift drift;
+};
+
+std::string number(const char* format, double value) {
+  char text[64];
+  std::snprintf(text, sizeof text, format, value);
+  return text;
+}
+
+std::string with_error(const char* format, Estimate e) { return number(format, e.value) + " +-" + number(format, e.error); }
+
+std::string table_of(const std::vector<Row>& rows) {
+  std::vector<std::vector<std::string>> table = {
+      {"file", "size", "bpw", "PPL", "ln PPL ratio", "mean KL", "median", "90 %", "99 %", "99.9 %", "max", "same top", "RMS dp"}};
+  for (const Row& row : rows) {
+    const DriftStatistics& s = row.drift.statistics;
+    const Estimate top{100.0 * s.same_top.value, 100.0 * s.same_top.error};
+    const Estimate rms{100.0 * s.rms_probability_change.value, 100.0 * s.rms_probability_change.error};
+    const std::string slack = s.kl_slack > 0.0 ? " (+" + number("%.2g", s.kl_slack) + ")" : "";
+    table.push_back({row.name, row.size_bytes == 0 ? "" : format_size(row.size_bytes),
+                     row.size_bytes == 0 ? "" : number("%.2f", row.bits_per_weight), with_error("%.4f", s.ppl),
+                     with_error("%.5f", s.ln_ratio), with_error("%.6f", s.kl) + slack, number("%.6f", s.kl_median), number("%.5f", s.kl_90),
+                     number("%.5f", s.kl_99), number("%.4f", s.kl_999), number("%.4f", s.kl_max), with_error("%.2f", top) + " %",
+                     with_error("%.2f", rms) + " %"});
+  }
+  return format_table(table);
+}
+
+// Share of tokens whose experts changed, one line per model.
+std::string experts_table(const std::vector<Row>& rows) {
+  std::vector<std::vector<std::string>> table = {{"tokens with other experts, %, by layer"}};
+  for (const Row& row : rows) {
+    std::vector<std::string> line = {row.name};
+    for (const ExpertChange& change : row.drift.expert_changes) {
+      if (table.front().size() <= line.size()) table.front().push_back(std::to_string(change.layer));
+      line.push_back(number("%.1f", 100.0 * change.share));
+    }
+    if (line.size() > 1) table.push_back(std::move(line));
+  }
+  return table.size() > 1 ? "\n" + format_table(table) : "";
+}
+
+ordered_json json_of(Estimate e) { return {{"value", e.value}, {"error", e.error}}; }
+
+ordered_json json_of(const Row& row, int64_t n_per_chunk) {
+  const DriftStatistics& s = row.drift.statistics;
+  ordered_json kl = {{"mean", s.kl.value}, {"error", s.kl.error},   {"truncation_slack", s.kl_slack},
+                     {"min", s.kl_min},    {"median", s.kl_median}, {"p90", s.kl_90},
+                     {"p95", s.kl_95},     {"p99", s.kl_99},        {"p99_9", s.kl_999},
+                     {"max", s.kl_max}};
+  ordered_json experts = ordered_json::array();
+  for (const ExpertChange& change : row.drift.expert_changes) experts.push_back({{"layer", change.layer}, {"share", change.share}});
+  ordered_json nll = ordered_json::array(), original = nll, divergence = nll, same = nll, chunk_nll = nll, chunk_kl = nll;
+  double sum_nll = 0.0, sum_kl = 0.0;
+  for (size_t i = 0; i < row.drift.tokens.size(); ++i) {
+    const TokenDrift& t = row.drift.tokens[i];
+    nll.push_back(t.nll);
+    original.push_back(t.nll_original);
+    divergence.push_back(t.kl);
+    same.push_back(t.same_top);
+    sum_nll += t.nll;
+    sum_kl += t.kl;
+    if ((i + 1) % static_cast<size_t>(n_per_chunk) != 0) continue;
+    chunk_nll.push_back(sum_nll / static_cast<double>(n_per_chunk));
+    chunk_kl.push_back(sum_kl / static_cast<double>(n_per_chunk));
+    sum_nll = sum_kl = 0.0;
+  }
+  return {{"name", row.name},
+          {"size_bytes", row.size_bytes},
+          {"bits_per_weight", row.bits_per_weight},
+          {"bytes_read", row.drift.bytes_read},
+          {"scored_tokens", s.n_tokens},
+          {"ppl", json_of(s.ppl)},
+          {"ppl_original", json_of(s.ppl_original)},
+          {"ln_ppl_ratio", json_of(s.ln_ratio)},
+          {"ppl_ratio", json_of(s.ratio)},
+          {"ppl_difference", json_of(s.difference)},
+          {"correlation", s.correlation},
+          {"kl", kl},
+          {"same_top", json_of(s.same_top)},
+          {"probability_change", json_of(s.probability_change)},
+          {"rms_probability_change", json_of(s.rms_probability_change)},
+          {"expert_changes", experts},
+          {"chunks", {{"nll", chunk_nll}, {"kl", chunk_kl}}},
+          {"tokens", {{"nll", nll}, {"nll_original", original}, {"kl", divergence}, {"same_top", same}}}};
+}
+
+// Where the original's distributions come from, and the rows known without any build.
+struct Reference {
+  std::unique_ptr<ModelSource> source;  // outlives the model
+  std::unique_ptr<ReferenceDistribution> distribution;
+  OriginalModel* model = nullptr;  // when it is a model
+  std::vector<Row> rows;
+  uint64_t resident_bytes = 0;
+};
+
+void save_reference(const DriftOptions& options, const ChunkedText& text, OriginalModel& original) {
+  const auto overwrite = options.force ? OutputFile::Overwrite::kAllow : OutputFile::Overwrite::kRefuse;
+  if (options.save_reference.ends_with(".h5") || options.save_reference.ends_with(".hdf5")) {
+    write_reference_file(options.save_reference, original,
+                         {.model = shown_name(options.models.front()), .bos_first = text.tokenizer->adds_bos()}, overwrite);
+  } else {
+    write_base_file(options.save_reference, original, text.text_tokens, overwrite);
+  }
+}
+
+Reference run_original(const DriftOptions& options, Progress& progress) {
+  Reference reference;
+  const std::string& path = options.models.front();
+  reference.source = open_model(path);
+  const ChunkedText text = load_chunks(*reference.source, options.evaluation);
+  const EvalOptions eval = eval_options(options.evaluation);
+  std::vector<Sequence> both = text.chunks;
+  both.insert(both.end(), text.chunks.begin(), text.chunks.end());
+  announce_evaluation(*reference.source, path, options.evaluation, text, Evaluator(*reference.source, eval).plan(both));
+  auto model = std::make_unique<OriginalModel>(*reference.source, eval, text.chunks, true, progress);
+  reference.model = model.get();
+  reference.resident_bytes = model->resident_bytes();
+  if (!options.save_reference.empty()) save_reference(options, text, *model);
+  Row noise{"(noise floor)", 0, 0.0, model->noise_floor()};
+  noise.drift.bytes_read = reference.source->bytes_read();
+  reference.rows.push_back(std::move(noise));
+  reference.distribution = std::move(model);
+  return reference;
+}
+
+Reference open_reference(const DriftOptions& options) {
+  Reference reference;
+  if (!is_base_file(options.reference)) {
+    reference.distribution = std::make_unique<ReferenceFile>(options.reference);
+    return reference;
+  }
+  const std::unique_ptr<ModelSource> build = open_model(options.models.front());
+  const auto tokenizer = make_tokenizer(build->metadata());
+  reference.distribution = std::make_unique<BaseFile>(options.reference, tokenizer->adds_bos() ? tokenizer->bos_id() : std::nullopt);
+  return reference;
+}
+
+int check_gates(const DriftOptions& options, const std::vector<Row>& rows, size_t first_build) {
+  int failures = 0;
+  for (size_t i = first_build; i < rows.size(); ++i) {
+    const DriftStatistics& s = rows[i].drift.statistics;
+    if (options.max_kl && !(s.kl.value + s.kl_slack <= *options.max_kl)) {
+      ++failures;
+      print_error(rows[i].name + ": mean KL " + number("%.6f", s.kl.value + s.kl_slack) + " exceeds --max-kl " +
+                  number("%g", *options.max_kl));
+    }
+    if (options.max_ppl_ratio && !(s.ratio.value <= *options.max_ppl_ratio)) {
+      ++failures;
+      print_error(rows[i].name + ": PPL ratio " + number("%.5f", s.ratio.value) + " exceeds --max-ppl-ratio " +
+                  number("%g", *options.max_ppl_ratio));
+    }
+  }
+  return failures == 0 ? 0 : exit_code(ErrorKind::kGate);
+}
+
+void check_usage(const DriftOptions& options) {
+  const bool stored = !options.reference.empty();
+  if (stored && !options.save_reference.empty()) throw Error(ErrorKind::kUsage, "--reference and --save-reference exclude each other");
+  if (stored && !options.evaluation.text.empty())
+    throw Error(ErrorKind::kUsage, "--reference holds its own tokens; --eval-text is not used with it");
+  if (!stored && options.evaluation.text.empty()) throw Error(ErrorKind::kUsage, "--eval-text FILE is required (or --reference FILE)");
+  if (options.models.empty() || (!stored && options.save_reference.empty() && options.models.size() < 2)) {
+    throw Error(ErrorKind::kUsage, stored ? "no build given" : "give the original and at least one build (or --save-reference)");
+  }
+}
+
+int run_drift(const DriftOptions& options) {
+  check_usage(options);
+  const auto start = std::chrono::steady_clock::now();
+  const ThreadLimit limit(threads_of(options.evaluation));
+  const bool stored = !options.reference.empty();
+  if (options.evaluation.dry_run) {
+    for (const std::string& path : options.models) {
+      const std::unique_ptr<ModelSource> source = open_model(path);
+      const EvalOptions eval = eval_options(options.evaluation);
+      const std::vector<Sequence> chunks =
+          stored ? open_reference(options).distribution->chunks() : load_chunks(*source, options.evaluation).chunks;
+      std::cout << shown_name(path) << '\n' << plan_table(Evaluator(*source, eval).plan(chunks));
+    }
+    return 0;
+  }
+  ProgressBar bar;
+  Reference reference = stored ? open_reference(options) : run_original(options, bar);
+  uint64_t bytes_read = reference.source ? reference.source->bytes_read() : 0,
+           size_bytes = reference.source ? size_on_disk(*reference.source) : 0;
+  EvalOptions eval = eval_options(options.evaluation);
+  eval.memory_bytes -= std::min(eval.memory_bytes / 2, reference.resident_bytes);
+  const size_t first_build = reference.rows.size();
+  for (size_t i = stored ? 0 : 1; i < options.models.size(); ++i) {
+    const std::unique_ptr<ModelSource> build = open_model(options.models[i]);
+    std::cerr << "reading " << printable(options.models[i]) << " (" << format_size(size_on_disk(*build)) << ")\n";
+    reference.rows.push_back({shown_name(options.models[i]), size_on_disk(*build), bits_per_weight(*build),
+                              measure_drift(*build, eval, *reference.distribution, bar)});
+    bytes_read += build->bytes_read();
+    size_bytes += size_on_disk(*build);
+  }
+  const auto n_ctx = static_cast<int64_t>(reference.distribution->chunks().front().tokens.size());
+  if (options.evaluation.json) {
+    ordered_json root = {{"schema", "quern.drift/1"}, {"ctx", n_ctx}, {"chunks", reference.distribution->chunks().size()}};
+    root["original"] = stored ? options.reference : options.models.front();
+    root["models"] = ordered_json::array();
+    for (const Row& row : reference.rows) root["models"].push_back(json_of(row, n_ctx - 1 - n_ctx / 2));
+    root["bytes_read"] = bytes_read;
+    root["peak_memory_bytes"] = peak_resident_bytes();
+    std::cout << root.dump(1) << '\n';
+  } else {
+    if (!reference.rows.empty()) {
+      std::cout << "original: PPL " << with_error("%.4f", reference.rows.front().drift.statistics.ppl_original) << ", "
+                << reference.rows.front().drift.statistics.n_tokens << " scored tokens\n\n"
+                << table_of(reference.rows) << experts_table(reference.rows);
+    }
+  }
+  print_cost(bytes_read, size_bytes, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+  return check_gates(options, reference.rows, first_build);
+}
+
+}  // namespace
+
+void add_drift(CLI::App& app, Context& context) {
+  const auto options = std::make_shared<DriftOptions>();
+  CLI::App* verb = app.add_subcommand("drift", "Measure what builds lost against their original");
+  verb->group("Measure")->footer("quern drift DeepSeek-V4-Flash out/*.gguf --eval-text wiki.test.raw");
+  verb->add_option("MODELS", options->models, "the original, then its builds")->required()->group("Input");
+  verb->add_option("--save-reference", options->save_reference, "keep the original: .h5, or a base file")
+      ->type_name("FILE")
+      ->group("Input");
+  verb->add_option("--reference", options->reference, "a kept original; MODELS are builds")->type_name("FILE")->group("Input");
+  verb->add_flag("--force", options->force, "overwrite the reference file")->group("Input");
+  verb->add_option("--max-kl", options->max_kl, "exit 1 above this mean KL")->type_name("X")->group("Gates");
+  verb->add_option("--max-ppl-ratio", options->max_ppl_ratio, "exit 1 above this PPL ratio")->type_name("Y")->group("Gates");
+  add_evaluation_options(*verb, options->evaluation, false);
+  verb->callback([options, &context] { context.command = [options] { return run_drift(*options); }; });
+}
+
+}  // namespace quern::cli
