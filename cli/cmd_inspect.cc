@@ -107,10 +107,28 @@ std::string left_aligned(const std::vector<std::vector<std::string>>& rows) {
   return out;
 }
 
+// One row per type and, if there are several, their sum.
+void print_totals(const char* type_title, const char* count_title, std::span<const TypeTotal> totals) {
+  if (totals.empty()) return;
+  std::vector<std::vector<std::string>> rows{{type_title, "tensors", count_title, "size", "bits each"}};
+  const auto add = [&](std::string name, size_t n_tensors, int64_t n_elements, uint64_t size_bytes) {
+    rows.push_back({std::move(name), std::to_string(n_tensors), std::to_string(n_elements), format_size(size_bytes),
+                    fixed(bits_per_element(size_bytes, n_elements), 4)});
+  };
+  size_t n_tensors = 0;
+  for (const TypeTotal& total : totals) {
+    add(std::string(name_of(total.dtype)), total.n_tensors, total.n_elements, total.size_bytes);
+    n_tensors += total.n_tensors;
+  }
+  if (totals.size() > 1) add("all", n_tensors, total_elements(totals), total_bytes(totals));
+  std::cout << '\n' << format_table(rows);
+}
+
 void print_model(const CheckpointModel& model) {
   std::vector<std::vector<std::string>> rows;
   for (const auto& [field, value] : model.config) rows.push_back({field, printable(value)});
-  rows.push_back({"GGUF architecture", model.gguf_arch ? *model.gguf_arch : "none: " + printable(model.problem, 500)});
+  rows.push_back({"GGUF architecture", model.gguf_arch.empty() ? "none: " + printable(model.problem, 500) : model.gguf_arch});
+  for (const std::string& note : model.notes) rows.push_back({"note", printable(note, 500)});
   std::cout << "\nConfig\n" << left_aligned(rows);
 }
 
@@ -127,20 +145,6 @@ void print_files(const Inspection& found) {
   for (const InspectedFile& file : found.files) {
     rows.push_back({printable(file.name), std::to_string(file.n_tensors), format_size(file.size_bytes)});
   }
-  std::cout << '\n' << format_table(rows);
-}
-
-// GGUF counts weights; what a checkpoint stores may be packed codes and scales, so its elements are only that.
-void print_types(const Inspection& found) {
-  if (found.types.empty()) return;
-  const bool is_gguf = found.format == Inspection::Format::kGguf;
-  std::vector<std::vector<std::string>> rows{{"Type", "tensors", is_gguf ? "weights" : "elements", "size", "bits each"}};
-  const auto add = [&](std::string name, size_t n_tensors, int64_t n_elements, uint64_t size_bytes) {
-    rows.push_back({std::move(name), std::to_string(n_tensors), std::to_string(n_elements), format_size(size_bytes),
-                    fixed(bits_per_element(size_bytes, n_elements), 4)});
-  };
-  for (const TypeTotal& total : found.types) add(std::string(name_of(total.dtype)), total.n_tensors, total.n_elements, total.size_bytes);
-  if (found.types.size() > 1) add("all", found.tensors.size(), found.n_elements(), found.tensor_bytes());
   std::cout << '\n' << format_table(rows);
 }
 
@@ -167,7 +171,7 @@ void print_text(const Inspection& found, const InspectOptions& options) {
             << found.tensors.size() << " tensors, " << format_size(total_file_bytes(found));
   if (found.files.size() > 1) std::cout << " in " << found.files.size() << " files";
   if (is_gguf && !found.tensors.empty())
-    std::cout << ", " << fixed(bits_per_element(found.tensor_bytes(), found.n_elements()), 3) << " bits per weight";
+    std::cout << ", " << fixed(bits_per_element(total_bytes(found.types), total_elements(found.types)), 3) << " bits per weight";
   if (is_gguf && !found.tensors.empty() && found.files.size() == 1) {
     std::cout << ", data from byte " << found.files.front().data_offset << ", alignment " << found.alignment;
   }
@@ -175,7 +179,9 @@ void print_text(const Inspection& found, const InspectOptions& options) {
   if (found.model) print_model(*found.model);
   print_metadata(found.metadata);
   print_files(found);
-  print_types(found);
+  // What a checkpoint stores may be packed codes and scales: elements, not weights.
+  print_totals("Type", is_gguf ? "weights" : "elements", found.types);
+  if (found.model) print_totals("Model as", "weights", found.model->encodings);
   if (options.with_tensors) print_tensors(found);
 }
 
@@ -188,16 +194,24 @@ json files_json(const Inspection& found) {
   return files;
 }
 
+json totals_json(std::span<const TypeTotal> totals, const char* count_name) {
+  json types = json::array();
+  for (const TypeTotal& total : totals) {
+    types.push_back(
+        {{"type", name_of(total.dtype)}, {"n_tensors", total.n_tensors}, {count_name, total.n_elements}, {"size_bytes", total.size_bytes}});
+  }
+  return types;
+}
+
 json model_json(const CheckpointModel& model) {
   json config = json::object();
   for (const auto& [field, value] : model.config) config[field] = value;
-  json out{{"config", config}, {"gguf_architecture", nullptr}};
-  if (model.gguf_arch) {
-    out["gguf_architecture"] = *model.gguf_arch;
-  } else {
-    out["problem"] = model.problem;
-  }
-  return out;
+  if (model.gguf_arch.empty()) return {{"config", config}, {"gguf_architecture", nullptr}, {"problem", model.problem}};
+  return {{"config", config},
+          {"gguf_architecture", model.gguf_arch},
+          {"n_weights", total_elements(model.encodings)},
+          {"encodings", totals_json(model.encodings, "n_weights")},
+          {"notes", model.notes}};
 }
 
 json metadata_json(const Metadata& metadata) {
@@ -206,17 +220,6 @@ json metadata_json(const Metadata& metadata) {
     entries.push_back({{"key", key}, {"type", type_name(value)}, {"value", value_json(value)}});
   }
   return entries;
-}
-
-json types_json(const Inspection& found) {
-  json types = json::array();
-  for (const TypeTotal& total : found.types) {
-    types.push_back({{"type", name_of(total.dtype)},
-                     {"n_tensors", total.n_tensors},
-                     {"n_elements", total.n_elements},
-                     {"size_bytes", total.size_bytes}});
-  }
-  return types;
 }
 
 json tensors_json(const Inspection& found) {
@@ -245,10 +248,10 @@ void print_json(const Inspection& found, const InspectOptions& options) {
   if (found.model) out["model"] = model_json(*found.model);
   out["metadata"] = metadata_json(found.metadata);
   out["n_tensors"] = found.tensors.size();
-  out["n_elements"] = found.n_elements();
-  out["tensor_bytes"] = found.tensor_bytes();
-  if (is_gguf) out["bits_per_weight"] = bits_per_element(found.tensor_bytes(), found.n_elements());
-  out["types"] = types_json(found);
+  out["n_elements"] = total_elements(found.types);
+  out["tensor_bytes"] = total_bytes(found.types);
+  if (is_gguf) out["bits_per_weight"] = bits_per_element(total_bytes(found.types), total_elements(found.types));
+  out["types"] = totals_json(found.types, "n_elements");
   if (options.with_tensors) out["tensors"] = tensors_json(found);
   // Text of foreign files may be no UTF-8; it is replaced, because JSON cannot carry it.
   std::cout << out.dump(2, ' ', false, json::error_handler_t::replace) << '\n';

@@ -2,11 +2,12 @@
 
 #include <algorithm>
 #include <array>
+#include <memory>
 
 #include "formats/arch/config.h"
-#include "formats/arch/descriptor.h"
 #include "formats/base/checked.h"
 #include "formats/gguf.h"
+#include "formats/model_source.h"
 #include "formats/safetensors.h"
 
 namespace quern::cli {
@@ -15,6 +16,16 @@ namespace {
 namespace fs = std::filesystem;
 
 InspectedFile describe(const InputFile& file) { return {.name = file.path().filename().string(), .size_bytes = file.size_bytes()}; }
+
+void add_to_totals(DType dtype, int64_t n_elements, uint64_t size_bytes, std::vector<TypeTotal>& totals) {
+  auto total = std::ranges::find(totals, dtype, &TypeTotal::dtype);
+  if (total == totals.end()) total = totals.insert(total, TypeTotal{.dtype = dtype});
+  ++total->n_tensors;
+  total->n_elements = checked_add(total->n_elements, n_elements, "number of elements");
+  total->size_bytes += size_bytes;
+}
+
+void sort_totals(std::vector<TypeTotal>& totals) { std::ranges::stable_sort(totals, std::ranges::greater(), &TypeTotal::size_bytes); }
 
 template <typename StoredTensor>
 void add_tensors(std::span<const StoredTensor> tensors, Inspection& result) {
@@ -75,7 +86,13 @@ CheckpointModel describe_model(const fs::path& folder) {
     for (const char* field : kFields) {
       if (const auto value = config.find_string(field)) model.config.emplace_back(field, *value);
     }
-    model.gguf_arch = find_arch(config).gguf_arch;
+    const std::unique_ptr<ModelSource> source = open_model(folder);
+    for (const LogicalTensor& tensor : source->tensors()) {
+      add_to_totals(tensor.source_type, tensor.shape.n_elements(), tensor.source_bytes, model.encodings);
+    }
+    sort_totals(model.encodings);
+    model.notes.assign(source->notes().begin(), source->notes().end());
+    model.gguf_arch = source->metadata().get_string("general.architecture");
   } catch (const Error& e) {
     model.problem = e.message();
   }
@@ -94,30 +111,17 @@ Inspection inspect_checkpoint(const fs::path& folder) {
   return result;
 }
 
-std::vector<TypeTotal> totals_by_type(std::span<const InspectedTensor> tensors) {
-  std::vector<TypeTotal> totals;
-  for (const InspectedTensor& tensor : tensors) {
-    auto total = std::ranges::find(totals, tensor.info.dtype, &TypeTotal::dtype);
-    if (total == totals.end()) total = totals.insert(total, TypeTotal{.dtype = tensor.info.dtype});
-    ++total->n_tensors;
-    total->n_elements = checked_add(total->n_elements, tensor.info.shape.n_elements(), "number of elements");
-    total->size_bytes += tensor.info.size_bytes;
-  }
-  std::ranges::stable_sort(totals, std::ranges::greater(), &TypeTotal::size_bytes);
-  return totals;
-}
-
 }  // namespace
 
-uint64_t Inspection::tensor_bytes() const {
+uint64_t total_bytes(std::span<const TypeTotal> totals) {
   uint64_t sum = 0;
-  for (const TypeTotal& total : types) sum += total.size_bytes;
+  for (const TypeTotal& total : totals) sum += total.size_bytes;
   return sum;
 }
 
-int64_t Inspection::n_elements() const {
+int64_t total_elements(std::span<const TypeTotal> totals) {
   int64_t sum = 0;
-  for (const TypeTotal& total : types) sum = checked_add(sum, total.n_elements, "number of elements");
+  for (const TypeTotal& total : totals) sum = checked_add(sum, total.n_elements, "number of elements");
   return sum;
 }
 
@@ -125,7 +129,10 @@ Inspection inspect(const fs::path& path) {
   Inspection result = fs::is_directory(path)               ? inspect_checkpoint(path)
                       : path.extension() == ".safetensors" ? inspect_safetensors_file(path)
                                                            : inspect_gguf(path);
-  result.types = totals_by_type(result.tensors);
+  for (const InspectedTensor& tensor : result.tensors) {
+    add_to_totals(tensor.info.dtype, tensor.info.shape.n_elements(), tensor.info.size_bytes, result.types);
+  }
+  sort_totals(result.types);
   return result;
 }
 

@@ -3,7 +3,9 @@
 #include <cstdint>
 #include <filesystem>
 #include <optional>
+#include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "formats/metadata.h"
@@ -32,12 +34,18 @@ struct TypeTotal {
   uint64_t size_bytes = 0;
 };
 
-// What the config.json of a checkpoint says, and what quern would make of it.
+// What the config.json of a checkpoint says, and what a conversion would make of it.
 struct CheckpointModel {
   std::vector<std::pair<std::string, std::string>> config;  // model_type, architectures, quantization ...
-  std::optional<std::string> gguf_arch;
-  std::string problem;  // why there is no gguf_arch
+  std::string gguf_arch;                                    // empty: it cannot be converted, `problem` says why
+  std::string problem;
+  std::vector<TypeTotal> encodings;  // logical weights by the type nearest to how they are stored; sizes with scales
+  std::vector<std::string> notes;    // what a conversion leaves out or assumes
 };
+
+// Sums over such lists.
+uint64_t total_bytes(std::span<const TypeTotal> totals);
+int64_t total_elements(std::span<const TypeTotal> totals);
 
 struct Inspection {
   enum class Format { kGguf, kSafetensors };
@@ -49,9 +57,6 @@ struct Inspection {
   std::vector<InspectedTensor> tensors;
   std::vector<TypeTotal> types;          // most bytes first
   std::optional<CheckpointModel> model;  // checkpoint folders
-
-  uint64_t tensor_bytes() const;
-  int64_t n_elements() const;
 };
 
 // `path` is a GGUF file, the first shard of a split one, a checkpoint folder or one safetensors file.

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "formats/base/resources.h"
+
 namespace quern {
 
 using checkpoint::Assembly;
@@ -31,6 +33,15 @@ bool same_bytes(const safetensors::Checkpoint& checkpoint, const StoredTensor& a
 int64_t count_slices(const TensorRule& rule) {
   const bool heads = rule.transform == Transform::kSplitKeyB || rule.transform == Transform::kSplitValueB;
   return rule.shape.rank() == 3 && !heads ? rule.shape[0] : 1;
+}
+
+// A number of experts that no file backs must not become that many names.
+bool names_fit(const safetensors::Checkpoint& checkpoint, const TensorRule& rule, Problems& problems) {
+  const auto n_stored = static_cast<int64_t>(checkpoint.tensors().size());
+  if (rule.stored.find("{e}") == std::string::npos || rule.shape[0] <= n_stored) return true;
+  problems.add(ErrorKind::kFormat, "'" + rule.stored + "' stands for " + std::to_string(rule.shape[0]) +
+                                       " experts, but the checkpoint has only " + std::to_string(n_stored) + " tensors");
+  return false;
 }
 
 std::vector<SourceFile> list_files(const safetensors::Checkpoint& checkpoint) {
@@ -97,6 +108,7 @@ CheckpointSource::CheckpointSource(safetensors::Checkpoint checkpoint, const Arc
   Problems problems;
   Claims claims(checkpoint_);
   for (const TensorRule& rule : rules.rules) {
+    if (!names_fit(checkpoint_, rule, problems)) continue;
     claims.add(rule);
     if (is_duplicate(rule)) continue;
     std::optional<Assembly> assembly = checkpoint::assemble(checkpoint_, config, rule, problems);
@@ -106,6 +118,9 @@ CheckpointSource::CheckpointSource(safetensors::Checkpoint checkpoint, const Arc
   }
   claims.report_rest(rules, problems);
   problems.throw_if_any();
+  uint64_t size_bytes = 0;
+  for (const SourceFile& file : files_) size_bytes += file.size_bytes;
+  drop_behind_ = size_bytes > available_memory_bytes() / 2;
 }
 
 bool CheckpointSource::is_duplicate(const TensorRule& rule) {
@@ -144,7 +159,7 @@ void CheckpointSource::fetch(size_t tensor, int64_t first_row, int64_t n_rows, R
   raw.tensor = tensor;
   raw.first_row = first_row;
   raw.n_rows = n_rows;
-  bytes_read_ += checkpoint::fetch_rows(checkpoint_, assemblies_[tensor], raw);
+  bytes_read_ += checkpoint::fetch_rows(checkpoint_, assemblies_[tensor], drop_behind_, raw);
 }
 
 void CheckpointSource::decode(const RawRows& raw, std::span<float> out) const {

@@ -42,6 +42,7 @@ class CheckpointSource final : public ModelSource {
   std::vector<LogicalTensor> tensors_;
   std::vector<checkpoint::Assembly> assemblies_;  // one per tensor
   std::vector<SourceFile> files_;
+  bool drop_behind_ = false;  // the checkpoint would push everything else out of the page cache
   mutable std::atomic<uint64_t> bytes_read_ = 0;
 };
 

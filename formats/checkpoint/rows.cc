@@ -183,7 +183,7 @@ Exactness part_exactness(const safetensors::Checkpoint& checkpoint, const Encode
 
 }  // namespace
 
-uint64_t fetch_rows(const safetensors::Checkpoint& checkpoint, const Assembly& assembly, RawRows& raw) {
+uint64_t fetch_rows(const safetensors::Checkpoint& checkpoint, const Assembly& assembly, bool drop_behind, RawRows& raw) {
   const std::vector<Segment> list = segments(assembly, raw.first_row, raw.n_rows);
   uint64_t weight_bytes = 0;
   uint64_t scale_bytes = 0;
@@ -200,6 +200,9 @@ uint64_t fetch_rows(const safetensors::Checkpoint& checkpoint, const Assembly& a
     const EncodedTensor& part = *segment.part;
     const auto first = static_cast<uint64_t>(segment.slice * part.rows + segment.first);
     checkpoint.read(*part.weights, first * part.row_bytes, {weights, segment.weight_bytes()});
+    if (drop_behind && !interleaves(assembly.transform)) {
+      checkpoint.files()[part.weights->file_index].done_with(part.weights->file_offset + first * part.row_bytes, segment.weight_bytes());
+    }
     weights += segment.weight_bytes();
     if (part.scales == nullptr) continue;
     const auto first_block = static_cast<uint64_t>(segment.slice * part.scale_rows + segment.first_block_row());

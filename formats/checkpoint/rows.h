@@ -12,8 +12,9 @@ namespace quern::checkpoint {
 // The three steps of a chunk of one assembly. RawRows holds the weights of all segments one after the other, and their scales.
 
 // Reads what the segments of raw.n_rows GGUF rows from raw.first_row need: one read for the weights of a segment, one for its scales.
+// drop_behind tells the system to forget the weights that were read, unless another tensor is made of the rows between them.
 // Returns the bytes read.
-uint64_t fetch_rows(const safetensors::Checkpoint& checkpoint, const Assembly& assembly, RawRows& raw);
+uint64_t fetch_rows(const safetensors::Checkpoint& checkpoint, const Assembly& assembly, bool drop_behind, RawRows& raw);
 
 // Writes n_rows x row_length floats. Throws kFormat naming the GGUF row and the stored tensor where a weight is NaN or infinite.
 void decode_rows(const Assembly& assembly, const RawRows& raw, std::span<float> out);

@@ -9,7 +9,6 @@ namespace {
 using enum Transform;
 
 bool splits_heads(Transform transform) { return transform == kSplitKeyB || transform == kSplitValueB; }
-bool interleaves(Transform transform) { return transform == kEvenRows || transform == kOddRows; }
 bool halves(Transform transform) { return transform == kFirstHalfRows || transform == kSecondHalfRows; }
 
 // Shape of the one stored tensor a rule reads, or of each slice's own one. kConcatColumns: of the first of two equal halves.
@@ -43,11 +42,9 @@ void check_rule(const TensorRule& rule) {
   const Shape& shape = rule.shape;
   QUERN_CHECK(shape.rank() >= 1 && shape.rank() <= 3);
   switch (rule.transform) {
-    case kPermuteHeads: {
-      const int64_t rows = shape.rank() == 1 ? shape[0] : shape[shape.rank() - 2];
-      QUERN_CHECK(shape.rank() <= 2 && rule.n_head > 0 && rows % (2 * rule.n_head) == 0);
+    case kPermuteHeads:
+      QUERN_CHECK(shape.rank() <= 2 && rule.n_head > 0);
       break;
-    }
     case kSplitKeyB:
       QUERN_CHECK(shape.rank() == 3 && shape[0] == rule.n_head && shape[2] == rule.nope_dim);
       break;
@@ -149,6 +146,8 @@ int64_t common_multiple_or(int64_t weights, int64_t scales) { return scales % we
 
 }  // namespace
 
+bool interleaves(Transform transform) noexcept { return transform == kEvenRows || transform == kOddRows; }
+
 std::vector<std::string> stored_names(const TensorRule& rule) {
   if (rule.transform == kGenerated) return {};
   const std::string& stored = rule.stored;
@@ -188,6 +187,11 @@ std::optional<Assembly> assemble(const safetensors::Checkpoint& checkpoint, cons
     return std::nullopt;
   }
   set_geometry(rule, per_slice, assembly);
+  if (rule.transform == kPermuteHeads && assembly.slice_rows % (2 * rule.n_head) != 0) {
+    problems.add(ErrorKind::kFormat, "'" + names[0] + "' has " + std::to_string(assembly.slice_rows) + " rows, which are no " +
+                                         std::to_string(rule.n_head) + " heads of an even number of rows");
+    return std::nullopt;
+  }
   return assembly;
 }
 

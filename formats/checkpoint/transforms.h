@@ -28,6 +28,9 @@ struct Assembly {
   std::vector<float> generated;  // kGenerated
 };
 
+// Whether every second stored row is another tensor's.
+bool interleaves(Transform transform) noexcept;
+
 // Names of the stored tensors that a rule needs, scales excluded, in slice or column order. Empty for kGenerated.
 std::vector<std::string> stored_names(const TensorRule& rule);
 

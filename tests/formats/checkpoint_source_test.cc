@@ -16,7 +16,6 @@ namespace {
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
-using ::testing::Not;
 
 std::string opening_error(const CheckpointBuilder& model, const ArchRules& rules) {
   return error_of([&] { open_source(model, rules); });
@@ -46,6 +45,21 @@ TEST(CheckpointSource, WantsEveryExpertAndNoMore) {
   for (const int e : {0, 1, 3, 4}) model.add_float("experts." + std::to_string(e) + ".up", DType::F32, {2, 2});
   EXPECT_THAT(opening_error(model, {{rule("experts.{e}.up", "up", {4, 2, 2})}, {}, {}}),
               AllOf(HasSubstr("missing tensor 'experts.2.up'"), HasSubstr("no rule claims the stored tensor 'experts.4.up'")));
+}
+
+TEST(CheckpointSource, MakesNoListOfExpertsThatCannotBeThere) {
+  CheckpointBuilder model;
+  model.add_float("experts.0.up", DType::F32, {2, 2});
+  EXPECT_THAT(opening_error(model, {{rule("experts.{e}.up", "up", {2000000000, 2, 2})}, {}, {}}),
+              HasSubstr("stands for 2000000000 experts, but the checkpoint has only 1 tensors"));
+}
+
+TEST(CheckpointSource, RefusesToPermuteHeadsOfAnOddNumberOfRows) {
+  CheckpointBuilder model;
+  model.add_float("q", DType::F32, {6, 2});
+  ArchRules rules{{rule("q", "q", {6, 2}, Transform::kPermuteHeads)}, {}, {}};
+  rules.rules[0].n_head = 2;
+  EXPECT_EQ(opening_error(model, rules), "'q' has 6 rows, which are no 2 heads of an even number of rows");
 }
 
 TEST(CheckpointSource, StacksExpertsInNumericOrder) {

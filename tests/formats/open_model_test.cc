@@ -1,20 +1,31 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <numeric>
+#include <algorithm>
 
-#include "formats/decode.h"
+#include "formats/base/file.h"
 #include "tests/formats/checkpoint_builder.h"
 
 namespace quern::test {
 namespace {
 
 namespace fs = std::filesystem;
+using ::testing::AllOf;
+using ::testing::Contains;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
-using ::testing::IsEmpty;
-using ::testing::Not;
 
 fs::path model_folder(const std::string& name) { return fs::path(QUERN_TEST_DATA) / "models" / name; }
+
+bool has_tensor(const ModelSource& source, std::string_view name) {
+  return std::ranges::any_of(source.tensors(), [&](const LogicalTensor& tensor) { return tensor.name == name; });
+}
+
+ModelOptions mtp_options() {
+  ModelOptions options;
+  options.mtp = true;
+  return options;
+}
 
 class OpenModel : public ::testing::TestWithParam<const char*> {};
 
@@ -48,6 +59,83 @@ INSTANTIATE_TEST_SUITE_P(Miniatures, OpenModel,
                            std::ranges::replace(name, '-', '_');
                            return name;
                          });
+
+TEST(OpenModelMtp, DropsTheRepeatedEmbeddingsOfDeepSeekV3) {
+  const std::unique_ptr<ModelSource> source = open_model(model_folder("mini-v3"), mtp_options());
+  EXPECT_THAT(source->notes(), Contains(HasSubstr("embed_tokens.weight' repeats 'model.embed_tokens.weight' byte for byte")));
+  EXPECT_THAT(source->notes(), Contains(HasSubstr("shared_head.head.weight' repeats 'lm_head.weight' byte for byte")));
+  EXPECT_FALSE(has_tensor(*source, "blk.2.nextn.embed_tokens.weight"));
+  EXPECT_TRUE(has_tensor(*source, "blk.2.nextn.eh_proj.weight"));
+}
+
+TEST(OpenModelMtp, ConcatenatesTheProjectionsOfDeepSeekV4) {
+  const std::unique_ptr<ModelSource> source = open_model(model_folder("mini-v4"), mtp_options());
+  const auto eh_proj = std::ranges::find_if(source->tensors(), [](const LogicalTensor& t) { return t.name.ends_with("eh_proj.weight"); });
+  ASSERT_NE(eh_proj, source->tensors().end());
+  EXPECT_EQ(eh_proj->shape, (Shape{256, 512}));
+  EXPECT_THAT(eh_proj->source_names, ElementsAre("mtp.0.e_proj.weight", "mtp.0.h_proj.weight"));
+}
+
+TEST(OpenModelV4, IsExactInMxfp4AndBf16) {
+  const std::unique_ptr<ModelSource> source = open_model(model_folder("mini-v4"));
+  for (size_t t = 0; t < source->tensors().size(); ++t) {
+    const LogicalTensor& tensor = source->tensors()[t];
+    const Exactness exact = source->exactness(t);
+    ASSERT_TRUE(exact.type.has_value()) << tensor.name << ": " << exact.reason;
+    EXPECT_EQ(*exact.type == DType::MXFP4, tensor.role == Role::kRoutedExpert) << tensor.name;
+  }
+}
+
+TEST(OpenModelV3, HasNoExactTypeForItsScales) {
+  const std::unique_ptr<ModelSource> source = open_model(model_folder("mini-v3"));
+  for (size_t t = 0; t < source->tensors().size(); ++t) {
+    const LogicalTensor& tensor = source->tensors()[t];
+    if (!tensor.name.ends_with("attn_q_a.weight")) continue;
+    EXPECT_FALSE(source->exactness(t).type.has_value());
+    EXPECT_THAT(source->exactness(t).reason, HasSubstr("BF16 moves a weight by at most 2^-8 of its size"));
+  }
+}
+
+TEST(OpenModelFolder, SaysWhatIsWrongWithAPath) {
+  TempDir dir;
+  EXPECT_THAT(error_of([&] { open_model(dir / "absent"); }), HasSubstr("absent"));
+  EXPECT_THAT(error_of([&] { open_model(dir.path()); }), HasSubstr("config.json"));
+  write_text(dir / "model.gguf", "");
+  EXPECT_THAT(error_of([&] { open_model(dir.path()); }), HasSubstr("name a GGUF file in it, for example model.gguf"));
+  write_text(dir / "params.json", "{}");
+  EXPECT_THAT(error_of([&] { open_model(dir.path()); }), HasSubstr("params.json but no config.json"));
+  write_text(dir / "config.json", "{}");
+  EXPECT_THAT(error_of([&] { open_model(dir / "config.json"); }), HasSubstr("name its folder"));
+  write_text(dir / "hf_quant_config.json", "{}");
+  EXPECT_THAT(error_of([&] { open_model(dir.path()); }), HasSubstr("NVIDIA ModelOpt"));
+}
+
+// A miniature whose config.json has other text in place of `from`.
+std::string error_of_changed_config(const std::string& from, const std::string& to) {
+  TempDir dir;
+  for (const fs::directory_entry& entry : fs::directory_iterator(model_folder("mini-v3"))) {
+    if (entry.is_regular_file()) fs::create_symlink(entry.path(), dir / entry.path().filename().string());
+  }
+  std::string config = read_text_file(dir / "config.json", 1 << 20);
+  const size_t at = config.find(from);
+  if (at == config.npos) return "'" + from + "' is not in config.json";
+  config.replace(at, from.size(), to);
+  fs::remove(dir / "config.json");
+  write_text(dir / "config.json", config);
+  return error_of([&] { open_model(dir.path()); });
+}
+
+TEST(OpenModelConfig, RefusesForeignQuantizationByName) {
+  EXPECT_THAT(error_of_changed_config("\"fp8\"", "\"gptq\""), HasSubstr("'gptq'"));
+  EXPECT_THAT(error_of_changed_config("\"quantization_config\"", "\"quantization\": {\"bits\": 4}, \"quantization_config\""),
+              HasSubstr("MLX"));
+  EXPECT_THAT(error_of_changed_config("weight_block_size", "weight_block"), HasSubstr("no quantization_config.weight_block_size"));
+}
+
+TEST(OpenModelConfig, ChecksEveryShapeAgainstTheFiles) {
+  EXPECT_THAT(error_of_changed_config("\"kv_lora_rank\": ", "\"kv_lora_rank\": 1"),
+              AllOf(HasSubstr("kv_a_proj_with_mqa.weight' has shape"), HasSubstr("more like it")));
+}
 
 }  // namespace
 }  // namespace quern::test

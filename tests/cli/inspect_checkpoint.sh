@@ -1,0 +1,1 @@
+"$QUERN" inspect "$DATA/models/mini-llama3" --tensors
