@@ -103,17 +103,15 @@ ScaleFit climb(const float* x, const float* w, int n, float outermost_scale, con
   return best;
 }
 
-// The best of both orientations for a stand-alone binary16 scale.
+// A stand-alone binary16 scale: the best of both orientations, or a positive one where the levels are symmetric.
 template <typename Levels>
 ScaleFit search_f16_scale(const float* x, const float* w, int n, float unit, const Ladder& ladder) {
   const auto round = [unit](const Lanes& scale) { return round_to_f16(scale, unit); };
   const float outlier = extreme(x, w, n);
-  ScaleFit best = climb<Levels>(x, w, n, outlier / Levels::kLowest, ladder, round);
-  if (Levels::kLowest != -Levels::kHighest) {
-    const ScaleFit other = climb<Levels>(x, w, n, outlier / Levels::kHighest, ladder, round);
-    if (other.error < best.error) best = other;
-  }
-  return best;
+  if (Levels::kLowest == -Levels::kHighest) return climb<Levels>(x, w, n, std::fabs(outlier) / Levels::kHighest, ladder, round);
+  const ScaleFit low = climb<Levels>(x, w, n, outlier / Levels::kLowest, ladder, round);
+  const ScaleFit high = climb<Levels>(x, w, n, outlier / Levels::kHighest, ladder, round);
+  return high.error < low.error ? high : low;
 }
 
 // Super-blocks. kLowScale..kHighScale is the range of l. Per sub-block and orientation kWindow values of l are tried, kSmaller of them

@@ -213,6 +213,18 @@ TEST(EncodeMxfp4, KeepsRepresentableBlocksExactly) {
   }
 }
 
+// Weights that are ternary already, as the makers of such models publish them, lose nothing.
+TEST(EncodeTernary, KeepsTernaryWeights) {
+  std::mt19937 random(6);
+  std::vector<float> x(1024);
+  for (size_t i = 0; i < x.size(); ++i) {
+    const float d = f16_to_f32(static_cast<uint16_t>(0x2000 + 37 * (i / 256)));
+    x[i] = d * static_cast<float>(static_cast<int>(random() % 3) - 1);
+  }
+  EXPECT_EQ(decode(DType::TQ1_0, encode(DType::TQ1_0, x, 1024)), x);
+  EXPECT_EQ(decode(DType::TQ2_0, encode(DType::TQ2_0, x, 1024)), x);
+}
+
 // What was decoded from a Q8_0 block is representable; the search must find it again.
 TEST(EncodeQ8_0, KeepsRepresentableBlocks) {
   const std::vector<float> x = student_t(4096, 21);
