@@ -30,7 +30,8 @@ void sort_totals(std::vector<TypeTotal>& totals) { std::ranges::stable_sort(tota
 template <typename StoredTensor>
 void add_tensors(std::span<const StoredTensor> tensors, Inspection& result) {
   for (const StoredTensor& tensor : tensors) {
-    result.tensors.push_back({tensor, tensor.file_index});
+    const TensorInfo& info = tensor;
+    result.tensors.push_back({info, tensor.file_index});
     ++result.files[tensor.file_index].n_tensors;
   }
 }
