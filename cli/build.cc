@@ -112,14 +112,14 @@ void add_run_options(CLI::App& verb, RunOptions& options) {
         return CLI::detail::lexical_cast(text, n) && n >= 1 && n <= 1024 ? "" : "must be a number from 1 to 1024";
       })
       ->group("Run");
-  verb.add_option("--memory", options.memory, "resident memory; default: 2GiB or half of what is free")->type_name("SIZE")->group("Run");
+  verb.add_option("--memory", options.memory, "as 4GiB; default: 2GiB or half of what is free")->type_name("SIZE")->group("Run");
   verb.add_flag("--dry-run", options.dry_run, "plan and check, write nothing")->group("Run");
   verb.add_flag("--force", options.force, "replace existing files")->group("Run");
   verb.add_flag("--json", options.json, "results as JSON on stdout")->group("Run");
 }
 
 void add_output_options(CLI::App& verb, OutputOptions& options) {
-  verb.add_option("--type", options.types, "Q4_K_M, Q8_0, BF16, lossless ...; one file each")
+  verb.add_option("--type", options.types, "Q4_K_M, Q8_0, lossless ...; one file each")
       ->type_name("TYPE")
       ->allow_extra_args(false)
       ->group("Output");
@@ -128,9 +128,7 @@ void add_output_options(CLI::App& verb, OutputOptions& options) {
       ->allow_extra_args(false)
       ->group("Output");
   verb.add_option("--tensors", options.tensors, "write these only: a partial file")->type_name("REGEX")->group("Output");
-  verb.add_option("--split-size", options.split_size, "most tensor data per file, as 45GB; default: all")
-      ->type_name("SIZE")
-      ->group("Output");
+  verb.add_option("--split-size", options.split_size, "tensor bytes per file, as 45GB; default: all")->type_name("SIZE")->group("Output");
 }
 
 void set_plan_options(const OutputOptions& output, const RunOptions& run, PlanOptions& plan) {

@@ -269,7 +269,7 @@ void add_inspect(CLI::App& app, Context& context) {
   auto options = std::make_shared<InspectOptions>();
   CLI::App* verb = app.add_subcommand("inspect", "Show what a file or checkpoint contains");
   verb->group("Look");
-  verb->add_option("PATH", options->path, "GGUF file (or first shard), or checkpoint folder")->required()->group("Input");
+  verb->add_option("PATH", options->path, "GGUF file, first shard, or checkpoint folder")->required()->group("Input");
   verb->add_flag("--tensors", options->with_tensors, "List every tensor")->group("Output");
   verb->add_flag("--json", options->as_json, "Machine-readable, schema quern.inspect/1")->group("Output");
   verb->footer("quern inspect model-00001-of-00003.gguf --tensors");

@@ -40,7 +40,7 @@ void add_merge(CLI::App& app, Context& context) {
   CLI::App* verb = app.add_subcommand("merge", "Put the parts of a plan together");
   verb->group("Build")->footer("quern merge plan.json -o out parts/*.json");
   verb->add_option("PLAN.json", options->plan, "from 'quern convert --plan-out'")->required()->group("Input");
-  verb->add_option("PART.json", options->parts, "from 'quern convert --plan --part', all of them")->required()->group("Input");
+  verb->add_option("PART.json", options->parts, "all that 'quern convert --plan --part' made")->required()->group("Input");
   verb->add_option("-o,--output", options->folder, "where the files go; made if absent")->type_name("FOLDER")->required()->group("Output");
   verb->add_flag("--force", options->force, "replace existing files")->group("Run");
   verb->add_flag("--json", options->json, "results as JSON on stdout")->group("Run");

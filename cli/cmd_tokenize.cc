@@ -48,7 +48,7 @@ void add_tokenize(CLI::App& app, Context& context) {
   auto options = std::make_shared<TokenizeOptions>();
   CLI::App* verb = app.add_subcommand("tokenize", "Show the tokens of a text");
   verb->group("Look");
-  verb->add_option("MODEL", options->model, "GGUF file (or first shard), or checkpoint folder")->required()->group("Input");
+  verb->add_option("MODEL", options->model, "GGUF file, first shard, or checkpoint folder")->required()->group("Input");
   verb->add_option("--text", options->text_file, "File with the text, UTF-8")->required()->type_name("FILE")->group("Input");
   CLI::Option* ids = verb->add_flag("--ids", options->ids_only, "Only the ids, one per line")->group("Output");
   verb->add_flag("--count", options->count_only, "Only the number of tokens")->group("Output")->excludes(ids);

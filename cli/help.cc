@@ -9,7 +9,8 @@ namespace {
 
 constexpr size_t kMargin = 9;  // group names
 const std::string kHelpGroup = "Help";
-constexpr size_t kColumn = 26;  // option names and their values, right of the margin
+constexpr size_t kOptionColumn = 25;  // option names and their values, right of the margin
+constexpr size_t kVerbColumn = 12;
 
 std::string padded(std::string text, size_t width) {
   if (text.size() < width) text.append(width - text.size(), ' ');
@@ -30,8 +31,8 @@ std::string spelling(const CLI::Option& option) {
   return text;
 }
 
-std::string line(const std::string& group, const std::string& name, const std::string& description) {
-  return padded(padded(group, kMargin) + padded(name, kColumn - 1) + " ", kMargin + kColumn) + description + "\n";
+std::string line(const std::string& group, const std::string& name, size_t column, const std::string& description) {
+  return padded(group, kMargin) + padded(name, column - 1) + " " + description + "\n";
 }
 
 void append_verbs(const CLI::App& app, std::string& out) {
@@ -39,7 +40,7 @@ void append_verbs(const CLI::App& app, std::string& out) {
   for (const CLI::App* verb : app.get_subcommands([](const CLI::App*) { return true; })) {
     const std::string group = verb->get_group() == shown ? "" : verb->get_group();
     shown = verb->get_group();
-    out += line(group, verb->get_name(), verb->get_description());
+    out += line(group, verb->get_name(), kVerbColumn, verb->get_description());
   }
 }
 
@@ -54,7 +55,7 @@ void append_options(const CLI::App& app, std::string& out) {
   for (const std::string& group : groups) {
     bool first = true;
     for (const CLI::Option* option : app.get_options([&](const CLI::Option* o) { return o->get_group() == group; })) {
-      out += line(first ? group : "", spelling(*option), option->get_description());
+      out += line(first ? group : "", spelling(*option), kOptionColumn, option->get_description());
       first = false;
     }
   }

@@ -210,8 +210,8 @@ class Pipeline {
     const DType type = work.types.types[k];
     const Comparison found = compare_encoded(type, work.encoded[k], work.weights, plan_.tensors[work.chunk.tensor].shape.row_length());
     if (found.nonfinite_row >= 0) {
-      throw Error(ErrorKind::kFormat, "row " + std::to_string(work.chunk.first_row + found.nonfinite_row) + " has weights too large for " +
-                                          std::string(name_of(type)) + "; use BF16");
+      throw Error(ErrorKind::kInternal, "row " + std::to_string(work.chunk.first_row + found.nonfinite_row) +
+                                            " decodes to infinity or NaN as " + std::string(name_of(type)));
     }
     for (size_t output = 0; output < plan_.outputs.size(); ++output) {
       if (work.types.of_output[output] != k) continue;

@@ -58,8 +58,8 @@ struct PipelineResult {
   std::vector<double> encode_seconds;        // per output, summed over threads
 };
 
-// Errors: weights that are not finite (kFormat, naming every such tensor, after all chunks were looked at), values that a type
-// cannot hold (kFormat), a lossless output that differs from the source (kGate), an interrupt.
+// Errors: weights that are not finite (kFormat, naming every such tensor, after all chunks were looked at), a lossless output that
+// differs from the source (kGate), an interrupt.
 PipelineResult run_chunks(const ModelSource& source, const Plan& plan, const Chunks& chunks, Chunks::Range range, ChunkSink& sink,
                           Progress& progress);
 
