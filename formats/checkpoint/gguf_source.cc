@@ -62,21 +62,27 @@ void GgufSource::fetch(size_t tensor, int64_t first_row, int64_t n_rows, RawRows
   bytes_read_ += raw.weights.size();
 }
 
+void GgufSource::refuse_row_of(const RawRows& raw, int64_t weight) const {
+  const LogicalTensor& tensor = tensors_[raw.tensor];
+  throw Error(ErrorKind::kFormat,
+              "row " + std::to_string(raw.first_row + weight / tensor.shape.row_length()) + " has a NaN or infinite weight")
+      .tensor(tensor.name);
+}
+
 void GgufSource::decode(const RawRows& raw, std::span<float> out) const {
   const LogicalTensor& tensor = tensors_.at(raw.tensor);
   QUERN_CHECK(static_cast<int64_t>(out.size()) == raw.n_rows * tensor.shape.row_length());
   decode_blocks(tensor.source_type, raw.weights, out);
   const int64_t bad = find_nonfinite_block(DType::F32, std::as_bytes(out));
-  if (bad < 0) return;
-  throw Error(ErrorKind::kFormat,
-              "row " + std::to_string(raw.first_row + bad / tensor.shape.row_length()) + " has a NaN or infinite weight")
-      .tensor(tensor.name);
+  if (bad >= 0) refuse_row_of(raw, bad);
 }
 
 bool GgufSource::can_copy(size_t tensor, DType type) const { return tensors_.at(tensor).source_type == type; }
 
 void GgufSource::copy(const RawRows& raw, DType type, std::span<std::byte> out) const {
   QUERN_CHECK(can_copy(raw.tensor, type) && out.size() == raw.weights.size());
+  const int64_t bad = find_nonfinite_block(type, raw.weights);
+  if (bad >= 0) refuse_row_of(raw, bad * traits(type).block_weights);
   std::ranges::copy(raw.weights, out.begin());
 }
 

@@ -28,6 +28,7 @@ class GgufSource final : public ModelSource {
 
  private:
   uint64_t row_bytes(size_t tensor) const;
+  [[noreturn]] void refuse_row_of(const RawRows& raw, int64_t weight) const;  // weight counts from the start of raw
 
   gguf::File file_;
   Metadata metadata_;

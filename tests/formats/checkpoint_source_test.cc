@@ -245,6 +245,10 @@ TEST(GgufSource, NamesTensorAndRowOfANonfiniteWeight) {
   write_bytes(dir / "m.gguf", small_gguf().file());
   const std::unique_ptr<ModelSource> source = open_model(dir / "m.gguf");
   EXPECT_THAT(error_of([&] { decode_chunk(*source, 2, 0, 1); }), HasSubstr("tensor 'blk.0.attn_norm.weight': row 0 has a NaN"));
+  RawRows raw;
+  source->fetch(2, 0, 1, raw);
+  Bytes out(8);
+  EXPECT_THAT(error_of([&] { source->copy(raw, DType::F32, out); }), HasSubstr("tensor 'blk.0.attn_norm.weight': row 0 has a NaN"));
 }
 
 TEST(GgufSource, JoinsShardsAndLeavesOutTheSplitKeys) {
