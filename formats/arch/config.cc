@@ -55,6 +55,8 @@ json parse_object(std::string_view text, std::string_view file) {
     root = json::parse(text, limit_depth);
   } catch (const json::parse_error& e) {
     throw Error(ErrorKind::kFormat, "not valid JSON").file(file).at(e.byte);
+  } catch (const json::out_of_range&) {
+    throw Error(ErrorKind::kFormat, "not valid JSON: a number is too large for a double").file(file);
   }
   if (!root.is_object()) throw Error(ErrorKind::kFormat, "a JSON object is expected").file(file);
   return root;

@@ -32,6 +32,8 @@ Json parse(std::string_view text) {
     return json;
   } catch (const Json::parse_error& error) {
     throw Error(ErrorKind::kFormat, std::string("not valid JSON: ") + error.what()).at(error.byte);
+  } catch (const Json::exception& error) {  // a number that no double holds
+    fail(std::string("not valid JSON: ") + error.what());
   }
 }
 

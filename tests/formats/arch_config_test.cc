@@ -80,6 +80,7 @@ TEST(ModelConfig, RejectsWhatIsNotAnObject) {
   EXPECT_THROW(parse("{"), Error);
   EXPECT_THROW(parse("{} x"), Error);
   EXPECT_THROW(parse("{\"a\": NaN}"), Error);
+  EXPECT_THROW(parse("{\"a\": 1e999}"), Error);
 }
 
 TEST(ModelConfig, RejectsDeepAndHugeText) {

@@ -145,6 +145,7 @@ TEST(TokenizerImport, RejectsDamagedVocabularies) {
       {R"("b":1)", R"("b":0)", "id 0 belongs to two tokens"},
       {R"("b":1)", R"("b":-1)", "'b' has id -1"},
       {R"("b":1)", R"("b":1e9)", "'b' has id"},
+      {R"("b":1)", R"("b":1e999)", "not valid JSON"},
       {R"("b":1)", R"("b":99)", "vocab_size is 7"},
       {R"("a b")", R"("a c")", "needs the token 'c'"},
       {R"("a b")", R"("ab")", "merge 'ab' is not two tokens"},
