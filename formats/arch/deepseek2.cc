@@ -42,7 +42,7 @@ Dims dims_of(const ModelConfig& config) {
   d.nope = config.get_count("qk_nope_head_dim");
   d.rope = config.get_count("qk_rope_head_dim");
   d.value = config.get_count("v_head_dim");
-  d.experts = config.get_count("num_experts", 0);
+  d.experts = config.has("num_experts") ? read_expert_count(config) : 0;
   if (d.experts == 0) {
     d.dense_layers = d.layers;
   } else {
@@ -89,7 +89,7 @@ void check_routing(const ModelConfig& config, const Dims& d) {
 }
 
 RopeConfig rope_of(const ModelConfig& config) {
-  const RopeConfig rope = read_rope(config, 1e4);
+  RopeConfig rope = read_rope(config, 1e4);
   if (rope.type == "llama3") refuse("rope_type 'llama3' cannot be expressed by GGUF architecture deepseek2");
   if (rope.type == "yarn" && rope.mscale && rope.mscale_all_dim && *rope.mscale != *rope.mscale_all_dim) {
     refuse("mscale " + std::to_string(*rope.mscale) + " and mscale_all_dim " + std::to_string(*rope.mscale_all_dim) +

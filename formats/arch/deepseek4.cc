@@ -40,7 +40,7 @@ Dims dims_of(const ModelConfig& config) {
   d.q_rank = config.get_count("q_lora_rank");
   d.out_groups = config.get_count("o_groups");
   d.out_rank = config.get_count("o_lora_rank");
-  d.experts = config.get_count("num_experts");
+  d.experts = read_expert_count(config);
   d.experts_used = config.get_int("num_experts_per_tok", 1, d.experts);
   d.expert_width = config.get_count("moe_intermediate_size");
   d.shared_experts = config.get_count("n_shared_experts", 1);

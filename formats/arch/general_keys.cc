@@ -131,7 +131,7 @@ void set_sampling(const ModelConfig& config, Metadata& metadata) {
 void set_names(GeneralKeys& keys, const ModelName& id, const std::string& given_name, const std::string& computed_size, bool mtp) {
   const bool given = !given_name.empty();
   const auto card = [&](std::initializer_list<std::string_view> fields) { return given ? std::string() : keys.card(fields); };
-  const auto first = [](std::string a, const std::string& b) { return a.empty() ? b : a; };
+  const auto first = [](const std::string& a, const std::string& b) { return a.empty() ? b : a; };
   keys.text("name", given ? given_name : first(card({"name", "model_name"}), title_of(id.full)));
   keys.text("author", keys.card({"author", "model_author", "model_creator"}));
   keys.text("version", first(card({"version", "model_version"}), id.version));

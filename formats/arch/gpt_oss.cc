@@ -16,7 +16,7 @@ constexpr int64_t kHeadDim = 64;  // transformers' defaults
 constexpr int64_t kFp4Block = 32;
 
 RopeConfig rope_of(const ModelConfig& config) {
-  const RopeConfig rope = read_rope(config, 150000);
+  RopeConfig rope = read_rope(config, 150000);
   if (rope.type == "llama3") refuse("rope_type 'llama3' cannot be expressed by GGUF architecture gpt-oss");
   return rope;
 }
@@ -108,7 +108,7 @@ ArchRules rules(const ModelConfig& config, bool mtp, const HasTensor& stored) {
     b.add(layer.stored + "input_layernorm.weight", layer.gguf + "attn_norm.weight", {dims.hidden});
     b.add(layer.stored + "post_attention_layernorm.weight", layer.gguf + "post_attention_norm.weight", {dims.hidden});
     add_attention(dims, layer, b);
-    add_ffn(dims, layer, config.get_count("num_experts"), config.get_count("intermediate_size"), b);
+    add_ffn(dims, layer, read_expert_count(config), config.get_count("intermediate_size"), b);
   }
   return b.finish();
 }

@@ -8,6 +8,19 @@
 
 namespace quern::arch {
 
+namespace {
+
+// Lists of these lengths are made before any tensor can contradict the config, so a bad config must not make them huge. llama.cpp
+// takes at most 512 layers; the largest published vocabularies and expert counts are a tenth of these limits, heads a hundredth.
+constexpr int64_t kMaxLayers = 512;
+constexpr int64_t kMaxVocab = int64_t{1} << 22;
+constexpr int64_t kMaxExperts = 4096;
+constexpr int64_t kMaxHeadDim = 65536;
+
+}  // namespace
+
+int64_t read_expert_count(const ModelConfig& config) { return config.get_int("num_experts", 1, kMaxExperts); }
+
 void refuse(const std::string& reason) { throw Error(ErrorKind::kUnsupported, "config.json: " + reason); }
 
 void KeyWriter::set(std::string_view suffix, MetaValue value) {
@@ -25,11 +38,11 @@ void KeyWriter::text(std::string_view suffix, std::string value) { set(suffix, s
 CommonDims read_dims(const ModelConfig& config, int64_t head_dim_default) {
   CommonDims dims{};
   dims.hidden = config.get_count("hidden_size");
-  dims.vocab = config.get_count("vocab_size");
-  dims.layers = config.get_int("num_hidden_layers", 1, 65535);
+  dims.vocab = config.get_int("vocab_size", 1, kMaxVocab);
+  dims.layers = config.get_int("num_hidden_layers", 1, kMaxLayers);
   dims.heads = config.get_count("num_attention_heads");
   dims.kv_heads = config.get_count("num_key_value_heads", dims.heads);
-  dims.head_dim = config.get_count("head_dim", head_dim_default);
+  dims.head_dim = config.find_int("head_dim", 1, kMaxHeadDim).value_or(head_dim_default);
   if (dims.head_dim == 0) {
     if (dims.hidden % dims.heads != 0) {
       throw Error(ErrorKind::kFormat, "config.json: hidden_size " + std::to_string(dims.hidden) +
@@ -37,6 +50,10 @@ CommonDims read_dims(const ModelConfig& config, int64_t head_dim_default) {
                                           ", and there is no head_dim");
     }
     dims.head_dim = dims.hidden / dims.heads;
+    if (dims.head_dim > kMaxHeadDim) {
+      throw Error(ErrorKind::kFormat, "config.json: hidden_size / num_attention_heads is " + std::to_string(dims.head_dim) +
+                                          ", expected at most " + std::to_string(kMaxHeadDim));
+    }
   }
   if (dims.heads % dims.kv_heads != 0) {
     throw Error(ErrorKind::kFormat, "config.json: num_attention_heads " + std::to_string(dims.heads) +
@@ -49,7 +66,7 @@ namespace {
 
 // The object that holds the scaling parameters, with its dot; empty when there is none.
 std::string scaling_prefix(const ModelConfig& config, std::string_view inner) {
-  const std::string wrapped = std::string("rope_parameters.").append(inner).append(".");
+  std::string wrapped = std::string("rope_parameters.").append(inner).append(".");
   if (config.has_prefix(wrapped)) return wrapped;
   if (config.has_prefix("rope_parameters.")) return "rope_parameters.";
   if (config.has_prefix("rope_scaling.")) return "rope_scaling.";
@@ -159,7 +176,7 @@ void set_common_keys(const ModelConfig& config, const CommonDims& dims, const Ro
   set_rope_keys(rope, keys);
   keys.real("attention.layer_norm_rms_epsilon", config.get_float("rms_norm_eps", common.default_eps));
   if (config.has("num_experts")) {
-    const int64_t experts = config.get_count("num_experts");
+    const int64_t experts = read_expert_count(config);
     keys.count("expert_count", experts);
     keys.count("expert_used_count", config.get_int("num_experts_per_tok", 1, experts));
   }

@@ -40,6 +40,8 @@ struct CommonDims {
 // head_dim: of the config, else `head_dim_default` if positive, else hidden / heads (which must divide). kv_heads: absent means heads.
 CommonDims read_dims(const ModelConfig& config, int64_t head_dim_default = 0);
 
+int64_t read_expert_count(const ModelConfig& config);  // throws kFormat when absent
+
 // Position scaling as the config states it, under either spelling: rope_scaling (transformers v4) or rope_parameters (v5, where
 // theta lives inside as well and the object may be wrapped per kind of layer).
 struct RopeConfig {

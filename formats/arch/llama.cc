@@ -74,7 +74,7 @@ ArchRules rules(const ModelConfig& config, bool mtp, const HasTensor& stored) {
     add_attention(config, dims, layer, b);
     b.add(layer.stored + "post_attention_layernorm.weight", layer.gguf + "ffn_norm.weight", {dims.hidden});
     if (is_mixtral(config)) {
-      add_mixtral_ffn(dims, layer, config.get_count("num_experts"), width, b);
+      add_mixtral_ffn(dims, layer, read_expert_count(config), width, b);
     } else {
       const bool biased = config.get_bool("mlp_bias", false) || b.stored(layer.stored + "mlp.gate_proj.bias");
       add_dense_ffn(layer.stored + "mlp.", layer.gguf, "", dims.hidden, width, biased, b);

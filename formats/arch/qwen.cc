@@ -16,7 +16,7 @@ constexpr std::string_view kQwen3MoeName = "qwen3moe";
 constexpr int64_t kQwen3HeadDim = 128;  // transformers' default of both Qwen3 classes
 
 RopeConfig rope_of(const ModelConfig& config) {
-  const RopeConfig rope = read_rope(config, 1e4);
+  RopeConfig rope = read_rope(config, 1e4);
   if (rope.type == "llama3") refuse("rope_type 'llama3' cannot be expressed by GGUF's Qwen architectures");
   return rope;
 }
@@ -137,7 +137,7 @@ ArchRules qwen3moe_rules(const ModelConfig& config, bool mtp, const HasTensor& s
   if (mtp) refuse_mtp(kQwen3MoeName);
   RuleBuilder b(kQwen3MoeName, stored);
   const CommonDims dims = read_dims(config, kQwen3HeadDim);
-  const int64_t experts = config.get_count("num_experts");
+  const int64_t experts = read_expert_count(config);
   const int64_t width = config.get_count("moe_intermediate_size");
   add_ends(config, dims, b);
   for (int64_t i = 0; i < dims.layers; ++i) {
