@@ -116,10 +116,11 @@ ModelConfig ModelConfig::parse(std::string_view config_json, std::string_view ge
   ModelConfig config;
   ConfigBuilder builder(config);
   const json root = parse_object(config_json, "config.json");
-  builder.add("", root);
+  json merged = root;  // field by field: a nested rope_scaling replaces the outer one as a whole
   for (const char* nested : {"llm_config", "text_config"}) {
-    if (const auto it = root.find(nested); it != root.end() && it->is_object()) builder.add("", *it);
+    if (const auto it = root.find(nested); it != root.end() && it->is_object()) merged.update(*it);
   }
+  builder.add("", merged);
   if (!generation_json.empty()) builder.add(std::string(kGenerationPrefix), parse_object(generation_json, "generation_config.json"));
   return config;
 }

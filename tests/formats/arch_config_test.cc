@@ -67,6 +67,14 @@ TEST(ModelConfig, MergesTextConfigOverTheOuterFields) {
   EXPECT_EQ(config.get_float("rope_scaling.factor"), 8.0);
 }
 
+TEST(ModelConfig, ReplacesNestedObjectsAsAWhole) {
+  const ModelConfig config =
+      parse(R"({"rope_scaling": {"type": "linear", "factor": 2}, "text_config": {"rope_scaling": {"type": "yarn"}}})");
+  EXPECT_EQ(config.find_string("rope_scaling.type"), "yarn");
+  EXPECT_FALSE(config.has("rope_scaling.factor"));
+  EXPECT_FALSE(parse(R"({"rope_scaling": {"factor": 2}, "text_config": {"rope_scaling": null}})").has_prefix("rope_scaling."));
+}
+
 TEST(ModelConfig, KeepsGenerationParametersApart) {
   const ModelConfig config = ModelConfig::parse(R"({"temperature": 3})", R"({"temperature": 0.6, "top_k": "many"})");
   EXPECT_EQ(config.get_float("generation_config.temperature"), 0.6);
