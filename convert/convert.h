@@ -26,7 +26,7 @@ struct OutputReport {
   std::vector<FileReport> files;
   uint64_t size_bytes = 0;     // of all files
   double bits_per_weight = 0;  // tensor data without padding
-  double encode_seconds = 0;   // summed over threads
+  double encode_seconds = 0;   // processor time summed over threads
   double relative_error = 0;   // sqrt(squared error / energy), over all float tensors
   bool lossless = false;       // proved, not promised
   int64_t exact_tensors = 0;   // every weight has the bits of the source's

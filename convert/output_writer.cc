@@ -19,11 +19,9 @@ std::string journal_header(const PlannedOutput& output, const std::string& id) {
 }  // namespace
 
 OutputWriter::OutputWriter(const Plan& plan, size_t output, const std::string& id)
-    : plan_(plan),
-      output_(plan.outputs[output]),
-      stream_(plan, output_, TensorStream::Cut::kTensors),
-      journal_(plan.folder / (output_.files.front().name + ".part.journal"), journal_header(output_, id)) {
+    : plan_(plan), output_(plan.outputs[output]), stream_(plan, output_, TensorStream::Cut::kTensors) {
   open_file();
+  journal_.emplace(plan.folder / (output_.files.front().name + ".part.journal"), journal_header(output_, id));
   close_finished_files();
 }
 
@@ -73,7 +71,7 @@ void OutputWriter::chunk_done(int64_t n_chunks) {
   if (unsynced_bytes_ < kSyncBytes) return;
   files_.back()->sync();
   unsynced_bytes_ = 0;
-  journal_.record(n_chunks, tensor_bytes_);
+  journal_->record(n_chunks, tensor_bytes_);
 }
 
 const std::vector<std::string>& OutputWriter::finish() {

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -39,8 +40,8 @@ class OutputWriter {
   const Plan& plan_;
   const PlannedOutput& output_;
   TensorStream stream_;
-  Journal journal_;
   std::vector<std::unique_ptr<OutputFile>> files_;  // opened so far, in order; the last one is being written
+  std::optional<Journal> journal_;                  // made once the first part file, which is locked, is ours
   uint64_t position_ = 0;                           // in the last file
   size_t tensors_left_ = 0;                         // of the last file
   Sha256 hash_;

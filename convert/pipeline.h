@@ -55,7 +55,7 @@ struct PartialFigures {
 struct PipelineResult {
   std::vector<TensorFigures> figures;        // per planned tensor; those outside the range of chunks stay empty
   std::map<size_t, PartialFigures> partial;  // tensors that begin or end outside the range
-  std::vector<double> encode_seconds;        // per output, summed over threads
+  std::vector<double> encode_seconds;        // per output, processor time summed over threads
 };
 
 // Errors: weights that are not finite (kFormat, naming every such tensor, after all chunks were looked at), a lossless output that

@@ -372,6 +372,7 @@ Plan make_plan(const ModelSource& source, const std::filesystem::path& model, co
     const std::vector<DType> types =
         is_lossless(*mix) ? lossless_types(source, plan.tensors, problems) : mix_types(source, *mix, plan.tensors, overrides);
     plan.outputs.push_back(plan_output(source, plan, *mix, types, usable));
+    if (is_lossless(*mix) && !overrides.empty()) plan.notes.push_back("lossless: --tensor-type does not apply");
   }
   if (plan.outputs.empty()) return plan;
   note_requantization(source, plan);

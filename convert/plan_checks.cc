@@ -145,6 +145,9 @@ std::vector<Problem> check_options(const PlanOptions& options) {
   if (options.output.empty()) problems.push_back({ErrorKind::kUsage, "no output given; add -o"});
   if (options.types.empty()) problems.push_back({ErrorKind::kUsage, "no type given; add --type, for example --type Q4_K_M"});
   if (options.single_file && options.types.size() > 1) problems.push_back({ErrorKind::kUsage, "one output file can have one type only"});
+  if (options.single_file && !options.output.empty() && options.output.extension() != ".gguf") {
+    problems.push_back({ErrorKind::kUsage, "the output file '" + printable(options.output.string()) + "' must end in .gguf"});
+  }
   parse_types(options.types, problems);
   parse_overrides(options.tensor_types, problems);
   if (options.tensors) check_regex("--tensors", *options.tensors, problems);

@@ -187,6 +187,14 @@ TEST(Convert, NotesThatBlocksAreQuantizedAgain) {
   EXPECT_THAT(plan.notes[0], HasSubstr("already quantized (Q8_0)"));
 }
 
+TEST(Convert, SingleFilesMustBeNamedGguf) {
+  const TempDir dir;
+  PlanOptions options = options_for(dir / "out.bin", {"Q8_0"});
+  options.single_file = true;
+  ASSERT_EQ(check_options(options).size(), 1u);
+  EXPECT_THAT(check_options(options)[0].message, HasSubstr("must end in .gguf"));
+}
+
 // Sets the last BF16 weight of two stored tensors to NaN.
 void poison(const fs::path& file, std::initializer_list<const char*> tensors) {
   Bytes bytes = read_file(file, 1 << 30);
