@@ -190,13 +190,13 @@ struct BlockTQ2_0 {
   uint8_t qs[64];  // 2-bit planes as in Q2_K
   uint16_t d;
 };
-
+// clang-format off
 // The types above, once: X(name).
 #define QUERN_BLOCK_TYPES(X)                                                                                                              \
   X(Q4_0)                                                                                                                                 \
   X(Q4_1) X(Q5_0) X(Q5_1) X(Q8_0) X(Q1_0) X(Q2_0) X(MXFP4) X(NVFP4) X(Q2_K) X(Q3_K) X(Q4_K) X(Q5_K) X(Q6_K) X(IQ2_XXS) X(IQ2_XS) X(IQ2_S) \
       X(IQ3_XXS) X(IQ3_S) X(IQ1_S) X(IQ1_M) X(IQ4_NL) X(IQ4_XS) X(TQ1_0) X(TQ2_0)
-
+// clang-format on
 // Block struct of a type and weights in it. BlockOf<DType::Q4_K>::type, BlockOf<...>::kWeights.
 template <DType dtype>
 struct BlockOf;

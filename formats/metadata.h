@@ -9,13 +9,13 @@
 #include <vector>
 
 namespace quern {
-
+// clang-format off
 // A GGUF metadata value. Integer arrays keep their element type because loaders check it.
 using MetaValue = std::variant<uint8_t, int8_t, uint16_t, int16_t, uint32_t, int32_t, float, bool, std::string, uint64_t, int64_t, double,
                                std::vector<uint8_t>, std::vector<int8_t>, std::vector<uint16_t>, std::vector<int16_t>,
                                std::vector<uint32_t>, std::vector<int32_t>, std::vector<float>, std::vector<bool>,
                                std::vector<std::string>, std::vector<uint64_t>, std::vector<int64_t>, std::vector<double>>;
-
+// clang-format on
 // Ordered key-value list with unique keys: the metadata of a GGUF file, or what a checkpoint's would be.
 class Metadata {
  public:

@@ -18,31 +18,31 @@ namespace quern {
 // A model as GGUF sees it, whatever it is stored as: metadata with GGUF keys, and logical tensors with GGUF names, GGUF row order
 // and GGUF stacking. A checkpoint folder becomes one through its architecture's descriptor (formats/arch) and the transforms of
 // formats/checkpoint; a GGUF file is one already. convert, quantize, the runtime and verify see only this.
-
+// clang-format off
 // What a tensor is to the model; decides its type in mixes and recipes.
 enum class Role {
   kTokenEmbedding, kOutput, kNorm, kBias, kAttention, kRouter, kDenseFfn, kRoutedExpert, kSharedExpert, kIndexer, kCompressor,
   kHyperConnection, kMtp, kOther
 };
-
+// clang-format on
 // Which type a tensor may be stored as.
 enum class Keep {
-  kMix,       // the mix decides
-  kF32,       // always F32: norms, biases, sinks, hyper-connections ...
-  kSource,    // the float type of the checkpoint (BF16 stays BF16, everything else F32 or F16 as stored): router, compressor ...
-  kInteger    // I32 tables
+  kMix,     // the mix decides
+  kF32,     // always F32: norms, biases, sinks, hyper-connections ...
+  kSource,  // the float type of the checkpoint (BF16 stays BF16, everything else F32 or F16 as stored): router, compressor ...
+  kInteger  // I32 tables
 };
 
 struct LogicalTensor {
-  std::string name;                   // "blk.3.ffn_down_exps.weight"
-  Shape shape;                        // outermost first; row_length() is GGUF's ne[0]
+  std::string name;  // "blk.3.ffn_down_exps.weight"
+  Shape shape;       // outermost first; row_length() is GGUF's ne[0]
   Role role = Role::kOther;
   Keep keep = Keep::kMix;
-  int64_t layer = -1;                 // -1 outside blocks
-  int64_t n_slices = 1;               // stacked experts: shape[0], else 1
-  int64_t row_alignment = 1;          // chunks that start and end at multiples of this read every source byte once
-  DType source_type = DType::F32;     // GGUF type nearest to what is stored: MXFP4 for FP4, BF16 for FP8, BF16, F16, F32, I32, or a block type
-  uint64_t source_bytes = 0;          // stored bytes that belong to it, scales included
+  int64_t layer = -1;              // -1 outside blocks
+  int64_t n_slices = 1;            // stacked experts: shape[0], else 1
+  int64_t row_alignment = 1;       // chunks that start and end at multiples of this read every source byte once
+  DType source_type = DType::F32;  // GGUF type nearest to what is stored: MXFP4 for FP4, BF16 for FP8, BF16, F16, F32, I32, or a block type
+  uint64_t source_bytes = 0;       // stored bytes that belong to it, scales included
   std::vector<std::string> source_names;  // stored tensors it is made of, scales excluded, slices in order
 };
 
@@ -95,11 +95,11 @@ class ModelSource {
 
 // What a checkpoint does not say itself.
 struct ModelOptions {
-  std::optional<std::string> name;            // general.name; default: README front matter or folder name
+  std::optional<std::string> name;  // general.name; default: README front matter or folder name
   std::optional<std::filesystem::path> chat_template;
   std::optional<std::string> license;
-  std::vector<std::string> base_models;       // hub ids
-  bool mtp = false;                           // the MTP (draft) file instead of the main model
+  std::vector<std::string> base_models;  // hub ids
+  bool mtp = false;                      // the MTP (draft) file instead of the main model
 };
 
 // Opens a checkpoint folder, a GGUF file, or the first shard of a split GGUF. Reads headers only.

@@ -10,8 +10,8 @@
 namespace quern {
 
 static_assert(std::endian::native == std::endian::little, "quern reads and writes little-endian files by memcpy");
-
-template <typename T>
+// clang-format off
+template <typename T>  // clang-format 14 takes the next line for an expression
   requires std::is_trivially_copyable_v<T>
 T load_le(const void* p) noexcept {
   T value;
@@ -24,5 +24,5 @@ template <typename T>
 void store_le(void* p, T value) noexcept {
   std::memcpy(p, &value, sizeof value);
 }
-
+// clang-format on
 }  // namespace quern

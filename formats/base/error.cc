@@ -9,8 +9,11 @@ namespace {
 size_t utf8_sequence_length(std::string_view text, size_t i) {
   const auto byte = [&](size_t k) { return static_cast<unsigned char>(text[k]); };
   const unsigned char first = byte(i);
-  const size_t length = first < 0x80 ? 1 : first >= 0xC2 && first < 0xE0 ? 2 : first >= 0xE0 && first < 0xF0 ? 3
-                      : first >= 0xF0 && first < 0xF5 ? 4 : 0;
+  const size_t length = first < 0x80                    ? 1
+                        : first >= 0xC2 && first < 0xE0 ? 2
+                        : first >= 0xE0 && first < 0xF0 ? 3
+                        : first >= 0xF0 && first < 0xF5 ? 4
+                                                        : 0;
   if (length == 0 || i + length > text.size()) return 0;
   for (size_t k = 1; k < length; ++k) {
     if ((byte(i + k) & 0xC0) != 0x80) return 0;
@@ -72,8 +75,7 @@ const char* Error::what() const noexcept { return what_.c_str(); }
 namespace detail {
 
 void check_failed(const char* condition, const char* file, int line) {
-  throw Error(ErrorKind::kInternal,
-              std::string("internal check failed: ") + condition + " (" + file + ":" + std::to_string(line) + ")");
+  throw Error(ErrorKind::kInternal, std::string("internal check failed: ") + condition + " (" + file + ":" + std::to_string(line) + ")");
 }
 
 }  // namespace detail

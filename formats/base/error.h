@@ -46,8 +46,8 @@ namespace detail {
 [[noreturn]] void check_failed(const char* condition, const char* file, int line);
 }  // namespace detail
 
-// Our own mistakes, always on, outside hot loops. Outside data is checked with an Error instead.
-#define QUERN_CHECK(condition) \
-  (static_cast<bool>(condition) ? void(0) : ::quern::detail::check_failed(#condition, __FILE__, __LINE__))
+// Our own mistakes, always on, outside hot loops.
+// Outside data is checked with an Error instead.
+#define QUERN_CHECK(condition) (static_cast<bool>(condition) ? void(0) : ::quern::detail::check_failed(#condition, __FILE__, __LINE__))
 
 }  // namespace quern

@@ -197,8 +197,7 @@ TEST(SafetensorsHeader, RefusesWrongFields) {
   refuse(one("F32", "[1]", "[0,4,8]"), "unexpected a number");
   refuse(one("F32", "[1]", "[4,0]"), "data_offsets [4, 0] run backwards");
   refuse(one("F32", "[9223372036854775808]", "[0,4]"), "dimension 9223372036854775808 is out of range");
-  EXPECT_ERROR(parse(with_json(one("F32", "[1,1,1,1,1]", "[0,4]"), 4)), ErrorKind::kUnsupported,
-               "tensor 't': has more than 4 dimensions");
+  EXPECT_ERROR(parse(with_json(one("F32", "[1,1,1,1,1]", "[0,4]"), 4)), ErrorKind::kUnsupported, "tensor 't': has more than 4 dimensions");
 }
 
 TEST(SafetensorsHeader, RefusesSizesThatDoNotMatchOrWrap) {
