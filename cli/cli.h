@@ -34,7 +34,8 @@ struct Context {
   X(inspect)           \
   X(tokenize)          \
   X(perplexity)        \
-  X(drift)
+  X(drift)             \
+  X(run)
 
 #define QUERN_DECLARE_VERB(name) void add_##name(CLI::App& app, Context& context);
 QUERN_VERBS(QUERN_DECLARE_VERB)

@@ -282,7 +282,7 @@ void Evaluator::run_layers(int64_t first, int64_t end, Progress& progress, const
       layer_progress_ = 0;
       run_layer(layer, layer + 1 == end, observer);
       progress.advance(layer_bytes(layer) - layer_progress_);  // experts that no token chose
-    } catch (Error& error) {
+    } catch (...) {
       prefetcher_.reset();  // tiles that nobody will take
       throw;
     }
@@ -307,7 +307,6 @@ void Evaluator::run_layer(int64_t layer, bool last, const RoutingObserver& obser
     pass.weights.resize(pass.experts.size());
     if (hparams_.n_streams > 1) pass.mixes.resize(static_cast<size_t>(n_rows_));
   }
-  LayerCache fresh;
   for (size_t s = 0; s < sequences_.size(); ++s) {
     throw_if_interrupted();
     run_sequence(context, s, pass);

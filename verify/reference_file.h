@@ -9,14 +9,14 @@
 namespace quern {
 
 // The original's distributions, cut to their most probable tokens, as HDF5 ("quern.reference/1", docs/formats/reference-store.md).
-// At a vocabulary of 129,280 a row takes about 6 KB where 16 bits for every token take 259 KB.
+// At a vocabulary of 129,280 a row takes about 9 KB where 16 bits for every token take 259 KB.
 //
 // What the cut can hide is bounded rigorously. With T the stored tokens, p the tail mass and S = sum of P ln P over the tail (both
 // stored), the tail's share of the divergence is S - sum P ln Q. It is at least p ln(p / Q(tail)) by the log-sum inequality, and at
 // most S plus the largest value of -sum P ln Q over all tails of mass p whose members are no more probable than the least probable
 // stored token: that puts as much as allowed on the tokens to which Q gives least.
 
-inline constexpr int64_t kReferenceTop = 1024;
+inline constexpr int64_t kReferenceTop = 2048;
 
 struct ReferenceInfo {
   std::string model;
