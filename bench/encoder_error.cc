@@ -8,8 +8,8 @@
 // count with h = 1, and llama-quantize treats them so). "worst" is the largest ratio of any tensor, stacked experts taken one by one.
 
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
+#include <ctime>
 #include <limits>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -28,7 +28,7 @@ namespace {
 struct Totals {
   double reference = 0.0;
   double ours = 0.0;
-  double seconds = 0.0;  // of our encoder, one thread
+  double seconds = 0.0;  // processor time of our encoder
   int64_t weights = 0;
   int64_t slices = 0;
   double worst_ratio = 0.0;
@@ -92,16 +92,17 @@ double squared_error(const std::vector<float>& x, const std::vector<float>& y, c
 void compare_slice(const std::vector<float>& x, const std::vector<std::byte>& reference, DType dtype, int64_t n_cols,
                    const std::vector<float>& h, const std::string& name, Totals& totals) {
   std::vector<std::byte> blocks(reference.size());
-  const auto start = std::chrono::steady_clock::now();
+  const std::clock_t start = std::clock();  // processor time: other work on the machine does not count
   encode_rows(dtype, x, static_cast<int64_t>(x.size()) / n_cols, n_cols, h, blocks);
-  totals.seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  totals.seconds += static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC;
   const double ours = squared_error(x, decoded(dtype, blocks), h);
   const double theirs = squared_error(x, decoded(dtype, reference), h);
   totals.ours += ours;
   totals.reference += theirs;
   totals.weights += static_cast<int64_t>(x.size());
   ++totals.slices;
-  const double ratio = theirs > 0.0 ? ours / theirs : (ours > 0.0 ? std::numeric_limits<double>::infinity() : 1.0);
+  if (ours == 0.0 && theirs == 0.0) return;  // both exact: no ratio
+  const double ratio = theirs > 0.0 ? ours / theirs : std::numeric_limits<double>::infinity();
   if (ratio > totals.worst_ratio) {
     totals.worst_ratio = ratio;
     totals.worst_name = name;

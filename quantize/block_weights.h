@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <limits>
 
+#include "formats/base/bytes.h"
 #include "formats/float_convert.h"
 
 namespace quern {
@@ -52,6 +54,17 @@ BlockWeights<n> normalised(const float* x, const float* importance, float smalle
     block.w[i] = heaviest > 0.0f ? std::max(usable_importance(importance[i]) / heaviest, kImportanceFloor) : 1.0f;
   }
   return block;
+}
+
+// Encodes a row block by block with encode(const BlockWeights<n>&, Block&); blocks start out as zero bytes.
+template <int n, typename Block, typename Encode>
+void for_each_block(const float* x, const float* importance, int64_t n_cols, std::byte* out, Encode encode,
+                    float smallest = kSmallestForF16) {
+  for (int64_t i = 0; i < n_cols; i += n, out += sizeof(Block)) {
+    Block block{};
+    encode(normalised<n>(x + i, importance == nullptr ? nullptr : importance + i, smallest), block);
+    store_le(out, block);
+  }
 }
 
 // Stored bits of a normalised scale that already is a binary16 value in the file.

@@ -1,10 +1,8 @@
 // Encoders of the K-quants and IQ4_XS: 256 weights share binary16 scales, sub-blocks of 16 or 32 have integer scales (and mins).
 
-#include <cstring>
-
-#include "formats/base/bytes.h"
 #include "formats/blocks.h"
 #include "quantize/block_weights.h"
+#include "quantize/pack.h"
 #include "quantize/row_encoders.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -20,34 +18,6 @@ HWY_BEFORE_NAMESPACE();
 namespace quern::HWY_NAMESPACE {
 
 constexpr int kSuper = 256;
-
-template <typename Block, typename Encode>
-void for_each_super_block(const float* x, const float* importance, int64_t n_cols, std::byte* out, Encode encode) {
-  for (int64_t i = 0; i < n_cols; i += kSuper, out += sizeof(Block)) {
-    Block block{};
-    encode(normalised<kSuper>(x + i, importance == nullptr ? nullptr : importance + i), block);
-    store_le(out, block);
-  }
-}
-
-// Two bits of each code from bit `shift` up, in 2-bit planes.
-void store_2bit_planes(const uint8_t codes[kSuper], int shift, uint8_t planes[64]) {
-  for (int e = 0; e < kSuper; ++e) {
-    planes[32 * (e / 128) + e % 32] |= static_cast<uint8_t>(((codes[e] >> shift) & 3) << (2 * (e / 32 % 4)));
-  }
-}
-
-void store_1bit_planes(const uint8_t codes[kSuper], int shift, uint8_t planes[32]) {
-  for (int e = 0; e < kSuper; ++e) planes[e % 32] |= static_cast<uint8_t>(((codes[e] >> shift) & 1) << (e / 32));
-}
-
-// Low nibbles; the two halves of every `span` weights share bytes (64 in Q4_K and Q5_K, 128 in Q6_K, 32 in IQ4_XS).
-void store_nibble_halves(const uint8_t codes[kSuper], int span, uint8_t nibbles[128]) {
-  for (int e = 0; e < kSuper; ++e) {
-    const int byte = span / 2 * (e / span) + e % (span / 2);
-    nibbles[byte] |= static_cast<uint8_t>((codes[e] & 15) << (e % span < span / 2 ? 0 : 4));
-  }
-}
 
 // Result of a search over affine super-blocks with its codes.
 template <int kSubBlocks, int kMaxCode, int kMaxScale>
@@ -69,7 +39,7 @@ struct AffineBlock {
 void encode_row_Q2_K(const float* x, const float* importance, int64_t n_cols, std::byte* out) {
   using Affine = AffineBlock<16, 3, 15>;
   static constexpr Affine::Search::Start kStarts[] = {{15, 15}, {14, 14}, {12, 12}, {17, 17}};
-  for_each_super_block<BlockQ2_K>(x, importance, n_cols, out, [](const BlockWeights<kSuper>& in, BlockQ2_K& block) {
+  for_each_block<kSuper, BlockQ2_K>(x, importance, n_cols, out, [](const BlockWeights<kSuper>& in, BlockQ2_K& block) {
     const Affine found(in, 0.2f, kStarts, 4, 3);
     block.d = stored_scale(found.fit.d, in.unit);
     block.dmin = stored_scale(found.fit.dmin, in.unit);
@@ -98,12 +68,12 @@ AffineBlock<8, kMaxCode, 63> encode_affine_32(const BlockWeights<kSuper>& in, fl
 }
 
 void encode_row_Q4_K(const float* x, const float* importance, int64_t n_cols, std::byte* out) {
-  for_each_super_block<BlockQ4_K>(x, importance, n_cols, out,
-                                  [](const BlockWeights<kSuper>& in, BlockQ4_K& block) { encode_affine_32<15>(in, 0.08f, block); });
+  for_each_block<kSuper, BlockQ4_K>(x, importance, n_cols, out,
+                                    [](const BlockWeights<kSuper>& in, BlockQ4_K& block) { encode_affine_32<15>(in, 0.08f, block); });
 }
 
 void encode_row_Q5_K(const float* x, const float* importance, int64_t n_cols, std::byte* out) {
-  for_each_super_block<BlockQ5_K>(x, importance, n_cols, out, [](const BlockWeights<kSuper>& in, BlockQ5_K& block) {
+  for_each_block<kSuper, BlockQ5_K>(x, importance, n_cols, out, [](const BlockWeights<kSuper>& in, BlockQ5_K& block) {
     const auto found = encode_affine_32<31>(in, 0.06f, block);
     store_1bit_planes(found.codes, 4, block.qh);
   });
@@ -127,7 +97,7 @@ struct ScaledBlock {
 
 void encode_row_Q3_K(const float* x, const float* importance, int64_t n_cols, std::byte* out) {
   static constexpr float kTargets[] = {-32, 31, -30, 29, -27, 25};
-  for_each_super_block<BlockQ3_K>(x, importance, n_cols, out, [](const BlockWeights<kSuper>& in, BlockQ3_K& block) {
+  for_each_block<kSuper, BlockQ3_K>(x, importance, n_cols, out, [](const BlockWeights<kSuper>& in, BlockQ3_K& block) {
     const ScaledBlock<UniformLevels<-4, 3>, 16, -32, 31, 8, 4> found(in, {0.5f, 0.04f, 1}, kTargets, 6, 2);
     block.d = stored_scale(found.fit.d, in.unit);
     uint8_t scales[16];
@@ -140,7 +110,7 @@ void encode_row_Q3_K(const float* x, const float* importance, int64_t n_cols, st
 
 void encode_row_Q6_K(const float* x, const float* importance, int64_t n_cols, std::byte* out) {
   static constexpr float kTargets[] = {-128, 127, -120, 112};
-  for_each_super_block<BlockQ6_K>(x, importance, n_cols, out, [](const BlockWeights<kSuper>& in, BlockQ6_K& block) {
+  for_each_block<kSuper, BlockQ6_K>(x, importance, n_cols, out, [](const BlockWeights<kSuper>& in, BlockQ6_K& block) {
     const ScaledBlock<UniformLevels<-32, 31>, 16, -128, 127, 16, 2> found(in, {0.85f, 0.0125f, 1}, kTargets, 4, 2);
     block.d = stored_scale(found.fit.d, in.unit);
     for (int b = 0; b < 16; ++b) block.scales[b] = static_cast<int8_t>(found.fit.l[b]);
@@ -151,7 +121,7 @@ void encode_row_Q6_K(const float* x, const float* importance, int64_t n_cols, st
 
 void encode_row_IQ4_XS(const float* x, const float* importance, int64_t n_cols, std::byte* out) {
   static constexpr float kTargets[] = {-32, 31};
-  for_each_super_block<BlockIQ4_XS>(x, importance, n_cols, out, [](const BlockWeights<kSuper>& in, BlockIQ4_XS& block) {
+  for_each_block<kSuper, BlockIQ4_XS>(x, importance, n_cols, out, [](const BlockWeights<kSuper>& in, BlockIQ4_XS& block) {
     const ScaledBlock<Iq4nlLevels, 8, -32, 31, 8, 4> found(in, {0.6f, 0.035f, 1}, kTargets, 2, 2);
     block.d = stored_scale(found.fit.d, in.unit);
     for (int b = 0; b < 8; ++b) {

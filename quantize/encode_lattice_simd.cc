@@ -194,22 +194,6 @@ class PairedUnits : public Iq3xxs {
   Envelope flipped_[Search::kUnits];
 };
 
-// Searches a super-block and hands fit and weights to `pack`.
-template <typename Block, typename Units, typename Pack>
-void encode_super_blocks(const float* x, const float* importance, int64_t n_cols, std::byte* out, Pack pack) {
-  for (int64_t i = 0; i < n_cols; i += kSuper, out += sizeof(Block)) {
-    Block block{};
-    const BlockWeights<kSuper> in = normalised<kSuper>(x + i, importance == nullptr ? nullptr : importance + i);
-    if (!in.vanishes) {
-      const SignedWeights weights(in);
-      const typename Units::Search::Fit fit = Units(weights).search();
-      block.d = stored_scale(fit.d, in.unit);
-      pack(weights, fit, block);
-    }
-    store_le(out, block);
-  }
-}
-
 // Sign bits of group g after the flip that parity asks for (units of 8).
 template <typename Fit, typename Grid>
 uint32_t group_signs(const SignedWeights& weights, const Fit& fit, const Grid& grid, int g) {
@@ -218,81 +202,101 @@ uint32_t group_signs(const SignedWeights& weights, const Fit& fit, const Grid& g
   return signs;
 }
 
+// pack: everything of a block but d.
+
+template <typename Fit>
+void pack(const SignedWeights& weights, const Fit& fit, BlockIQ2_XXS& block) {
+  for (int b = 0; b < 8; ++b) {
+    uint32_t indices = 0;
+    uint32_t signs = static_cast<uint32_t>(fit.l[b]) << 28;
+    for (int k = 0; k < 4; ++k) {
+      const int g = 4 * b + k;
+      indices |= static_cast<uint32_t>(fit.units[g].index) << (8 * k);
+      signs |= (group_signs(weights, fit, kIq2xxsGrid, g) & 127) << (7 * k);
+    }
+    store_le(block.qs + 4 * b, indices);
+    store_le(block.qs + 4 * b + 2, signs);
+  }
+}
+
+template <typename Fit>
+void pack(const SignedWeights& weights, const Fit& fit, BlockIQ2_XS& block) {
+  for (int g = 0; g < 32; ++g) {
+    const uint32_t signs = group_signs(weights, fit, kIq2xsGrid, g) & 127;
+    block.qs[g] = static_cast<uint16_t>(static_cast<uint32_t>(fit.units[g].index) | signs << 9);
+  }
+  for (int b = 0; b < 8; ++b) block.scales[b] = static_cast<uint8_t>(fit.l[2 * b] | fit.l[2 * b + 1] << 4);
+}
+
+template <typename Fit>
+void pack(const SignedWeights& weights, const Fit& fit, BlockIQ2_S& block) {
+  for (int g = 0; g < 32; ++g) {
+    const int index = fit.units[g].index;
+    block.qs[g] = static_cast<uint8_t>(index & 255);
+    block.qh[g / 4] |= static_cast<uint8_t>((index >> 8) << (2 * (g % 4)));
+  }
+  std::memcpy(block.signs, weights.negative, sizeof block.signs);
+  for (int b = 0; b < 8; ++b) block.scales[b] = static_cast<uint8_t>(fit.l[2 * b] | fit.l[2 * b + 1] << 4);
+}
+
+template <typename Fit>
+void pack(const SignedWeights& weights, const Fit& fit, BlockIQ3_XXS& block) {
+  for (int b = 0; b < 8; ++b) {
+    uint32_t gas = static_cast<uint32_t>(fit.l[b]) << 28;
+    for (int k = 0; k < 4; ++k) {
+      const int g = 4 * b + k;
+      uint32_t signs = weights.negative[g];
+      for (int u = 2 * g; u < 2 * g + 2; ++u) {
+        const UnitChoice& unit = fit.units[u];
+        block.qs[u] = static_cast<uint8_t>(unit.index);
+        if (!unit.flipped) continue;
+        signs ^= 1u << (4 * (u % 2) + weights.cheapest_flip(u, kIq3xxsGrid[static_cast<size_t>(unit.index)]));
+      }
+      gas |= (signs & 127) << (7 * k);
+    }
+    store_le(block.gas + 4 * b, gas);
+  }
+}
+
+template <typename Fit>
+void pack(const SignedWeights& weights, const Fit& fit, BlockIQ3_S& block) {
+  for (int u = 0; u < 64; ++u) {
+    block.qs[u] = static_cast<uint8_t>(fit.units[u].index & 255);
+    block.qh[u / 8] |= static_cast<uint8_t>((fit.units[u].index >> 8) << (u % 8));
+  }
+  std::memcpy(block.signs, weights.negative, sizeof block.signs);
+  for (int b = 0; b < 4; ++b) block.scales[b] = static_cast<uint8_t>(fit.l[2 * b] | fit.l[2 * b + 1] << 4);
+}
+
+template <typename Block, typename Units>
+void encode_row(const float* x, const float* importance, int64_t n_cols, std::byte* out) {
+  for_each_block<kSuper, Block>(x, importance, n_cols, out, [](const BlockWeights<kSuper>& in, Block& block) {
+    if (in.vanishes) return;
+    const SignedWeights weights(in);
+    const typename Units::Search::Fit fit = Units(weights).search();
+    block.d = stored_scale(fit.d, in.unit);
+    pack(weights, fit, block);
+  });
+}
+
 void encode_row_IQ2_XXS(const float* x, const float* importance, int64_t n_cols, std::byte* out) {
-  encode_super_blocks<BlockIQ2_XXS, IndependentUnits<Iq2xxs>>(x, importance, n_cols, out,
-                                                              [](const SignedWeights& weights, const auto& fit, BlockIQ2_XXS& block) {
-                                                                for (int b = 0; b < 8; ++b) {
-                                                                  uint32_t indices = 0;
-                                                                  uint32_t signs = static_cast<uint32_t>(fit.l[b]) << 28;
-                                                                  for (int k = 0; k < 4; ++k) {
-                                                                    const int g = 4 * b + k;
-                                                                    indices |= static_cast<uint32_t>(fit.units[g].index) << (8 * k);
-                                                                    signs |= (group_signs(weights, fit, kIq2xxsGrid, g) & 127) << (7 * k);
-                                                                  }
-                                                                  store_le(block.qs + 4 * b, indices);
-                                                                  store_le(block.qs + 4 * b + 2, signs);
-                                                                }
-                                                              });
+  encode_row<BlockIQ2_XXS, IndependentUnits<Iq2xxs>>(x, importance, n_cols, out);
 }
 
 void encode_row_IQ2_XS(const float* x, const float* importance, int64_t n_cols, std::byte* out) {
-  encode_super_blocks<BlockIQ2_XS, IndependentUnits<Iq2xs>>(
-      x, importance, n_cols, out, [](const SignedWeights& weights, const auto& fit, BlockIQ2_XS& block) {
-        for (int g = 0; g < 32; ++g) {
-          const uint32_t signs = group_signs(weights, fit, kIq2xsGrid, g) & 127;
-          block.qs[g] = static_cast<uint16_t>(static_cast<uint32_t>(fit.units[g].index) | signs << 9);
-        }
-        for (int b = 0; b < 8; ++b) block.scales[b] = static_cast<uint8_t>(fit.l[2 * b] | fit.l[2 * b + 1] << 4);
-      });
+  encode_row<BlockIQ2_XS, IndependentUnits<Iq2xs>>(x, importance, n_cols, out);
 }
 
 void encode_row_IQ2_S(const float* x, const float* importance, int64_t n_cols, std::byte* out) {
-  encode_super_blocks<BlockIQ2_S, IndependentUnits<Iq2s>>(x, importance, n_cols, out,
-                                                          [](const SignedWeights& weights, const auto& fit, BlockIQ2_S& block) {
-                                                            for (int g = 0; g < 32; ++g) {
-                                                              const int index = fit.units[g].index;
-                                                              block.qs[g] = static_cast<uint8_t>(index & 255);
-                                                              block.qh[g / 4] |= static_cast<uint8_t>((index >> 8) << (2 * (g % 4)));
-                                                              block.signs[g] = weights.negative[g];
-                                                            }
-                                                            for (int b = 0; b < 8; ++b)
-                                                              block.scales[b] = static_cast<uint8_t>(fit.l[2 * b] | fit.l[2 * b + 1] << 4);
-                                                          });
+  encode_row<BlockIQ2_S, IndependentUnits<Iq2s>>(x, importance, n_cols, out);
 }
 
 void encode_row_IQ3_XXS(const float* x, const float* importance, int64_t n_cols, std::byte* out) {
-  encode_super_blocks<BlockIQ3_XXS, PairedUnits>(x, importance, n_cols, out,
-                                                 [](const SignedWeights& weights, const auto& fit, BlockIQ3_XXS& block) {
-                                                   for (int b = 0; b < 8; ++b) {
-                                                     uint32_t gas = static_cast<uint32_t>(fit.l[b]) << 28;
-                                                     for (int k = 0; k < 4; ++k) {
-                                                       const int g = 4 * b + k;
-                                                       uint32_t signs = weights.negative[g];
-                                                       for (int u = 2 * g; u < 2 * g + 2; ++u) {
-                                                         const UnitChoice& unit = fit.units[u];
-                                                         block.qs[u] = static_cast<uint8_t>(unit.index);
-                                                         const auto& magnitudes = kIq3xxsGrid[static_cast<size_t>(unit.index)];
-                                                         if (unit.flipped)
-                                                           signs ^= 1u << (4 * (u % 2) + weights.cheapest_flip(u, magnitudes));
-                                                       }
-                                                       gas |= (signs & 127) << (7 * k);
-                                                     }
-                                                     store_le(block.gas + 4 * b, gas);
-                                                   }
-                                                 });
+  encode_row<BlockIQ3_XXS, PairedUnits>(x, importance, n_cols, out);
 }
 
 void encode_row_IQ3_S(const float* x, const float* importance, int64_t n_cols, std::byte* out) {
-  encode_super_blocks<BlockIQ3_S, IndependentUnits<Iq3s>>(x, importance, n_cols, out,
-                                                          [](const SignedWeights& weights, const auto& fit, BlockIQ3_S& block) {
-                                                            for (int u = 0; u < 64; ++u) {
-                                                              block.qs[u] = static_cast<uint8_t>(fit.units[u].index & 255);
-                                                              block.qh[u / 8] |= static_cast<uint8_t>((fit.units[u].index >> 8) << (u % 8));
-                                                            }
-                                                            std::memcpy(block.signs, weights.negative, sizeof block.signs);
-                                                            for (int b = 0; b < 4; ++b)
-                                                              block.scales[b] = static_cast<uint8_t>(fit.l[2 * b] | fit.l[2 * b + 1] << 4);
-                                                          });
+  encode_row<BlockIQ3_S, IndependentUnits<Iq3s>>(x, importance, n_cols, out);
 }
 
 }  // namespace quern::HWY_NAMESPACE

@@ -1,10 +1,8 @@
 // Encoders of the types with one scale (and perhaps an offset) per 32 weights.
 
-#include <cstring>
-
-#include "formats/base/bytes.h"
 #include "formats/blocks.h"
 #include "quantize/block_weights.h"
+#include "quantize/pack.h"
 #include "quantize/row_encoders.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -21,28 +19,6 @@ namespace quern::HWY_NAMESPACE {
 
 constexpr int kSize = 32;
 
-// Encodes every block of a row with `encode(const BlockWeights<32>&, Block&)`; blocks start out as zero bytes.
-template <typename Block, typename Encode>
-void for_each_block(const float* x, const float* importance, int64_t n_cols, std::byte* out, Encode encode,
-                    float smallest = kSmallestForF16) {
-  for (int64_t i = 0; i < n_cols; i += kSize, out += sizeof(Block)) {
-    Block block{};
-    encode(normalised<kSize>(x + i, importance == nullptr ? nullptr : importance + i, smallest), block);
-    store_le(out, block);
-  }
-}
-
-// Low nibbles of 32 codes in split halves.
-void store_nibbles(const uint8_t codes[kSize], uint8_t qs[16]) {
-  for (int t = 0; t < 16; ++t) qs[t] = static_cast<uint8_t>((codes[t] & 15) | (codes[t + 16] << 4));
-}
-
-void store_fifth_bits(const uint8_t codes[kSize], uint8_t qh[4]) {
-  uint32_t bits = 0;
-  for (int e = 0; e < kSize; ++e) bits |= static_cast<uint32_t>(codes[e] >> 4) << e;
-  store_le(qh, bits);
-}
-
 // y = d * level: searches d, stores it and returns the codes.
 template <typename Levels, typename Block>
 void encode_scaled(const BlockWeights<kSize>& in, const Ladder& ladder, Block& block, uint8_t codes[kSize]) {
@@ -52,7 +28,7 @@ void encode_scaled(const BlockWeights<kSize>& in, const Ladder& ladder, Block& b
 }
 
 void encode_row_Q4_0(const float* x, const float* importance, int64_t n_cols, std::byte* out) {
-  for_each_block<BlockQ4_0>(x, importance, n_cols, out, [](const BlockWeights<kSize>& in, BlockQ4_0& block) {
+  for_each_block<kSize, BlockQ4_0>(x, importance, n_cols, out, [](const BlockWeights<kSize>& in, BlockQ4_0& block) {
     uint8_t codes[kSize];
     encode_scaled<UniformLevels<-8, 7>>(in, {0.6f, 0.022f, 2}, block, codes);
     store_nibbles(codes, block.qs);
@@ -60,7 +36,7 @@ void encode_row_Q4_0(const float* x, const float* importance, int64_t n_cols, st
 }
 
 void encode_row_Q5_0(const float* x, const float* importance, int64_t n_cols, std::byte* out) {
-  for_each_block<BlockQ5_0>(x, importance, n_cols, out, [](const BlockWeights<kSize>& in, BlockQ5_0& block) {
+  for_each_block<kSize, BlockQ5_0>(x, importance, n_cols, out, [](const BlockWeights<kSize>& in, BlockQ5_0& block) {
     uint8_t codes[kSize];
     encode_scaled<UniformLevels<-16, 15>>(in, {0.65f, 0.02f, 2}, block, codes);
     store_nibbles(codes, block.qs);
@@ -69,7 +45,7 @@ void encode_row_Q5_0(const float* x, const float* importance, int64_t n_cols, st
 }
 
 void encode_row_Q8_0(const float* x, const float* importance, int64_t n_cols, std::byte* out) {
-  for_each_block<BlockQ8_0>(x, importance, n_cols, out, [](const BlockWeights<kSize>& in, BlockQ8_0& block) {
+  for_each_block<kSize, BlockQ8_0>(x, importance, n_cols, out, [](const BlockWeights<kSize>& in, BlockQ8_0& block) {
     uint8_t codes[kSize];
     encode_scaled<UniformLevels<-127, 127>>(in, {0.995f, 0.0043f, 3}, block, codes);
     for (int e = 0; e < kSize; ++e) block.qs[e] = static_cast<int8_t>(codes[e] - 127);
@@ -77,7 +53,7 @@ void encode_row_Q8_0(const float* x, const float* importance, int64_t n_cols, st
 }
 
 void encode_row_IQ4_NL(const float* x, const float* importance, int64_t n_cols, std::byte* out) {
-  for_each_block<BlockIQ4_NL>(x, importance, n_cols, out, [](const BlockWeights<kSize>& in, BlockIQ4_NL& block) {
+  for_each_block<kSize, BlockIQ4_NL>(x, importance, n_cols, out, [](const BlockWeights<kSize>& in, BlockIQ4_NL& block) {
     uint8_t codes[kSize];
     encode_scaled<Iq4nlLevels>(in, {0.6f, 0.022f, 2}, block, codes);
     store_nibbles(codes, block.qs);
@@ -96,7 +72,7 @@ void encode_affine(const BlockWeights<kSize>& in, float clip_step, Block& block,
 }
 
 void encode_row_Q4_1(const float* x, const float* importance, int64_t n_cols, std::byte* out) {
-  for_each_block<BlockQ4_1>(x, importance, n_cols, out, [](const BlockWeights<kSize>& in, BlockQ4_1& block) {
+  for_each_block<kSize, BlockQ4_1>(x, importance, n_cols, out, [](const BlockWeights<kSize>& in, BlockQ4_1& block) {
     uint8_t codes[kSize];
     encode_affine<15>(in, 0.08f, block, codes);
     store_nibbles(codes, block.qs);
@@ -104,7 +80,7 @@ void encode_row_Q4_1(const float* x, const float* importance, int64_t n_cols, st
 }
 
 void encode_row_Q5_1(const float* x, const float* importance, int64_t n_cols, std::byte* out) {
-  for_each_block<BlockQ5_1>(x, importance, n_cols, out, [](const BlockWeights<kSize>& in, BlockQ5_1& block) {
+  for_each_block<kSize, BlockQ5_1>(x, importance, n_cols, out, [](const BlockWeights<kSize>& in, BlockQ5_1& block) {
     uint8_t codes[kSize];
     encode_affine<31>(in, 0.06f, block, codes);
     store_nibbles(codes, block.qs);
@@ -133,7 +109,7 @@ void encode_row_MXFP4(const float* x, const float* importance, int64_t n_cols, s
     codes_for_scale<Fp4Levels>(in.x, kSize, scales[best], codes);
     store_nibbles(codes, block.qs);
   };
-  for_each_block<BlockMXFP4>(x, importance, n_cols, out, encode, std::numeric_limits<float>::denorm_min());
+  for_each_block<kSize, BlockMXFP4>(x, importance, n_cols, out, encode, std::numeric_limits<float>::denorm_min());
 }
 
 }  // namespace quern::HWY_NAMESPACE

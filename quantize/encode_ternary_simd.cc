@@ -1,10 +1,8 @@
 // Encoders of the types whose codes are -1, 0, 1: IQ1_S and IQ1_M (rows of a code book plus or minus 1/8) and TQ1_0, TQ2_0 (free).
 
-#include <cstring>
-
-#include "formats/base/bytes.h"
 #include "formats/blocks.h"
 #include "quantize/block_weights.h"
+#include "quantize/pack.h"
 #include "quantize/row_encoders.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -90,17 +88,8 @@ class Iq1Units {
   Envelope envelopes_[2][Search::kUnits];
 };
 
-template <typename Block, typename Encode>
-void for_each_super_block(const float* x, const float* importance, int64_t n_cols, std::byte* out, Encode encode) {
-  for (int64_t i = 0; i < n_cols; i += kSuper, out += sizeof(Block)) {
-    Block block{};
-    encode(normalised<kSuper>(x + i, importance == nullptr ? nullptr : importance + i), block);
-    store_le(out, block);
-  }
-}
-
 void encode_row_IQ1_S(const float* x, const float* importance, int64_t n_cols, std::byte* out) {
-  for_each_super_block<BlockIQ1_S>(x, importance, n_cols, out, [](const BlockWeights<kSuper>& in, BlockIQ1_S& block) {
+  for_each_block<kSuper, BlockIQ1_S>(x, importance, n_cols, out, [](const BlockWeights<kSuper>& in, BlockIQ1_S& block) {
     if (in.vanishes) return;
     const auto fit = Iq1Units<32, true>(in).search();
     block.d = stored_scale(fit.d, in.unit);
@@ -117,7 +106,7 @@ void encode_row_IQ1_S(const float* x, const float* importance, int64_t n_cols, s
 }
 
 void encode_row_IQ1_M(const float* x, const float* importance, int64_t n_cols, std::byte* out) {
-  for_each_super_block<BlockIQ1_M>(x, importance, n_cols, out, [](const BlockWeights<kSuper>& in, BlockIQ1_M& block) {
+  for_each_block<kSuper, BlockIQ1_M>(x, importance, n_cols, out, [](const BlockWeights<kSuper>& in, BlockIQ1_M& block) {
     if (in.vanishes) return;
     const auto fit = Iq1Units<16, false>(in).search();
     for (int u = 0; u < 32; ++u) {
@@ -144,10 +133,10 @@ void search_ternary(const BlockWeights<kSuper>& in, Block& block, uint8_t codes[
 }
 
 void encode_row_TQ2_0(const float* x, const float* importance, int64_t n_cols, std::byte* out) {
-  for_each_super_block<BlockTQ2_0>(x, importance, n_cols, out, [](const BlockWeights<kSuper>& in, BlockTQ2_0& block) {
+  for_each_block<kSuper, BlockTQ2_0>(x, importance, n_cols, out, [](const BlockWeights<kSuper>& in, BlockTQ2_0& block) {
     uint8_t codes[kSuper];
     search_ternary(in, block, codes);
-    for (int e = 0; e < kSuper; ++e) block.qs[32 * (e / 128) + e % 32] |= static_cast<uint8_t>(codes[e] << (2 * (e / 32 % 4)));
+    store_2bit_planes(codes, 0, block.qs);
   });
 }
 
@@ -160,7 +149,7 @@ uint8_t pack_trits(const uint8_t* first, int stride, int n_digits) {
 }
 
 void encode_row_TQ1_0(const float* x, const float* importance, int64_t n_cols, std::byte* out) {
-  for_each_super_block<BlockTQ1_0>(x, importance, n_cols, out, [](const BlockWeights<kSuper>& in, BlockTQ1_0& block) {
+  for_each_block<kSuper, BlockTQ1_0>(x, importance, n_cols, out, [](const BlockWeights<kSuper>& in, BlockTQ1_0& block) {
     uint8_t codes[kSuper];
     search_ternary(in, block, codes);
     for (int t = 0; t < 32; ++t) block.qs[t] = pack_trits(codes + t, 32, 5);

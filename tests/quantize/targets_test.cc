@@ -22,7 +22,7 @@ std::vector<std::byte> encode(DType dtype, const std::vector<float>& x, const st
 TEST(EncodeRows, MakesTheSameBytesOnEveryCpu) {
   std::mt19937_64 random(8);
   std::student_t_distribution<double> student(5.0);
-  std::vector<float> x(2048);
+  std::vector<float> x(512);
   std::vector<float> importance(x.size());
   for (float& value : x) value = static_cast<float>(0.02 * student(random));
   for (float& h : importance) h = static_cast<float>(std::fabs(student(random)));
