@@ -43,6 +43,7 @@ ProgressBar::ProgressBar() : terminal_(isatty(STDERR_FILENO) == 1) {}
 void ProgressBar::begin(std::string_view phase, uint64_t total) {
   const std::lock_guard lock(mutex_);
   phase_ = phase;
+  step_.clear();
   total_ = total;
   done_ = 0;
   start_ = Clock::now();
@@ -58,8 +59,15 @@ void ProgressBar::advance(uint64_t done) {
   draw(now);
 }
 
+void ProgressBar::step(std::string_view text) {
+  const std::lock_guard lock(mutex_);
+  step_ = " " + std::string(text);
+}
+
 void ProgressBar::draw(Clock::time_point now) {
-  std::cerr << "\r\033[K" << progress_line(phase_, done_, total_, std::chrono::duration<double>(now - start_).count()) << std::flush;
+  const double seconds = std::chrono::duration<double>(now - start_).count();
+  std::cerr << "\r\033[K" << progress_line(phase_ + step_, done_, total_, seconds) << "  " << format_size(peak_resident_bytes()) << " used"
+            << std::flush;
 }
 
 void ProgressBar::end() {

@@ -8,13 +8,15 @@
 
 namespace quern::cli {
 
-// A bar with bytes per second and the time left, redrawn a few times per second; shows nothing when stderr is not a terminal.
+// A bar with bytes per second, the time left and the memory used at most so far, redrawn a few times per second; shows nothing when
+// stderr is not a terminal.
 class ProgressBar final : public Progress {
  public:
   ProgressBar();
 
   void begin(std::string_view phase, uint64_t total) override;
   void advance(uint64_t done) override;
+  void step(std::string_view text) override;
   void end() override;
 
  private:
@@ -24,6 +26,7 @@ class ProgressBar final : public Progress {
   const bool terminal_;
   std::mutex mutex_;
   std::string phase_;
+  std::string step_;
   uint64_t total_ = 0;
   uint64_t done_ = 0;
   Clock::time_point start_;

@@ -280,6 +280,7 @@ void Evaluator::run_layers(int64_t first, int64_t end, Progress& progress, const
   for (int64_t layer = first; layer < end; ++layer) {
     try {
       layer_progress_ = 0;
+      progress.step("layer " + std::to_string(layer + 1) + "/" + std::to_string(end));
       run_layer(layer, layer + 1 == end, observer);
       progress.advance(layer_bytes(layer) - layer_progress_);  // experts that no token chose
     } catch (...) {

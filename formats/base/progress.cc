@@ -11,6 +11,7 @@ class NoProgress final : public Progress {
  public:
   void begin(std::string_view, uint64_t) override {}
   void advance(uint64_t) override {}
+  void step(std::string_view) override {}
   void end() override {}
 };
 

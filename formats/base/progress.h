@@ -14,6 +14,8 @@ class Progress {
   // A new phase of `total` units (bytes for convert, tokens x layers for the runtime).
   virtual void begin(std::string_view phase, uint64_t total) = 0;
   virtual void advance(uint64_t done) = 0;
+  // Which step of the phase is being worked on ("layer 12/61").
+  virtual void step(std::string_view text) = 0;
   virtual void end() = 0;
 };
 
