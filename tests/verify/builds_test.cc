@@ -8,6 +8,7 @@
 #include "convert/convert.h"
 #include "convert/plan.h"
 #include "formats/base/parallel.h"
+#include "tests/formats/builders.h"
 #include "tests/verify/goldens.h"
 #include "verify/perplexity.h"
 
@@ -16,27 +17,24 @@ namespace {
 
 class Builds {
  public:
-  explicit Builds(const std::filesystem::path& model)
-      : model_(model), folder_(std::filesystem::path(testing::TempDir()) / ("quern-builds-" + model.filename().string())) {
-    std::filesystem::remove_all(folder_);
-  }
-  ~Builds() { std::filesystem::remove_all(folder_); }
+  explicit Builds(const std::filesystem::path& model) : model_(model) {}
 
   std::filesystem::path make(const std::string& type) {
     const std::unique_ptr<ModelSource> source = open_model(model_);
     PlanOptions options;
-    options.output = folder_;
+    options.output = folder_ / "out";
     options.types = {type};
     options.force = true;
     std::vector<Problem> problems;
     const Plan plan = make_plan(*source, model_, options, problems);
     if (!problems.empty()) throw Error(problems.front().kind, problems.front().message);
     run_plan(*source, plan, no_progress());
-    return folder_ / plan.outputs.front().files.front().name;
+    return options.output / plan.outputs.front().files.front().name;
   }
 
  private:
-  std::filesystem::path model_, folder_;
+  std::filesystem::path model_;
+  test::TempDir folder_;
 };
 
 Perplexity measure(const std::filesystem::path& path, const std::vector<Sequence>& chunks, const EvalOptions& options = {}) {

@@ -6,6 +6,7 @@
 #include <random>
 
 #include "formats/base/error.h"
+#include "tests/formats/builders.h"
 #include "tests/runtime/golden_v4.h"
 #include "verify/base_file.h"
 #include "verify/reference_file.h"
@@ -124,9 +125,7 @@ TEST(ReferenceRow, BoundsHoldForEveryCut) {
 
 class ReferenceFiles : public testing::Test {
  protected:
-  std::filesystem::path folder_ = std::filesystem::path(testing::TempDir()) / "quern-reference-files";
-  void SetUp() override { std::filesystem::create_directories(folder_); }
-  void TearDown() override { std::filesystem::remove_all(folder_); }
+  test::TempDir folder_;
 };
 
 TEST_F(ReferenceFiles, GiveTheDriftThatTheModelItselfGives) {
