@@ -1,7 +1,6 @@
 #include "cli/build.h"
 
 #include <cmath>
-#include <cstdio>
 #include <iostream>
 #include <nlohmann/json.hpp>
 
@@ -12,18 +11,6 @@ namespace quern::cli {
 namespace {
 
 using nlohmann::ordered_json;
-
-std::string fixed(double value, int digits) {
-  char text[64];
-  std::snprintf(text, sizeof text, "%.*f", digits, value);
-  return text;
-}
-
-std::string scientific(double value) {
-  char text[64];
-  std::snprintf(text, sizeof text, "%.2e", value);
-  return text;
-}
 
 std::string plural(size_t n, const char* what) { return std::to_string(n) + " " + what + (n == 1 ? "" : "s"); }
 
@@ -95,9 +82,9 @@ void print_report_json(const ConvertReport& report) {
 void print_report_table(const ConvertReport& report) {
   std::vector<std::vector<std::string>> rows = {{"file", "bpw", "size", "encode s", "error"}};
   for (const OutputReport& output : report.outputs) {
-    rows.push_back({shown_name(output.files.front().name, output.files.size()), fixed(output.bits_per_weight, 4),
-                    format_size(output.size_bytes), fixed(output.encode_seconds, 1),
-                    output.relative_error == 0 ? "none" : scientific(output.relative_error)});
+    rows.push_back({shown_name(output.files.front().name, output.files.size()), number("%.4f", output.bits_per_weight),
+                    format_size(output.size_bytes), number("%.1f", output.encode_seconds),
+                    output.relative_error == 0 ? "none" : number("%.2e", output.relative_error)});
   }
   std::cout << format_table(rows);
 }
@@ -184,7 +171,7 @@ void print_plan(const Plan& plan, int threads, bool json) {
   if (json) return print_plan_json(plan, threads);
   std::vector<std::vector<std::string>> rows = {{"file", "bpw", "size", "bytes"}};
   for (const PlannedOutput& output : plan.outputs) {
-    rows.push_back({shown_name(output.files.front().name, output.files.size()), fixed(bits_per_weight(plan, output), 4),
+    rows.push_back({shown_name(output.files.front().name, output.files.size()), number("%.4f", bits_per_weight(plan, output)),
                     format_size(size_of(output)), std::to_string(size_of(output))});
   }
   std::cout << format_table(rows);
@@ -196,7 +183,7 @@ void print_report(const ConvertReport& report, bool json) {
     if (!output.lossless) continue;
     std::cerr << "quern: lossless: proved " << output.exact_tensors << " tensors, " << output.exact_weights << " weights, bit for bit\n";
   }
-  std::cerr << "quern: read " << report.bytes_read << " of " << report.stored_bytes << " stored bytes in " << fixed(report.seconds, 1)
+  std::cerr << "quern: read " << report.bytes_read << " of " << report.stored_bytes << " stored bytes in " << number("%.1f", report.seconds)
             << " s, peak memory " << format_size(peak_resident_bytes()) << '\n';
   if (json) return print_report_json(report);
   print_report_table(report);

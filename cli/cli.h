@@ -53,4 +53,7 @@ std::string help_text(const CLI::App& app);
 // A table for people: columns padded, the first left-aligned, the others right-aligned; ends with a newline.
 std::string format_table(const std::vector<std::vector<std::string>>& rows);
 
+// One number by a printf format ("%.4f").
+std::string number(const char* format, double value);
+
 }  // namespace quern::cli

@@ -1,6 +1,5 @@
 #include <chrono>
 #include <cmath>
-#include <cstdio>
 #include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -34,12 +33,6 @@ struct Row {
   double bits_per_weight = 0.0;
   ModelDrift drift;
 };
-
-std::string number(const char* format, double value) {
-  char text[64];
-  std::snprintf(text, sizeof text, format, value);
-  return text;
-}
 
 std::string with_error(const char* format, Estimate e) { return number(format, e.value) + " +-" + number(format, e.error); }
 

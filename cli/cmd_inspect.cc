@@ -1,7 +1,6 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
-#include <cstdio>
 #include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -82,12 +81,6 @@ json value_json(const MetaValue& value) {
       value);
 }
 
-std::string fixed(double value, int digits) {
-  char text[32];
-  std::snprintf(text, sizeof text, "%.*f", digits, value);
-  return text;
-}
-
 double bits_per_element(uint64_t size_bytes, int64_t n_elements) {
   return n_elements == 0 ? 0.0 : 8.0 * static_cast<double>(size_bytes) / static_cast<double>(n_elements);
 }
@@ -113,7 +106,7 @@ void print_totals(const char* type_title, const char* count_title, std::span<con
   std::vector<std::vector<std::string>> rows{{type_title, "tensors", count_title, "size", "bits each"}};
   const auto add = [&](std::string name, size_t n_tensors, int64_t n_elements, uint64_t size_bytes) {
     rows.push_back({std::move(name), std::to_string(n_tensors), std::to_string(n_elements), format_size(size_bytes),
-                    fixed(bits_per_element(size_bytes, n_elements), 4)});
+                    number("%.4f", bits_per_element(size_bytes, n_elements))});
   };
   size_t n_tensors = 0;
   for (const TypeTotal& total : totals) {
@@ -171,7 +164,7 @@ void print_text(const Inspection& found, const InspectOptions& options) {
             << found.tensors.size() << " tensors, " << format_size(total_file_bytes(found));
   if (found.files.size() > 1) std::cout << " in " << found.files.size() << " files";
   if (is_gguf && !found.tensors.empty())
-    std::cout << ", " << fixed(bits_per_element(total_bytes(found.types), total_elements(found.types)), 3) << " bits per weight";
+    std::cout << ", " << number("%.3f", bits_per_element(total_bytes(found.types), total_elements(found.types))) << " bits per weight";
   if (is_gguf && !found.tensors.empty() && found.files.size() == 1) {
     std::cout << ", data from byte " << found.files.front().data_offset << ", alignment " << found.alignment;
   }

@@ -1,6 +1,5 @@
 #include <chrono>
 #include <cmath>
-#include <cstdio>
 #include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -22,12 +21,6 @@ struct PerplexityOptions {
   std::string mtp_input = "after-norm";
   EvaluationOptions evaluation;
 };
-
-std::string number(const char* format, double value) {
-  char text[64];
-  std::snprintf(text, sizeof text, format, value);
-  return text;
-}
 
 std::string with_error(double value, double error) { return number("%.4f", value) + " +- " + number("%.4f", error); }
 

@@ -199,13 +199,7 @@ const StoredTensor* Checkpoint::find(std::string_view name) const noexcept {
 }
 
 void Checkpoint::read(const StoredTensor& tensor, uint64_t first_byte, std::span<std::byte> out) const {
-  QUERN_CHECK(first_byte <= tensor.size_bytes && out.size() <= tensor.size_bytes - first_byte);
-  try {
-    files_[tensor.file_index].read_at(tensor.file_offset + first_byte, out);
-  } catch (Error& e) {
-    e.tensor(tensor.name);
-    throw;
-  }
+  read_tensor(files_[tensor.file_index], tensor, first_byte, out);
   bytes_read_->bytes.fetch_add(out.size(), std::memory_order_relaxed);
 }
 

@@ -7,12 +7,11 @@
 namespace quern {
 
 using checkpoint::Assembly;
+using checkpoint::in_quotes;
 using checkpoint::Problems;
 using safetensors::StoredTensor;
 
 namespace {
-
-std::string in_quotes(std::string_view name) { return "'" + std::string(name) + "'"; }
 
 bool same_bytes(const safetensors::Checkpoint& checkpoint, const StoredTensor& a, const StoredTensor& b) {
   if (a.dtype != b.dtype || a.shape != b.shape) return false;

@@ -14,8 +14,6 @@ namespace {
 using safetensors::Checkpoint;
 using safetensors::StoredTensor;
 
-std::string in_quotes(std::string_view name) { return "'" + std::string(name) + "'"; }
-
 int64_t blocks_in(int64_t n, int64_t block) { return (n + block - 1) / block; }
 
 int64_t matrix_rows(const Shape& shape) { return shape.rank() >= 2 ? shape[shape.rank() - 2] : 1; }

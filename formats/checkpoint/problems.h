@@ -8,6 +8,9 @@
 
 namespace quern::checkpoint {
 
+// 'NAME', as problems name tensors.
+inline std::string in_quotes(std::string_view name) { return "'" + std::string(name) + "'"; }
+
 // What is wrong with a checkpoint, collected so that one run reports everything. A checkpoint repeats its layers, and so do its
 // faults: texts that differ only in digits count as one kind, of which the first is shown.
 class Problems {

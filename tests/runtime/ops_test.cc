@@ -3,7 +3,6 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <random>
 
 #include "runtime/attention.h"
 #include "runtime/compressor.h"
@@ -11,17 +10,10 @@
 #include "runtime/norm.h"
 #include "runtime/rope.h"
 #include "runtime/routing.h"
+#include "tests/runtime/random_floats.h"
 
 namespace quern {
 namespace {
-
-std::vector<float> random_floats(size_t n, uint32_t seed) {
-  std::mt19937 engine(seed);
-  std::normal_distribution<float> normal;
-  std::vector<float> values(n);
-  for (float& value : values) value = normal(engine);
-  return values;
-}
 
 void expect_near(std::span<const float> values, std::vector<double> expected, double tolerance) {
   ASSERT_EQ(values.size(), expected.size());

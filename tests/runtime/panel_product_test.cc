@@ -5,19 +5,12 @@
 
 #include <cmath>
 #include <ostream>
-#include <random>
 #include <vector>
+
+#include "tests/runtime/random_floats.h"
 
 namespace quern {
 namespace {
-
-std::vector<float> random_floats(size_t n, uint32_t seed) {
-  std::mt19937 engine(seed);
-  std::normal_distribution<float> normal;
-  std::vector<float> values(n);
-  for (float& value : values) value = normal(engine);
-  return values;
-}
 
 struct Case {
   int64_t n_rows, n_k;
