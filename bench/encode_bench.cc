@@ -1,4 +1,4 @@
-// Weights per second of every encoder, one thread, on 64 rows of 4096 Gaussian weights, without and with importance.
+// Weights per second of every encoder, one thread, for every effort, on 64 rows of 4096 Gaussian weights, without and with importance.
 
 #include <benchmark/benchmark.h>
 
@@ -23,7 +23,7 @@ std::vector<float> gaussian(int64_t n, uint64_t seed) {
   return values;
 }
 
-void encode_type(benchmark::State& state, DType dtype, bool weighted) {
+void encode_type(benchmark::State& state, DType dtype, bool weighted, Effort effort) {
   const std::vector<float> x = gaussian(kRows * kCols, 1);
   std::vector<float> importance;
   if (weighted) {
@@ -32,7 +32,7 @@ void encode_type(benchmark::State& state, DType dtype, bool weighted) {
   }
   std::vector<std::byte> out(static_cast<size_t>(kRows * kCols / traits(dtype).block_weights * traits(dtype).block_bytes));
   for (auto _ : state) {
-    encode_rows(dtype, x, kRows, kCols, importance, out);
+    encode_rows(dtype, x, kRows, kCols, importance, out, effort);
     benchmark::DoNotOptimize(out.data());
   }
   state.counters["weights"] = benchmark::Counter(static_cast<double>(state.iterations() * kRows * kCols), benchmark::Counter::kIsRate);
@@ -47,8 +47,11 @@ int main(int argc, char** argv) {
     const auto dtype = quern::find_dtype_by_gguf_id(id);
     if (!dtype || !quern::has_encoder(*dtype)) continue;
     for (const bool weighted : {false, true}) {
-      const std::string name = std::string(quern::name_of(*dtype)) + (weighted ? "/importance" : "/uniform");
-      benchmark::RegisterBenchmark(name.c_str(), quern::encode_type, *dtype, weighted)->Unit(benchmark::kMillisecond);
+      for (const quern::Effort effort : {quern::Effort::kFast, quern::Effort::kDefault, quern::Effort::kBest}) {
+        const std::string name =
+            std::string(quern::name_of(*dtype)) + (weighted ? "/importance/" : "/uniform/") + std::string(quern::name_of(effort));
+        benchmark::RegisterBenchmark(name.c_str(), quern::encode_type, *dtype, weighted, effort)->Unit(benchmark::kMillisecond);
+      }
     }
   }
   benchmark::Initialize(&argc, argv);

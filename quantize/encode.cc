@@ -1,6 +1,7 @@
 #include "quantize/encode.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 
 #include "formats/base/bytes.h"
@@ -11,6 +12,8 @@
 namespace quern {
 namespace {
 
+constexpr std::array<std::string_view, 3> kEffortNames = {"fast", "default", "best"};
+
 // Finite weights stay finite: what rounds to infinity becomes the largest value instead.
 uint16_t finite_f16(float value) noexcept { return f32_to_f16(std::clamp(value, -65504.0f, 65504.0f)); }
 
@@ -19,15 +22,15 @@ uint16_t finite_bf16(float value) noexcept {
   return f32_to_bf16(std::clamp(value, -kLargest, kLargest));
 }
 
-void encode_row_F32(const float* x, const float*, int64_t n_cols, std::byte* out) {
+void encode_row_F32(const float* x, const float*, int64_t n_cols, Effort, std::byte* out) {
   std::memcpy(out, x, static_cast<size_t>(n_cols) * sizeof(float));
 }
 
-void encode_row_F16(const float* x, const float*, int64_t n_cols, std::byte* out) {
+void encode_row_F16(const float* x, const float*, int64_t n_cols, Effort, std::byte* out) {
   for (int64_t i = 0; i < n_cols; ++i) store_le(out + 2 * i, finite_f16(x[i]));
 }
 
-void encode_row_BF16(const float* x, const float*, int64_t n_cols, std::byte* out) {
+void encode_row_BF16(const float* x, const float*, int64_t n_cols, Effort, std::byte* out) {
   for (int64_t i = 0; i < n_cols; ++i) store_le(out + 2 * i, finite_bf16(x[i]));
 }
 
@@ -56,12 +59,20 @@ Encoder find_encoder(DType dtype) noexcept {
 
 }  // namespace
 
+std::string_view name_of(Effort effort) noexcept { return kEffortNames[static_cast<size_t>(effort)]; }
+
+std::optional<Effort> find_effort(std::string_view name) noexcept {
+  const auto found = std::find(kEffortNames.begin(), kEffortNames.end(), name);
+  if (found == kEffortNames.end()) return std::nullopt;
+  return static_cast<Effort>(found - kEffortNames.begin());
+}
+
 bool has_encoder(DType dtype) noexcept { return find_encoder(dtype).encode_row != nullptr; }
 
 int encoder_revision(DType dtype) noexcept { return find_encoder(dtype).revision; }
 
 void encode_rows(DType dtype, std::span<const float> x, int64_t n_rows, int64_t n_cols, std::span<const float> importance,
-                 std::span<std::byte> out) {
+                 std::span<std::byte> out, Effort effort) {
   const RowEncoder encode_row = find_encoder(dtype).encode_row;
   if (encode_row == nullptr) throw Error(ErrorKind::kInternal, std::string(name_of(dtype)) + " has no encoder");
   const DTypeTraits& type = traits(dtype);
@@ -71,7 +82,7 @@ void encode_rows(DType dtype, std::span<const float> x, int64_t n_rows, int64_t 
   QUERN_CHECK(out.size() == static_cast<size_t>(n_rows * row_bytes));
   QUERN_CHECK(importance.empty() || importance.size() == static_cast<size_t>(n_cols));
   for (int64_t row = 0; row < n_rows; ++row) {
-    encode_row(x.data() + row * n_cols, importance.empty() ? nullptr : importance.data(), n_cols, out.data() + row * row_bytes);
+    encode_row(x.data() + row * n_cols, importance.empty() ? nullptr : importance.data(), n_cols, effort, out.data() + row * row_bytes);
   }
 }
 

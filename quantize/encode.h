@@ -2,11 +2,21 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
+#include <string_view>
 
 #include "formats/dtype.h"
 
 namespace quern {
+
+// How much work a search may do. The default is what the published figures are made with; fast gives up some candidates and rounds,
+// best tries several times as many. docs/encoders.md has the figures of each.
+enum class Effort : uint8_t { kFast, kDefault, kBest };
+
+// "fast", "default", "best".
+std::string_view name_of(Effort effort) noexcept;
+std::optional<Effort> find_effort(std::string_view name) noexcept;
 
 // True for types that encode_rows can write.
 bool has_encoder(DType dtype) noexcept;
@@ -20,6 +30,6 @@ int encoder_revision(DType dtype) noexcept;
 // out: exactly n_rows * n_cols / block_weights * block_bytes bytes.
 // Same bytes on every CPU and for every split of the rows; single-threaded; never writes a NaN or infinite scale for finite input.
 void encode_rows(DType dtype, std::span<const float> x, int64_t n_rows, int64_t n_cols, std::span<const float> importance,
-                 std::span<std::byte> out);
+                 std::span<std::byte> out, Effort effort = Effort::kDefault);
 
 }  // namespace quern

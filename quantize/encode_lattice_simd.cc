@@ -95,7 +95,7 @@ template <typename Spec>
 class IndependentUnits : public Spec {
  public:
   static constexpr int kScales = 16;
-  static constexpr float kTargets[] = {31, 29, 26, 34};
+  static constexpr float kTargets[] = {31, 29, 26, 34, 30, 28, 32, 24};
   static constexpr int kUnitsPerSubBlock = Spec::kSubSize / Spec::kDim;
   using Search = LatticeSuperBlock<IndependentUnits>;
 
@@ -107,7 +107,7 @@ class IndependentUnits : public Spec {
     find_envelopes<Spec::kDim, Spec::kEntries, kUnitsPerSubBlock>(book_of<Spec>(), weights.wx, weights.in.w, signs_, ladders_, envelopes_);
   }
 
-  typename Search::Fit search() const { return Search(*this, ladders_, weights_.in.unit).search(3); }
+  typename Search::Fit search(Effort effort) const { return Search(*this, ladders_, weights_.in.unit).search(effort); }
 
   Lanes costs(int b, const Lanes& s) const {
     Lanes sum = splat(0.0f);
@@ -137,7 +137,7 @@ class IndependentUnits : public Spec {
 class PairedUnits : public Iq3xxs {
  public:
   static constexpr int kScales = 16;
-  static constexpr float kTargets[] = {31, 29, 26, 34};
+  static constexpr float kTargets[] = {31, 29, 26, 34, 30, 28, 32, 24};
   static constexpr int kUnitsPerSubBlock = kSubSize / kDim;
   using Search = LatticeSuperBlock<PairedUnits>;
 
@@ -153,7 +153,7 @@ class PairedUnits : public Iq3xxs {
     find_envelopes<kDim, kEntries, kUnitsPerSubBlock>(book_of<Iq3xxs>(), weights.wx, weights.in.w, flipped, ladders_, flipped_);
   }
 
-  Search::Fit search() const { return Search(*this, ladders_, weights_.in.unit).search(3); }
+  Search::Fit search(Effort effort) const { return Search(*this, ladders_, weights_.in.unit).search(effort); }
 
   Lanes costs(int b, const Lanes& s) const {
     Lanes sum = splat(0.0f);
@@ -269,34 +269,34 @@ void pack(const SignedWeights& weights, const Fit& fit, BlockIQ3_S& block) {
 }
 
 template <typename Block, typename Units>
-void encode_row(const float* x, const float* importance, int64_t n_cols, std::byte* out) {
-  for_each_block<kSuper, Block>(x, importance, n_cols, out, [](const BlockWeights<kSuper>& in, Block& block) {
+void encode_row(const float* x, const float* importance, int64_t n_cols, Effort effort, std::byte* out) {
+  for_each_block<kSuper, Block>(x, importance, n_cols, out, [effort](const BlockWeights<kSuper>& in, Block& block) {
     if (in.vanishes) return;
     const SignedWeights weights(in);
-    const typename Units::Search::Fit fit = Units(weights).search();
+    const typename Units::Search::Fit fit = Units(weights).search(effort);
     block.d = stored_scale(fit.d, in.unit);
     pack(weights, fit, block);
   });
 }
 
-void encode_row_IQ2_XXS(const float* x, const float* importance, int64_t n_cols, std::byte* out) {
-  encode_row<BlockIQ2_XXS, IndependentUnits<Iq2xxs>>(x, importance, n_cols, out);
+void encode_row_IQ2_XXS(const float* x, const float* importance, int64_t n_cols, Effort effort, std::byte* out) {
+  encode_row<BlockIQ2_XXS, IndependentUnits<Iq2xxs>>(x, importance, n_cols, effort, out);
 }
 
-void encode_row_IQ2_XS(const float* x, const float* importance, int64_t n_cols, std::byte* out) {
-  encode_row<BlockIQ2_XS, IndependentUnits<Iq2xs>>(x, importance, n_cols, out);
+void encode_row_IQ2_XS(const float* x, const float* importance, int64_t n_cols, Effort effort, std::byte* out) {
+  encode_row<BlockIQ2_XS, IndependentUnits<Iq2xs>>(x, importance, n_cols, effort, out);
 }
 
-void encode_row_IQ2_S(const float* x, const float* importance, int64_t n_cols, std::byte* out) {
-  encode_row<BlockIQ2_S, IndependentUnits<Iq2s>>(x, importance, n_cols, out);
+void encode_row_IQ2_S(const float* x, const float* importance, int64_t n_cols, Effort effort, std::byte* out) {
+  encode_row<BlockIQ2_S, IndependentUnits<Iq2s>>(x, importance, n_cols, effort, out);
 }
 
-void encode_row_IQ3_XXS(const float* x, const float* importance, int64_t n_cols, std::byte* out) {
-  encode_row<BlockIQ3_XXS, PairedUnits>(x, importance, n_cols, out);
+void encode_row_IQ3_XXS(const float* x, const float* importance, int64_t n_cols, Effort effort, std::byte* out) {
+  encode_row<BlockIQ3_XXS, PairedUnits>(x, importance, n_cols, effort, out);
 }
 
-void encode_row_IQ3_S(const float* x, const float* importance, int64_t n_cols, std::byte* out) {
-  encode_row<BlockIQ3_S, IndependentUnits<Iq3s>>(x, importance, n_cols, out);
+void encode_row_IQ3_S(const float* x, const float* importance, int64_t n_cols, Effort effort, std::byte* out) {
+  encode_row<BlockIQ3_S, IndependentUnits<Iq3s>>(x, importance, n_cols, effort, out);
 }
 
 }  // namespace quern::HWY_NAMESPACE

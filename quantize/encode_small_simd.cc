@@ -21,76 +21,76 @@ constexpr int kSize = 32;
 
 // y = d * level: searches d, stores it and returns the codes.
 template <typename Levels, typename Block>
-void encode_scaled(const BlockWeights<kSize>& in, const Ladder& ladder, Block& block, uint8_t codes[kSize]) {
-  const float d = in.vanishes ? 0.0f : search_f16_scale<Levels>(in.x, in.w, kSize, in.unit, ladder).scale;
+void encode_scaled(const BlockWeights<kSize>& in, const Ladder& ladder, Effort effort, Block& block, uint8_t codes[kSize]) {
+  const float d = in.vanishes ? 0.0f : search_f16_scale<Levels>(in.x, in.w, kSize, in.unit, ladder.for_effort(effort)).scale;
   block.d = stored_scale(d, in.unit);
   codes_for_scale<Levels>(in.x, kSize, d, codes);
 }
 
-void encode_row_Q4_0(const float* x, const float* importance, int64_t n_cols, std::byte* out) {
-  for_each_block<kSize, BlockQ4_0>(x, importance, n_cols, out, [](const BlockWeights<kSize>& in, BlockQ4_0& block) {
+void encode_row_Q4_0(const float* x, const float* importance, int64_t n_cols, Effort effort, std::byte* out) {
+  for_each_block<kSize, BlockQ4_0>(x, importance, n_cols, out, [effort](const BlockWeights<kSize>& in, BlockQ4_0& block) {
     uint8_t codes[kSize];
-    encode_scaled<UniformLevels<-8, 7>>(in, {0.6f, 0.022f, 2}, block, codes);
+    encode_scaled<UniformLevels<-8, 7>>(in, {0.6f, 0.022f, 2}, effort, block, codes);
     store_nibbles(codes, block.qs);
   });
 }
 
-void encode_row_Q5_0(const float* x, const float* importance, int64_t n_cols, std::byte* out) {
-  for_each_block<kSize, BlockQ5_0>(x, importance, n_cols, out, [](const BlockWeights<kSize>& in, BlockQ5_0& block) {
+void encode_row_Q5_0(const float* x, const float* importance, int64_t n_cols, Effort effort, std::byte* out) {
+  for_each_block<kSize, BlockQ5_0>(x, importance, n_cols, out, [effort](const BlockWeights<kSize>& in, BlockQ5_0& block) {
     uint8_t codes[kSize];
-    encode_scaled<UniformLevels<-16, 15>>(in, {0.65f, 0.02f, 2}, block, codes);
+    encode_scaled<UniformLevels<-16, 15>>(in, {0.65f, 0.02f, 2}, effort, block, codes);
     store_nibbles(codes, block.qs);
     store_fifth_bits(codes, block.qh);
   });
 }
 
-void encode_row_Q8_0(const float* x, const float* importance, int64_t n_cols, std::byte* out) {
-  for_each_block<kSize, BlockQ8_0>(x, importance, n_cols, out, [](const BlockWeights<kSize>& in, BlockQ8_0& block) {
+void encode_row_Q8_0(const float* x, const float* importance, int64_t n_cols, Effort effort, std::byte* out) {
+  for_each_block<kSize, BlockQ8_0>(x, importance, n_cols, out, [effort](const BlockWeights<kSize>& in, BlockQ8_0& block) {
     uint8_t codes[kSize];
-    encode_scaled<UniformLevels<-127, 127>>(in, {0.995f, 0.0043f, 3}, block, codes);
+    encode_scaled<UniformLevels<-127, 127>>(in, {0.995f, 0.0043f, 3}, effort, block, codes);
     for (int e = 0; e < kSize; ++e) block.qs[e] = static_cast<int8_t>(codes[e] - 127);
   });
 }
 
-void encode_row_IQ4_NL(const float* x, const float* importance, int64_t n_cols, std::byte* out) {
-  for_each_block<kSize, BlockIQ4_NL>(x, importance, n_cols, out, [](const BlockWeights<kSize>& in, BlockIQ4_NL& block) {
+void encode_row_IQ4_NL(const float* x, const float* importance, int64_t n_cols, Effort effort, std::byte* out) {
+  for_each_block<kSize, BlockIQ4_NL>(x, importance, n_cols, out, [effort](const BlockWeights<kSize>& in, BlockIQ4_NL& block) {
     uint8_t codes[kSize];
-    encode_scaled<Iq4nlLevels>(in, {0.6f, 0.022f, 2}, block, codes);
+    encode_scaled<Iq4nlLevels>(in, {0.6f, 0.022f, 2}, effort, block, codes);
     store_nibbles(codes, block.qs);
   });
 }
 
 // y = q * d + m, m of either sign.
 template <int kMaxCode, typename Block>
-void encode_affine(const BlockWeights<kSize>& in, float clip_step, Block& block, uint8_t codes[kSize]) {
+void encode_affine(const BlockWeights<kSize>& in, float clip_step, Effort effort, Block& block, uint8_t codes[kSize]) {
   const auto round = [&in](const Lanes& value) { return round_to_f16(value, in.unit); };
   AffineFit fit{0.0f, 0.0f, 0.0f};
-  if (!in.vanishes) fit = search_affine(in.x, in.w, kSize, {kMaxCode, clip_step, 6, false}, round);
+  if (!in.vanishes) fit = search_affine(in.x, in.w, kSize, {kMaxCode, clip_step, by_effort(effort, 3, 6, 12), false}, round);
   block.d = stored_scale(fit.scale, in.unit);
   block.m = stored_scale(-fit.min, in.unit);
   codes_for_affine(in.x, kSize, kMaxCode, fit.scale, fit.min, codes);
 }
 
-void encode_row_Q4_1(const float* x, const float* importance, int64_t n_cols, std::byte* out) {
-  for_each_block<kSize, BlockQ4_1>(x, importance, n_cols, out, [](const BlockWeights<kSize>& in, BlockQ4_1& block) {
+void encode_row_Q4_1(const float* x, const float* importance, int64_t n_cols, Effort effort, std::byte* out) {
+  for_each_block<kSize, BlockQ4_1>(x, importance, n_cols, out, [effort](const BlockWeights<kSize>& in, BlockQ4_1& block) {
     uint8_t codes[kSize];
-    encode_affine<15>(in, 0.08f, block, codes);
+    encode_affine<15>(in, 0.08f, effort, block, codes);
     store_nibbles(codes, block.qs);
   });
 }
 
-void encode_row_Q5_1(const float* x, const float* importance, int64_t n_cols, std::byte* out) {
-  for_each_block<kSize, BlockQ5_1>(x, importance, n_cols, out, [](const BlockWeights<kSize>& in, BlockQ5_1& block) {
+void encode_row_Q5_1(const float* x, const float* importance, int64_t n_cols, Effort effort, std::byte* out) {
+  for_each_block<kSize, BlockQ5_1>(x, importance, n_cols, out, [effort](const BlockWeights<kSize>& in, BlockQ5_1& block) {
     uint8_t codes[kSize];
-    encode_affine<31>(in, 0.06f, block, codes);
+    encode_affine<31>(in, 0.06f, effort, block, codes);
     store_nibbles(codes, block.qs);
     store_fifth_bits(codes, block.qh);
   });
 }
 
 // Scales are powers of two: exponents around the one that maps the largest weight to the levels 8 or 12, by exact error. That one
-// represents every block of MXFP4 values exactly and comes first, so such blocks keep their values.
-void encode_row_MXFP4(const float* x, const float* importance, int64_t n_cols, std::byte* out) {
+// represents every block of MXFP4 values exactly and comes first, so such blocks keep their values. The same for every effort.
+void encode_row_MXFP4(const float* x, const float* importance, int64_t n_cols, Effort, std::byte* out) {
   static constexpr int kOffsets[kLanes] = {0, 1, -1, 2, -2, -3, -4};
   static constexpr int kLowest = -128;  // E8M0 0
   static constexpr int kHighest = 124;  // E8M0 252: above, the level 12 is infinite

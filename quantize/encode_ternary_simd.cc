@@ -33,7 +33,7 @@ class Iq1Units {
  public:
   static constexpr int kDim = 8, kEntries = 2048, kSubSize = kSub, kScales = 8;
   static constexpr float kTop = 1.125f, kLadderLow = 0.15f;
-  static constexpr float kTargets[] = {15, 13, 17, 11};
+  static constexpr float kTargets[] = {15, 13, 17, 11, 14, 16, 12, 10};
   static constexpr int kUnitsPerSubBlock = kSubSize / kDim;
   using Search = LatticeSuperBlock<Iq1Units>;
   static float scale(float d, int l) { return d * static_cast<float>(2 * l + 1); }
@@ -48,7 +48,7 @@ class Iq1Units {
     }
   }
 
-  typename Search::Fit search() const { return Search(*this, ladders_, in_.unit).search(3); }
+  typename Search::Fit search(Effort effort) const { return Search(*this, ladders_, in_.unit).search(effort); }
 
   Lanes costs(int b, const Lanes& s) const {
     Lanes sums[2] = {splat(0.0f), splat(0.0f)};
@@ -88,10 +88,10 @@ class Iq1Units {
   Envelope envelopes_[2][Search::kUnits];
 };
 
-void encode_row_IQ1_S(const float* x, const float* importance, int64_t n_cols, std::byte* out) {
-  for_each_block<kSuper, BlockIQ1_S>(x, importance, n_cols, out, [](const BlockWeights<kSuper>& in, BlockIQ1_S& block) {
+void encode_row_IQ1_S(const float* x, const float* importance, int64_t n_cols, Effort effort, std::byte* out) {
+  for_each_block<kSuper, BlockIQ1_S>(x, importance, n_cols, out, [effort](const BlockWeights<kSuper>& in, BlockIQ1_S& block) {
     if (in.vanishes) return;
-    const auto fit = Iq1Units<32, true>(in).search();
+    const auto fit = Iq1Units<32, true>(in).search(effort);
     block.d = stored_scale(fit.d, in.unit);
     for (int b = 0; b < 8; ++b) {
       int qh = fit.l[b] << 12 | fit.units[4 * b].book << 15;
@@ -105,10 +105,10 @@ void encode_row_IQ1_S(const float* x, const float* importance, int64_t n_cols, s
   });
 }
 
-void encode_row_IQ1_M(const float* x, const float* importance, int64_t n_cols, std::byte* out) {
-  for_each_block<kSuper, BlockIQ1_M>(x, importance, n_cols, out, [](const BlockWeights<kSuper>& in, BlockIQ1_M& block) {
+void encode_row_IQ1_M(const float* x, const float* importance, int64_t n_cols, Effort effort, std::byte* out) {
+  for_each_block<kSuper, BlockIQ1_M>(x, importance, n_cols, out, [effort](const BlockWeights<kSuper>& in, BlockIQ1_M& block) {
     if (in.vanishes) return;
-    const auto fit = Iq1Units<16, false>(in).search();
+    const auto fit = Iq1Units<16, false>(in).search(effort);
     for (int u = 0; u < 32; ++u) {
       block.qs[u] = static_cast<uint8_t>(fit.units[u].index & 255);
       block.qh[u / 2] |= static_cast<uint8_t>((fit.units[u].index >> 8 | fit.units[u].book << 3) << (4 * (u % 2)));
@@ -125,17 +125,18 @@ void encode_row_IQ1_M(const float* x, const float* importance, int64_t n_cols, s
 // One scale for 256 free ternary codes (0, 1, 2 mean -1, 0, 1). The ladder includes the largest magnitude itself, so weights that are
 // ternary already keep their values.
 template <typename Block>
-void search_ternary(const BlockWeights<kSuper>& in, Block& block, uint8_t codes[kSuper]) {
+void search_ternary(const BlockWeights<kSuper>& in, Effort effort, Block& block, uint8_t codes[kSuper]) {
   using Levels = UniformLevels<-1, 1>;
-  const float d = in.vanishes ? 0.0f : search_f16_scale<Levels>(in.x, in.w, kSuper, in.unit, {0.07f, 0.03f, 2}).scale;
+  const float d =
+      in.vanishes ? 0.0f : search_f16_scale<Levels>(in.x, in.w, kSuper, in.unit, Ladder{0.07f, 0.03f, 2}.for_effort(effort)).scale;
   block.d = stored_scale(d, in.unit);
   codes_for_scale<Levels>(in.x, kSuper, d, codes);
 }
 
-void encode_row_TQ2_0(const float* x, const float* importance, int64_t n_cols, std::byte* out) {
-  for_each_block<kSuper, BlockTQ2_0>(x, importance, n_cols, out, [](const BlockWeights<kSuper>& in, BlockTQ2_0& block) {
+void encode_row_TQ2_0(const float* x, const float* importance, int64_t n_cols, Effort effort, std::byte* out) {
+  for_each_block<kSuper, BlockTQ2_0>(x, importance, n_cols, out, [effort](const BlockWeights<kSuper>& in, BlockTQ2_0& block) {
     uint8_t codes[kSuper];
-    search_ternary(in, block, codes);
+    search_ternary(in, effort, block, codes);
     store_2bit_planes(codes, 0, block.qs);
   });
 }
@@ -148,10 +149,10 @@ uint8_t pack_trits(const uint8_t* first, int stride, int n_digits) {
   return static_cast<uint8_t>((value * 256 + 242) / 243);
 }
 
-void encode_row_TQ1_0(const float* x, const float* importance, int64_t n_cols, std::byte* out) {
-  for_each_block<kSuper, BlockTQ1_0>(x, importance, n_cols, out, [](const BlockWeights<kSuper>& in, BlockTQ1_0& block) {
+void encode_row_TQ1_0(const float* x, const float* importance, int64_t n_cols, Effort effort, std::byte* out) {
+  for_each_block<kSuper, BlockTQ1_0>(x, importance, n_cols, out, [effort](const BlockWeights<kSuper>& in, BlockTQ1_0& block) {
     uint8_t codes[kSuper];
-    search_ternary(in, block, codes);
+    search_ternary(in, effort, block, codes);
     for (int t = 0; t < 32; ++t) block.qs[t] = pack_trits(codes + t, 32, 5);
     for (int t = 0; t < 16; ++t) block.qs[32 + t] = pack_trits(codes + 160 + t, 16, 5);
     for (int t = 0; t < 4; ++t) block.qh[t] = pack_trits(codes + 240 + t, 4, 4);

@@ -20,6 +20,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 
 #include "formats/codebooks.h"
 #include "quantize/block_weights.h"
@@ -232,14 +233,18 @@ class LatticeSuperBlock {
     }
   }
 
-  Fit search(int max_rounds) const {
+  Fit search(Effort effort) const {
     Fit best;
-    for (const float target : Type::kTargets) {
-      const float d = largest_ / (target * Type::scale(1.0f, 0));
-      const Fit fit = descend(d, max_rounds);
+    for (int t = 0; t < by_effort(effort, 1, 4, static_cast<int>(std::size(Type::kTargets))); ++t) {
+      const float d = largest_ / (Type::kTargets[t] * Type::scale(1.0f, 0));
+      const Fit fit = descend(d, by_effort(effort, 1, 3, 6));
       if (fit.error < best.error) best = fit;
     }
+    if (effort == Effort::kFast) return best;
     polish(best);
+    for (int round = 0; effort == Effort::kBest && round < 3; ++round) {
+      if (!move_scales(best)) break;
+    }
     return best;
   }
 
@@ -296,6 +301,51 @@ class LatticeSuperBlock {
     const float d = to_f16(p / r);
     const auto error = [p, r](double value) { return value * (value * r - 2.0 * p); };
     if (error(static_cast<double>(d)) < error(static_cast<double>(fit.d))) fit.d = d;
+  }
+
+  // Every sub-block tries the neighbours of its l, then d is refitted, all by exact search of the book. False when nothing improved.
+  bool move_scales(Fit& fit) const {
+    Fit moved = fit;
+    double p = 0.0;
+    double r = 0.0;
+    double before = 0.0;
+    double after = 0.0;
+    for (int b = 0; b < kSubBlocks; ++b) {
+      Fit own = fit;
+      double own_p = 0.0;
+      double own_r = 0.0;
+      double least = choose(b, true, own, own_p, own_r);
+      before += least;
+      for (const int step : {-1, 1}) {
+        Fit other = fit;
+        other.l[b] = std::clamp(fit.l[b] + step, 0, Type::kScales - 1);
+        double other_p = 0.0;
+        double other_r = 0.0;
+        const double error = choose(b, true, other, other_p, other_r);
+        if (!(error < least)) continue;
+        least = error;
+        own = other;
+        own_p = other_p;
+        own_r = other_r;
+      }
+      after += least;
+      p += own_p;
+      r += own_r;
+      constexpr int kPerSubBlock = Type::kSubSize / Type::kDim;
+      moved.l[b] = own.l[b];
+      std::copy_n(own.units + b * kPerSubBlock, kPerSubBlock, moved.units + b * kPerSubBlock);
+    }
+    const auto error_at = [p, r](double value) { return value * (value * r - 2.0 * p); };
+    if (p > 0.0 && r > 0.0) {
+      const float d = to_f16(p / r);
+      if (error_at(static_cast<double>(d)) < error_at(static_cast<double>(fit.d))) {
+        after += error_at(static_cast<double>(d)) - error_at(static_cast<double>(fit.d));
+        moved.d = d;
+      }
+    }
+    if (!(after < before)) return false;
+    fit = moved;
+    return true;
   }
 
   const Type& type_;

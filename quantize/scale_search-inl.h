@@ -17,6 +17,7 @@
 
 #include "quantize/lanes-inl.h"
 #include "quantize/levels-inl.h"
+#include "quantize/row_encoders.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace quern::HWY_NAMESPACE {
@@ -74,6 +75,14 @@ struct Ladder {
   float first;
   float step;
   int batches;  // of 16 rungs
+
+  // The same range in twice the steps, or in half of them.
+  Ladder for_effort(Effort effort) const {
+    if (effort == Effort::kBest) return {first, 0.5f * step, 2 * batches};
+    if (effort == Effort::kFast && batches > 1)
+      return {first, step * static_cast<float>(batches) / static_cast<float>(batches / 2), batches / 2};
+    return *this;
+  }
 };
 
 struct ScaleFit {

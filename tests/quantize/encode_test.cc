@@ -99,6 +99,26 @@ TEST_P(Encode, IsNoWorseThanTheReferenceOnTheGoldenInput) {
   EXPECT_LE(squared_error(x, y, importance), weighted["weighted_sse"].get<double>() * kRounding) << "with importance";
 }
 
+// Fast may lose a few percent, best never more than what its other local minima bring by chance.
+TEST_P(Encode, GetsNearerWithMoreEffort) {
+  const std::vector<float> x = student_t(32 * 512, 5);
+  const std::vector<float> importance = read_floats(kGolden / "importance.f32");
+  double errors[3];
+  for (const Effort effort : {Effort::kFast, Effort::kDefault, Effort::kBest}) {
+    std::vector<std::byte> blocks(encode(GetParam(), x, 512).size());
+    encode_rows(GetParam(), x, 32, 512, importance, blocks, effort);
+    errors[static_cast<size_t>(effort)] = squared_error(x, decode(GetParam(), blocks), importance);
+  }
+  EXPECT_LE(errors[1], errors[0]);
+  EXPECT_LE(errors[2], errors[1]);
+  EXPECT_LE(errors[0], 1.08 * errors[1]);
+}
+
+TEST(Effort, HasNames) {
+  for (const Effort effort : {Effort::kFast, Effort::kDefault, Effort::kBest}) EXPECT_EQ(find_effort(name_of(effort)), effort);
+  EXPECT_EQ(find_effort("slow"), std::nullopt);
+}
+
 TEST_P(Encode, MakesTheSameBytesForEverySplitOfTheRows) {
   const std::vector<float> x = student_t(6 * 512, 1);
   const std::vector<float> importance = read_floats(kGolden / "importance.f32");
