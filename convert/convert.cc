@@ -54,7 +54,7 @@ OutputReport report_output(const Plan& plan, size_t index, const FinishedOutput&
   report.mix = output.mix;
   report.lossless = output.lossless;
   for (size_t f = 0; f < output.files.size(); ++f) {
-    report.files.push_back({output.files[f].name, output.files[f].size_bytes, finished.file_sha256[f]});
+    report.files.push_back({relative_name(output, f), output.files[f].size_bytes, finished.files[f].sha256});
     report.size_bytes += output.files[f].size_bytes;
   }
   report.bits_per_weight = 8.0 * static_cast<double>(output.tensor_bytes) / static_cast<double>(plan.n_weights());

@@ -16,7 +16,7 @@ namespace quern {
 // A model to GGUF files: every output of a plan from one read of the source.
 
 struct FileReport {
-  std::string name;
+  std::string name;  // relative to the folder of the outputs
   uint64_t size_bytes = 0;
   std::string sha256;
 };
@@ -45,7 +45,7 @@ ConvertReport run_plan(const ModelSource& source, const Plan& plan, Progress& pr
 
 // The steps after the data of all outputs is written, shared with merging: names the files and writes the lists beside them.
 struct FinishedOutput {
-  std::vector<std::string> file_sha256;
+  std::vector<FileSums> files;
   std::vector<TensorSums> tensors;
 };
 void publish_outputs(const Plan& plan, std::vector<std::unique_ptr<OutputWriter>>& writers, const std::vector<FinishedOutput>& finished,

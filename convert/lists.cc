@@ -1,7 +1,6 @@
 #include "convert/lists.h"
 
 #include <cmath>
-#include <nlohmann/json.hpp>
 #include <sstream>
 
 #include "formats/base/file.h"
@@ -11,28 +10,41 @@ namespace quern {
 namespace fs = std::filesystem;
 namespace {
 
-using nlohmann::ordered_json;
-
 constexpr uint64_t kMaxSumsBytes = 16u << 20;
 constexpr size_t kHexDigits = 64;
 
-ordered_json tensor_entry(const Plan& plan, const PlannedOutput& output, size_t t, const TensorSums& sums, double energy,
-                          const Figure& figure) {
-  const Placement& placement = output.tensors[t];
-  const auto dims = plan.tensors[t].shape.dims();
-  ordered_json entry = {{"name", plan.tensors[t].name},
-                        {"type", std::string(name_of(placement.type))},
-                        {"shape", std::vector<int64_t>(dims.begin(), dims.end())},
-                        {"file", output.files[placement.file].name},
-                        {"offset", placement.file_offset},
-                        {"size_bytes", placement.size_bytes},
-                        {"sha256", sums.sha256}};
-  if (!sums.slices.empty()) entry["slices_sha256"] = sums.slices;
-  if (plan.tensors[t].integer) return entry;
-  entry["exact"] = figure.exact;
-  entry["squared_error"] = figure.squared_error;
-  entry["relative_error"] = energy > 0 ? std::sqrt(figure.squared_error / energy) : 0;
-  return entry;
+ErrorRecord error_of(const Figures& figures, size_t output) {
+  const Figure& figure = figures.outputs[output];
+  return {figure.exact, figure.squared_error, figures.energy > 0 ? std::sqrt(figure.squared_error / figures.energy) : 0};
+}
+
+TensorRecord tensor_record(const Plan& plan, size_t index, size_t t, const TensorSums& sums, const TensorFigures& figures) {
+  const PlannedTensor& tensor = plan.tensors[t];
+  const Placement& placement = plan.outputs[index].tensors[t];
+  TensorRecord record;
+  record.name = tensor.name;
+  record.type = placement.type;
+  record.shape = tensor.shape;
+  record.file = placement.file;
+  record.offset = placement.file_offset;
+  record.size_bytes = placement.size_bytes;
+  record.sha256 = sums.sha256;
+  if (!tensor.integer) record.error = error_of(figures, index);
+  for (size_t s = 0; s < sums.slices.size(); ++s) {
+    record.slices.push_back({sums.slices[s], tensor.integer ? ErrorRecord{} : error_of(figures.slices[s], index)});
+  }
+  return record;
+}
+
+ErrorRecord error_of_all(const std::vector<TensorFigures>& figures, size_t output) {
+  Figures sum;
+  sum.outputs.resize(output + 1);
+  for (const TensorFigures& tensor : figures) {
+    sum.energy += tensor.energy;
+    sum.outputs[output].squared_error += tensor.outputs[output].squared_error;
+    sum.outputs[output].exact = sum.outputs[output].exact && tensor.outputs[output].exact;
+  }
+  return error_of(sum, output);
 }
 
 // "HASH  NAME" lines; anything else is not ours and is dropped.
@@ -43,29 +55,35 @@ std::map<std::string, std::string> read_sums(const fs::path& path) {
   for (std::string line; std::getline(in, line);) {
     if (line.size() < kHexDigits + 3 || line[kHexDigits] != ' ') continue;
     const std::string name = line.substr(kHexDigits + 2);
-    if (name.find('/') == std::string::npos && fs::exists(path.parent_path() / name)) sums[name] = line.substr(0, kHexDigits);
+    if (fs::exists(path.parent_path() / name)) sums[name] = line.substr(0, kHexDigits);
   }
   return sums;
 }
 
 }  // namespace
 
-std::string tensor_list(const Plan& plan, size_t index, const FinishedOutput& finished, const std::vector<TensorFigures>& figures) {
+BuildRecord build_record(const Plan& plan, size_t index, const FinishedOutput& finished, const std::vector<TensorFigures>& figures) {
   const PlannedOutput& output = plan.outputs[index];
-  ordered_json files = ordered_json::array();
+  BuildRecord record;
+  record.quern_version = plan.quern_version;
+  record.recipe = output.mix;
+  record.label = output.label;
+  record.lossless = output.lossless;
+  record.mtp = plan.mtp;
+  record.error = error_of_all(figures, index);
+  const Metadata metadata = file_metadata(plan, output, 0);
+  for (const auto& [key, value] : metadata.entries()) {
+    if (key.starts_with("quern.")) record.settings.set(key, value);
+  }
+  record.keys = metadata_sums(metadata);
   for (size_t f = 0; f < output.files.size(); ++f) {
-    files.push_back({{"name", output.files[f].name}, {"size_bytes", output.files[f].size_bytes}, {"sha256", finished.file_sha256[f]}});
+    const FileSums& sums = finished.files[f];
+    record.files.push_back({relative_name(output, f), output.files[f].size_bytes, sums.sha256, sums.pieces_sha256});
   }
-  const ordered_json head = {
-      {"schema", "quern.tensors/1"}, {"quern_version", plan.quern_version}, {"recipe", output.mix}, {"files", files}};
-  std::string text = head.dump();
-  text.pop_back();  // the list goes inside, one tensor per line
-  text += ",\"tensors\":[\n";
   for (size_t t = 0; t < plan.tensors.size(); ++t) {
-    text += tensor_entry(plan, output, t, finished.tensors[t], figures[t].energy, figures[t].outputs[index]).dump();
-    text += t + 1 < plan.tensors.size() ? ",\n" : "\n";
+    record.tensors.push_back(tensor_record(plan, index, t, finished.tensors[t], figures[t]));
   }
-  return text + "]}\n";
+  return record;
 }
 
 void update_sums(const fs::path& folder, const std::map<std::string, std::string>& sha256_by_name) {
@@ -80,11 +98,11 @@ void write_lists(const Plan& plan, const std::vector<FinishedOutput>& finished, 
   std::map<std::string, std::string> sums;
   for (size_t i = 0; i < plan.outputs.size(); ++i) {
     const PlannedOutput& output = plan.outputs[i];
-    const std::string list = tensor_list(plan, i, finished[i], figures);
+    const std::string list = build_record_to_json(build_record(plan, i, finished[i], figures));
     const std::string name = output.stem + ".tensors.json";
     write_file_atomically(plan.folder / name, list, OutputFile::Overwrite::kAllow);
     sums[name] = sha256_hex(list);
-    for (size_t f = 0; f < output.files.size(); ++f) sums[output.files[f].name] = finished[i].file_sha256[f];
+    for (size_t f = 0; f < output.files.size(); ++f) sums[relative_name(output, f)] = finished[i].files[f].sha256;
   }
   update_sums(plan.folder, sums);
 }

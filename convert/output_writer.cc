@@ -1,6 +1,8 @@
 #include "convert/output_writer.h"
 
+#include <algorithm>
 #include <array>
+#include <utility>
 
 #include "formats/base/checked.h"
 #include "formats/gguf.h"
@@ -18,10 +20,28 @@ std::string journal_header(const PlannedOutput& output, const std::string& id) {
 
 }  // namespace
 
+void FileHasher::update(std::span<const std::byte> bytes) {
+  file_hash_.update(bytes);
+  while (!bytes.empty()) {
+    const auto part = bytes.first(static_cast<size_t>(std::min<uint64_t>(bytes.size(), kPieceBytes - piece_bytes_)));
+    piece_hash_.update(part);
+    piece_bytes_ = (piece_bytes_ + part.size()) % kPieceBytes;
+    if (piece_bytes_ == 0) pieces_.push_back(piece_hash_.finish_hex());
+    bytes = bytes.subspan(part.size());
+  }
+}
+
+FileSums FileHasher::finish() {
+  if (piece_bytes_ != 0) pieces_.push_back(piece_hash_.finish_hex());
+  piece_bytes_ = 0;
+  return {file_hash_.finish_hex(), std::exchange(pieces_, {})};
+}
+
 OutputWriter::OutputWriter(const Plan& plan, size_t output, const std::string& id)
     : plan_(plan), output_(plan.outputs[output]), stream_(plan, output_, TensorStream::Cut::kTensors) {
+  std::filesystem::create_directories(plan.folder / output_.folder);
   open_file();
-  journal_.emplace(plan.folder / (output_.files.front().name + ".part.journal"), journal_header(output_, id));
+  journal_.emplace(plan.folder / (relative_name(output_, 0) + ".part.journal"), journal_header(output_, id));
   close_finished_files();
 }
 
@@ -30,7 +50,7 @@ void OutputWriter::open_file() {
   const auto overwrite = plan_.force ? OutputFile::Overwrite::kAllow : OutputFile::Overwrite::kRefuse;
   const std::vector<std::byte> header = file_header(plan_, output_, files_.size());
   QUERN_CHECK(header.size() == file.data_offset);
-  files_.push_back(std::make_unique<OutputFile>(plan_.folder / file.name, overwrite));
+  files_.push_back(std::make_unique<OutputFile>(plan_.folder / relative_name(output_, files_.size()), overwrite));
   position_ = 0;
   tensors_left_ = file.n_tensors;
   write(header);
@@ -58,11 +78,11 @@ void OutputWriter::append(std::span<const std::byte> bytes) {
 
 // A file without tensors is finished with its header.
 void OutputWriter::close_finished_files() {
-  while (tensors_left_ == 0 && sha256_.size() < files_.size()) {
+  while (tensors_left_ == 0 && sums_.size() < files_.size()) {
     QUERN_CHECK(position_ == output_.files[files_.size() - 1].size_bytes);
     files_.back()->sync();
     unsynced_bytes_ = 0;
-    sha256_.push_back(hash_.finish_hex());
+    sums_.push_back(hash_.finish());
     if (files_.size() < output_.files.size()) open_file();
   }
 }
@@ -74,9 +94,9 @@ void OutputWriter::chunk_done(int64_t n_chunks) {
   journal_->record(n_chunks, tensor_bytes_);
 }
 
-const std::vector<std::string>& OutputWriter::finish() {
-  QUERN_CHECK(stream_.complete() && sha256_.size() == output_.files.size());
-  return sha256_;
+const std::vector<FileSums>& OutputWriter::finish() {
+  QUERN_CHECK(stream_.complete() && sums_.size() == output_.files.size());
+  return sums_;
 }
 
 void OutputWriter::commit() {

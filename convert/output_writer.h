@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "convert/build_record.h"
 #include "convert/journal.h"
 #include "convert/plan.h"
 #include "convert/tensor_stream.h"
@@ -16,6 +17,25 @@
 #include "formats/base/sha256.h"
 
 namespace quern {
+
+// SHA-256 of a file and of its pieces of kPieceBytes.
+struct FileSums {
+  std::string sha256;
+  std::vector<std::string> pieces_sha256;
+};
+
+// Computes them from bytes as they come.
+class FileHasher {
+ public:
+  void update(std::span<const std::byte> bytes);
+  // The object starts anew afterwards.
+  FileSums finish();
+
+ private:
+  Sha256 file_hash_, piece_hash_;
+  uint64_t piece_bytes_ = 0;  // in piece_hash_
+  std::vector<std::string> pieces_;
+};
 
 // Writes the files of one output from the stream of its tensor data: headers first, padding between, SHA-256 of every file from the
 // bytes written. Nothing has its final name before commit(); without it everything is removed. Not thread-safe.
@@ -28,8 +48,8 @@ class OutputWriter {
   // Tells that the chunks before this number have been appended; syncs and journals now and then.
   void chunk_done(int64_t n_chunks);
 
-  // After the last byte: SHA-256 per file, everything synced.
-  const std::vector<std::string>& finish();
+  // After the last byte: sums per file, everything synced.
+  const std::vector<FileSums>& finish();
   void commit();
 
  private:
@@ -44,8 +64,8 @@ class OutputWriter {
   std::optional<Journal> journal_;                  // made once the first part file, which is locked, is ours
   uint64_t position_ = 0;                           // in the last file
   size_t tensors_left_ = 0;                         // of the last file
-  Sha256 hash_;
-  std::vector<std::string> sha256_;
+  FileHasher hash_;
+  std::vector<FileSums> sums_;
   uint64_t tensor_bytes_ = 0;
   uint64_t unsynced_bytes_ = 0;
 };

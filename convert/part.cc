@@ -64,18 +64,49 @@ class PartSink final : public ChunkSink {
   std::vector<Sha256> hashes_;
 };
 
-json figures_to_json(size_t tensor, const TensorFigures& figures) {
-  json outputs = json::array();
-  for (const Figure& figure : figures.outputs) outputs.push_back({{"squared_error", figure.squared_error}, {"exact", figure.exact}});
-  return {{"tensor", tensor}, {"energy", figures.energy}, {"outputs", outputs}};
+json unit_to_json(Unit unit) {
+  json entry = {{"tensor", unit.tensor}};
+  if (unit.slice != Unit::kWhole) entry["slice"] = unit.slice;
+  return entry;
 }
 
-json partial_to_json(size_t tensor, const PartialFigures& figures) {
-  json outputs = json::array();
+Unit unit_from_json(const Plan& plan, const json& entry) {
+  const Unit unit{entry.at("tensor").get<size_t>(), entry.value("slice", Unit::kWhole)};
+  const bool fits = unit.tensor < plan.tensors.size() && unit.slice >= Unit::kWhole && unit.slice < plan.tensors[unit.tensor].n_slices;
+  if (!fits || entry.at("outputs").size() != plan.outputs.size()) throw Error(ErrorKind::kFormat, "figures do not fit the plan");
+  return unit;
+}
+
+json figures_to_json(Unit unit, const Figures& figures) {
+  json entry = unit_to_json(unit);
+  entry["energy"] = figures.energy;
+  for (const Figure& figure : figures.outputs)
+    entry["outputs"].push_back({{"squared_error", figure.squared_error}, {"exact", figure.exact}});
+  return entry;
+}
+
+json partial_to_json(Unit unit, const PartialFigures& figures) {
+  json entry = unit_to_json(unit);
+  entry["energy_digits"] = figures.energy.digits();
   for (size_t i = 0; i < figures.squared_errors.size(); ++i) {
-    outputs.push_back({{"squared_error_digits", figures.squared_errors[i].digits()}, {"exact", static_cast<bool>(figures.exact[i])}});
+    entry["outputs"].push_back(
+        {{"squared_error_digits", figures.squared_errors[i].digits()}, {"exact", static_cast<bool>(figures.exact[i])}});
   }
-  return {{"tensor", tensor}, {"energy_digits", figures.energy.digits()}, {"outputs", outputs}};
+  return entry;
+}
+
+// Those of every tensor and slice that the part has chunks of.
+json figures_to_json(const PipelineResult& result) {
+  json figures = json::array();
+  for (size_t t = 0; t < result.figures.size(); ++t) {
+    const TensorFigures& tensor = result.figures[t];
+    if (!tensor.outputs.empty()) figures.push_back(figures_to_json({t, Unit::kWhole}, tensor));
+    for (size_t s = 0; s < tensor.slices.size(); ++s) {
+      if (!tensor.slices[s].outputs.empty()) figures.push_back(figures_to_json({t, static_cast<int64_t>(s)}, tensor.slices[s]));
+    }
+  }
+  for (const auto& [unit, partial] : result.partial) figures.push_back(partial_to_json(unit, partial));
+  return figures;
 }
 
 ExactSum sum_from_json(const json& digits) { return ExactSum::from_digits(digits.get<std::vector<uint32_t>>()); }
@@ -144,17 +175,17 @@ std::vector<Part> read_parts(const Plan& plan, const std::string& id, const std:
   return parts;
 }
 
-// Adds what a part knows about tensors; those it has only some chunks of are summed over parts.
-void add_figures(const Plan& plan, const Part& part, std::vector<TensorFigures>& figures, std::map<size_t, PartialFigures>& partial) {
+// Adds what a part knows; units that it has only some chunks of are summed over parts.
+void add_figures(const Plan& plan, const Part& part, std::vector<TensorFigures>& figures, std::map<Unit, PartialFigures>& partial) {
   for (const json& entry : part.figures) {
-    const size_t tensor = entry.at("tensor").get<size_t>();
+    const Unit unit = unit_from_json(plan, entry);
     const json& outputs = entry.at("outputs");
-    if (tensor >= plan.tensors.size() || outputs.size() != plan.outputs.size())
-      throw Error(ErrorKind::kFormat, "figures do not fit the plan");
     if (entry.contains("energy")) {
-      figures[tensor].energy = entry.at("energy").get<double>();
+      Figures complete;
+      complete.energy = entry.at("energy").get<double>();
       for (const json& output : outputs)
-        figures[tensor].outputs.push_back({output.at("squared_error").get<double>(), output.at("exact").get<bool>()});
+        complete.outputs.push_back({output.at("squared_error").get<double>(), output.at("exact").get<bool>()});
+      set_figures(plan.tensors[unit.tensor], unit, std::move(complete), figures[unit.tensor]);
       continue;
     }
     PartialFigures piece(plan.outputs.size());
@@ -163,13 +194,13 @@ void add_figures(const Plan& plan, const Part& part, std::vector<TensorFigures>&
       piece.squared_errors[i] = sum_from_json(outputs[i].at("squared_error_digits"));
       piece.exact[i] = outputs[i].at("exact").get<bool>();
     }
-    partial.try_emplace(tensor, plan.outputs.size()).first->second.add(piece);
+    partial.try_emplace(unit, plan.outputs.size()).first->second.add(piece);
   }
 }
 
 std::vector<TensorFigures> collect_figures(const Plan& plan, const std::vector<Part>& parts) {
   std::vector<TensorFigures> figures(plan.tensors.size());
-  std::map<size_t, PartialFigures> partial;
+  std::map<Unit, PartialFigures> partial;
   for (const Part& part : parts) {
     try {
       add_figures(plan, part, figures, partial);
@@ -177,8 +208,12 @@ std::vector<TensorFigures> collect_figures(const Plan& plan, const std::vector<P
       throw Error(ErrorKind::kFormat, std::string("unreadable figures: ") + printable(error.what())).file(part.index.string());
     }
   }
-  for (const auto& [tensor, sum] : partial) figures[tensor] = sum.rounded();
-  for (TensorFigures& tensor : figures) tensor.outputs.resize(plan.outputs.size());
+  for (const auto& [unit, sum] : partial) set_figures(plan.tensors[unit.tensor], unit, sum.rounded(), figures[unit.tensor]);
+  for (size_t t = 0; t < figures.size(); ++t) {
+    figures[t].outputs.resize(plan.outputs.size());
+    if (plan.tensors[t].n_slices > 1) figures[t].slices.resize(static_cast<size_t>(plan.tensors[t].n_slices));
+    for (Figures& slice : figures[t].slices) slice.outputs.resize(plan.outputs.size());
+  }
   return figures;
 }
 
@@ -246,11 +281,7 @@ PartReport run_part(const ModelSource& source, const Plan& plan, int64_t k, int6
   json index = {{"schema", kSchema}, {"plan", plan_id(plan)}, {"part", k}, {"of", n}, {"encode_seconds", result.encode_seconds}};
   index["sections_sha256"] = json::array();
   for (size_t output = 0; output < plan.outputs.size(); ++output) index["sections_sha256"].push_back(sink.sha256(output));
-  index["figures"] = json::array();
-  for (size_t t = 0; t < plan.tensors.size(); ++t) {
-    if (!result.figures[t].outputs.empty()) index["figures"].push_back(figures_to_json(t, result.figures[t]));
-  }
-  for (const auto& [t, partial] : result.partial) index["figures"].push_back(partial_to_json(t, partial));
+  index["figures"] = figures_to_json(result);
   sink.commit();
   write_file_atomically(report.index, index.dump() + "\n", overwrite);
   report.data_bytes = sections.back().offset + sections.back().size;

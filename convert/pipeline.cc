@@ -44,6 +44,25 @@ TypeSet distinct_types(const Plan& plan, size_t tensor) {
   return set;
 }
 
+// The rows of a chunk that lie in one slice of its tensor; all of them when it is not stacked.
+struct Piece {
+  int64_t slice = 0;
+  int64_t first_row = 0;  // from the chunk's first
+  int64_t n_rows = 0;
+  PartialFigures figures;
+};
+
+std::vector<Piece> pieces_of(const PlannedTensor& tensor, const Chunk& chunk, size_t n_outputs) {
+  const int64_t slice_rows = tensor.shape.n_rows() / tensor.n_slices, end = chunk.first_row + chunk.n_rows;
+  std::vector<Piece> pieces;
+  for (int64_t row = chunk.first_row; row < end;) {
+    const int64_t slice = row / slice_rows, n_rows = std::min(end, (slice + 1) * slice_rows) - row;
+    pieces.push_back({slice, row - chunk.first_row, n_rows, PartialFigures(n_outputs)});
+    row += n_rows;
+  }
+  return pieces;
+}
+
 // One chunk on its way, with its buffers.
 struct Work {
   int64_t index = 0;
@@ -53,7 +72,7 @@ struct Work {
   std::vector<float> weights;
   std::vector<std::vector<std::byte>> encoded;  // per distinct type
   std::vector<double> seconds;                  // per distinct type
-  PartialFigures figures;
+  std::vector<Piece> pieces;
   bool skipped = false;
 };
 
@@ -166,7 +185,7 @@ class Pipeline {
 
   Work* process(Work* work) {
     const PlannedTensor& tensor = plan_.tensors[work->chunk.tensor];
-    work->figures = PartialFigures(plan_.outputs.size());
+    work->pieces = pieces_of(tensor, work->chunk, plan_.outputs.size());
     work->seconds.assign(work->types.types.size(), 0);
     try {
       source_.fetch(tensor.source_index, work->chunk.first_row, work->chunk.n_rows, work->raw);
@@ -191,9 +210,14 @@ class Pipeline {
       bad_.add(work.chunk.tensor, work.chunk.first_row, error.message());
       return false;
     }
-    const int64_t row = add_energy(work.weights, tensor.shape.row_length(), work.figures.energy);
-    if (row >= 0) bad_.add(work.chunk.tensor, work.chunk.first_row, "NaN or infinity in row " + std::to_string(work.chunk.first_row + row));
-    return row < 0;
+    for (Piece& piece : work.pieces) {
+      const int64_t row = add_energy(weights_of(work, piece), tensor.shape.row_length(), piece.figures.energy);
+      if (row < 0) continue;
+      const int64_t bad_row = work.chunk.first_row + piece.first_row + row;
+      bad_.add(work.chunk.tensor, work.chunk.first_row, "NaN or infinity in row " + std::to_string(bad_row));
+      return false;
+    }
+    return true;
   }
 
   void encode(Work& work) {
@@ -214,17 +238,32 @@ class Pipeline {
     }
   }
 
+  std::span<const float> weights_of(const Work& work, const Piece& piece) const {
+    const int64_t row_length = plan_.tensors[work.chunk.tensor].shape.row_length();
+    return std::span(work.weights)
+        .subspan(static_cast<size_t>(piece.first_row * row_length), static_cast<size_t>(piece.n_rows * row_length));
+  }
+
   void compare(Work& work, size_t k) {
+    for (Piece& piece : work.pieces) compare(work, k, piece);
+  }
+
+  void compare(const Work& work, size_t k, Piece& piece) {
     const DType type = work.types.types[k];
-    const Comparison found = compare_encoded(type, work.encoded[k], work.weights, plan_.tensors[work.chunk.tensor].shape.row_length());
+    const int64_t row_length = plan_.tensors[work.chunk.tensor].shape.row_length();
+    const uint64_t row_bytes = row_size_bytes(type, row_length);
+    const auto blocks = std::span(work.encoded[k])
+                            .subspan(static_cast<size_t>(static_cast<uint64_t>(piece.first_row) * row_bytes),
+                                     static_cast<size_t>(static_cast<uint64_t>(piece.n_rows) * row_bytes));
+    const Comparison found = compare_encoded(type, blocks, weights_of(work, piece), row_length);
     if (found.nonfinite_row >= 0) {
-      throw Error(ErrorKind::kInternal, "row " + std::to_string(work.chunk.first_row + found.nonfinite_row) +
-                                            " decodes to infinity or NaN as " + std::string(name_of(type)));
+      const int64_t row = work.chunk.first_row + piece.first_row + found.nonfinite_row;
+      throw Error(ErrorKind::kInternal, "row " + std::to_string(row) + " decodes to infinity or NaN as " + std::string(name_of(type)));
     }
     for (size_t output = 0; output < plan_.outputs.size(); ++output) {
       if (work.types.of_output[output] != k) continue;
-      work.figures.squared_errors[output] = found.squared_error;
-      work.figures.exact[output] = found.exact;
+      piece.figures.squared_errors[output] = found.squared_error;
+      piece.figures.exact[output] = found.exact;
       if (plan_.outputs[output].lossless && !found.exact) {
         throw Error(ErrorKind::kGate, "is not exact as " + std::string(name_of(type)) + "; the lossless output was given up");
       }
@@ -236,23 +275,32 @@ class Pipeline {
 
   std::span<const std::byte> bytes_of(const Work& work, size_t output) const { return work.encoded[work.types.of_output[output]]; }
 
-  // The last step, in chunk order: figures of the tensor, progress, and the buffers back to the pool.
+  // The last step, in chunk order: figures, progress, and the buffers back to the pool.
   void finish(Work* work) {
-    const size_t t = work->chunk.tensor;
-    PartialFigures& sum = result_.partial.try_emplace(t, plan_.outputs.size()).first->second;
-    sum.add(work->figures);
+    const PlannedTensor& tensor = plan_.tensors[work->chunk.tensor];
+    for (const Piece& piece : work->pieces) {
+      add_figures(*work, {work->chunk.tensor, Unit::kWhole}, 0, tensor.shape.n_rows(), piece);
+      const int64_t slice_rows = tensor.shape.n_rows() / tensor.n_slices;
+      if (tensor.n_slices > 1) add_figures(*work, {work->chunk.tensor, piece.slice}, piece.slice * slice_rows, slice_rows, piece);
+    }
     for (size_t output = 0; output < plan_.outputs.size(); ++output) {
       result_.encode_seconds[output] += work->seconds[work->types.of_output[output]];
-    }
-    const bool ends = work->chunk.first_row + work->chunk.n_rows == plan_.tensors[t].shape.n_rows();
-    const bool began_here = work->index - (work->chunk.first_row / plan_.tensors[t].chunk_rows) >= range_.first;
-    if (ends && began_here) {
-      result_.figures[t] = sum.rounded();
-      result_.partial.erase(t);
     }
     progress_.advance(chunks_.source_bytes(work->chunk));
     const std::lock_guard lock(free_mutex_);
     free_.push_back(work);
+  }
+
+  // Adds those of a piece to a unit that has the rows [first_row, first_row + n_rows) of its tensor.
+  void add_figures(const Work& work, Unit unit, int64_t first_row, int64_t n_rows, const Piece& piece) {
+    PartialFigures& sum = result_.partial.try_emplace(unit, plan_.outputs.size()).first->second;
+    sum.add(piece.figures);
+    const PlannedTensor& tensor = plan_.tensors[unit.tensor];
+    const int64_t first_chunk = work.index - work.chunk.first_row / tensor.chunk_rows + first_row / tensor.chunk_rows;
+    const bool ends = work.chunk.first_row + piece.first_row + piece.n_rows == first_row + n_rows;
+    if (!ends || first_chunk < range_.first) return;
+    set_figures(tensor, unit, sum.rounded(), result_.figures[unit.tensor]);
+    result_.partial.erase(unit);
   }
 
   const ModelSource& source_;
@@ -280,11 +328,20 @@ void PartialFigures::add(const PartialFigures& other) {
   }
 }
 
-TensorFigures PartialFigures::rounded() const {
-  TensorFigures figures;
+Figures PartialFigures::rounded() const {
+  Figures figures;
   figures.energy = energy.value();
   for (size_t i = 0; i < squared_errors.size(); ++i) figures.outputs.push_back({squared_errors[i].value(), static_cast<bool>(exact[i])});
   return figures;
+}
+
+void set_figures(const PlannedTensor& tensor, Unit unit, Figures figures, TensorFigures& all) {
+  if (unit.slice == Unit::kWhole) {
+    static_cast<Figures&>(all) = std::move(figures);
+    return;
+  }
+  all.slices.resize(static_cast<size_t>(tensor.n_slices));
+  all.slices[static_cast<size_t>(unit.slice)] = std::move(figures);
 }
 
 PipelineResult run_chunks(const ModelSource& source, const Plan& plan, const Chunks& chunks, Chunks::Range range, ChunkSink& sink,

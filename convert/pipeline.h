@@ -1,5 +1,6 @@
 #pragma once
 
+#include <compare>
 #include <cstdint>
 #include <map>
 #include <span>
@@ -36,12 +37,25 @@ struct Figure {
   bool exact = true;         // every weight has the bits of the source's
 };
 
-struct TensorFigures {
+struct Figures {
   double energy = 0;  // sum of the squared weights of the source
   std::vector<Figure> outputs;
 };
 
-// The same before rounding, for a tensor of which only some chunks were seen.
+// Of a tensor and, when it is stacked, of each of its slices.
+struct TensorFigures : Figures {
+  std::vector<Figures> slices;  // empty unless stacked; those without outputs lie outside the range of chunks
+};
+
+// What figures belong to: a slice of a tensor, or all of it.
+struct Unit {
+  static constexpr int64_t kWhole = -1;
+  size_t tensor = 0;
+  int64_t slice = kWhole;
+  auto operator<=>(const Unit&) const = default;
+};
+
+// The same before rounding, for a unit of which only some chunks were seen.
 struct PartialFigures {
   ExactSum energy;
   std::vector<ExactSum> squared_errors;  // per output
@@ -49,14 +63,17 @@ struct PartialFigures {
 
   explicit PartialFigures(size_t n_outputs = 0) : squared_errors(n_outputs), exact(n_outputs, true) {}
   void add(const PartialFigures& other);
-  TensorFigures rounded() const;
+  Figures rounded() const;
 };
 
 struct PipelineResult {
-  std::vector<TensorFigures> figures;        // per planned tensor; those outside the range of chunks stay empty
-  std::map<size_t, PartialFigures> partial;  // tensors that begin or end outside the range
-  std::vector<double> encode_seconds;        // per output, processor time summed over threads
+  std::vector<TensorFigures> figures;      // per planned tensor; those outside the range of chunks stay empty
+  std::map<Unit, PartialFigures> partial;  // tensors and slices that begin or end outside the range
+  std::vector<double> encode_seconds;      // per output, processor time summed over threads
 };
+
+// Puts the figures of a unit where they belong in its tensor's.
+void set_figures(const PlannedTensor& tensor, Unit unit, Figures figures, TensorFigures& all);
 
 // Errors: weights that are not finite (kFormat, naming every such tensor, after all chunks were looked at), a lossless output that
 // differs from the source (kGate), an interrupt.

@@ -119,21 +119,6 @@ void set_output_metadata(const Plan& plan, const Mix& mix, const PlanOptions& op
   }
 }
 
-// What the shard number `file` of an output says.
-Metadata file_metadata(const Plan& plan, const PlannedOutput& output, size_t file) {
-  Metadata metadata;
-  if (file == 0) {
-    metadata = plan.metadata;
-    for (const auto& [key, value] : output.metadata.entries()) metadata.set(key, value);
-  }
-  if (output.files.size() > 1) {
-    metadata.set("split.no", static_cast<uint16_t>(file));
-    metadata.set("split.count", static_cast<uint16_t>(output.files.size()));
-    metadata.set("split.tensors.count", static_cast<int32_t>(plan.tensors.size()));
-  }
-  return metadata;
-}
-
 std::vector<TensorInfo> file_tensors(const Plan& plan, const PlannedOutput& output, const PlannedFile& file) {
   std::vector<TensorInfo> infos;
   for (size_t t = file.first_tensor; t < file.first_tensor + file.n_tensors; ++t) {
@@ -192,14 +177,12 @@ PlannedOutput plan_output(const ModelSource& source, const Plan& plan, const Mix
     output.tensors.push_back(placement);
   }
   set_output_metadata(plan, mix, options, output);
-  if (options.single_file) {
-    output.stem = options.output.stem().string();
-  } else {
-    std::string label(mix.name);
-    if (output.lossless) label += "-" + std::string(name_of(dominant_type(plan, output)));
-    output.stem = output_stem(plan.metadata, plan.mtp, options.tensors.has_value(), label);
-  }
+  output.label = mix.name;
+  if (output.lossless) output.label += "-" + std::string(name_of(dominant_type(plan, output)));
+  output.stem = options.single_file ? options.output.stem().string()
+                                    : output_stem(plan.metadata, plan.mtp, options.tensors.has_value(), output.label);
   divide_into_files(plan, options, output);
+  if (options.folder_per_type && output.files.size() > 1) output.folder = output.label;
   place_tensors(plan, output);
   return output;
 }
@@ -305,6 +288,10 @@ void check_overrides(const ModelSource& source, const std::vector<TypeOverride>&
 
 }  // namespace
 
+std::string relative_name(const PlannedOutput& output, size_t file) {
+  return (output.folder.empty() ? "" : output.folder + "/") + output.files[file].name;
+}
+
 uint64_t Plan::source_bytes() const {
   return std::accumulate(tensors.begin(), tensors.end(), uint64_t{0},
                          [](uint64_t sum, const PlannedTensor& t) { return sum + t.source_bytes; });
@@ -323,6 +310,20 @@ int64_t Plan::n_weights() const {
                          [](int64_t sum, const PlannedTensor& t) { return sum + t.shape.n_elements(); });
 }
 
+Metadata file_metadata(const Plan& plan, const PlannedOutput& output, size_t file) {
+  Metadata metadata;
+  if (file == 0) {
+    metadata = plan.metadata;
+    for (const auto& [key, value] : output.metadata.entries()) metadata.set(key, value);
+  }
+  if (output.files.size() > 1) {
+    metadata.set("split.no", static_cast<uint16_t>(file));
+    metadata.set("split.count", static_cast<uint16_t>(output.files.size()));
+    metadata.set("split.tensors.count", static_cast<int32_t>(plan.tensors.size()));
+  }
+  return metadata;
+}
+
 std::vector<std::byte> file_header(const Plan& plan, const PlannedOutput& output, size_t file) {
   return gguf::serialize_header(file_metadata(plan, output, file), file_tensors(plan, output, output.files[file]));
 }
@@ -338,7 +339,7 @@ std::string plan_id(const Plan& plan) {
   for (const PlannedTensor& tensor : plan.tensors) add(tensor.name + " " + std::to_string(tensor.chunk_rows));
   for (const PlannedOutput& output : plan.outputs) {
     for (size_t f = 0; f < output.files.size(); ++f) {
-      add(output.files[f].name);
+      add(relative_name(output, f));
       hash.update(file_header(plan, output, f));
     }
   }

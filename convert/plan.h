@@ -27,6 +27,7 @@ struct PlanOptions {
   std::optional<std::string> tensors;     // REGEX: only these tensors, in a file that says so
   uint64_t split_bytes = 0;               // most tensor bytes per file; 0: one file
   bool metadata_shard = false;            // when split, the first file holds no tensors
+  bool folder_per_type = false;           // split outputs go into a folder of their own, named by the type
   uint64_t memory_bytes = 0;              // bound of the resident memory; 0: default_memory_budget()
   bool force = false;                     // existing files may be replaced
   bool mtp = false;                       // the model was opened with ModelOptions::mtp
@@ -70,12 +71,17 @@ struct PlannedFile {
 struct PlannedOutput {
   std::string mix;
   bool lossless = false;  // every tensor is proved exact while it is written
+  std::string label;      // "Q4_K_M", "lossless-MXFP4": what tells the outputs of a model apart
   std::string stem;       // file name without shard number and ".gguf"
+  std::string folder;     // in Plan::folder, where the files are; empty: Plan::folder itself
   Metadata metadata;      // keys that are added to Plan::metadata for this output
   std::vector<PlannedFile> files;
   std::vector<Placement> tensors;  // one per planned tensor
   uint64_t tensor_bytes = 0;       // without padding
 };
+
+// Name of a file of an output, relative to Plan::folder.
+std::string relative_name(const PlannedOutput& output, size_t file);
 
 struct Plan {
   std::string quern_version;
@@ -117,6 +123,8 @@ int chunks_in_flight(const Plan& plan, int n_threads);
 // Peak resident memory that follows from it.
 uint64_t predicted_memory(const Plan& plan, int n_threads);
 
+// What one file of an output says about itself and, when it is the first, about the model.
+Metadata file_metadata(const Plan& plan, const PlannedOutput& output, size_t file);
 // The header of one file of an output, ready to be written at offset 0.
 std::vector<std::byte> file_header(const Plan& plan, const PlannedOutput& output, size_t file);
 

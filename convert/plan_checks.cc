@@ -65,10 +65,11 @@ void check_source_folder(const Plan& plan, const ModelSource& source, std::vecto
     return;
   }
   for (const PlannedOutput& output : plan.outputs) {
-    for (const PlannedFile& file : output.files) {
+    for (size_t f = 0; f < output.files.size(); ++f) {
+      const std::string name = relative_name(output, f);
       for (const SourceFile& read : source.files()) {
-        if (resolved(read.path) == folder / file.name) {
-          problems.push_back({ErrorKind::kUsage, "'" + printable(file.name) + "' would replace the file that is read"});
+        if (resolved(read.path) == folder / name) {
+          problems.push_back({ErrorKind::kUsage, "'" + printable(name) + "' would replace the file that is read"});
         }
       }
     }
@@ -78,9 +79,10 @@ void check_source_folder(const Plan& plan, const ModelSource& source, std::vecto
 void check_existing(const Plan& plan, std::vector<Problem>& problems) {
   std::set<std::string> seen;
   for (const PlannedOutput& output : plan.outputs) {
-    for (const PlannedFile& file : output.files) {
-      if (!seen.insert(file.name).second) problems.push_back({ErrorKind::kUsage, "two outputs are named '" + printable(file.name) + "'"});
-      const fs::path path = plan.folder / file.name;
+    for (size_t f = 0; f < output.files.size(); ++f) {
+      const std::string name = relative_name(output, f);
+      if (!seen.insert(name).second) problems.push_back({ErrorKind::kUsage, "two outputs are named '" + printable(name) + "'"});
+      const fs::path path = plan.folder / name;
       std::error_code ignored;
       const fs::file_status status = fs::symlink_status(path, ignored);
       if (fs::is_directory(status)) {

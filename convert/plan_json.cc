@@ -71,8 +71,10 @@ json to_json(const PlannedOutput& output) {
                        {"offset", placement.file_offset},
                        {"size_bytes", placement.size_bytes}});
   }
-  return {{"mix", output.mix}, {"lossless", output.lossless}, {"stem", output.stem},
-          {"files", files},    {"tensors", tensors},          {"metadata", metadata_to_json(output.metadata)}};
+  return {{"mix", output.mix},       {"lossless", output.lossless},
+          {"label", output.label},   {"stem", output.stem},
+          {"folder", output.folder}, {"files", files},
+          {"tensors", tensors},      {"metadata", metadata_to_json(output.metadata)}};
 }
 
 PlannedFile file_from_json(const json& value) {
@@ -91,7 +93,11 @@ PlannedOutput output_from_json(const json& value, const std::vector<PlannedTenso
   PlannedOutput output;
   output.mix = value.at("mix").get<std::string>();
   output.lossless = value.at("lossless").get<bool>();
+  output.label = value.at("label").get<std::string>();
   output.stem = value.at("stem").get<std::string>();
+  output.folder = value.at("folder").get<std::string>();
+  if (output.folder == "." || output.folder == ".." || output.folder.find('/') != std::string::npos)
+    throw Error(ErrorKind::kFormat, "folder '" + printable(output.folder) + "' is not a plain name");
   output.metadata = metadata_from_json(value.at("metadata"));
   for (const json& file : value.at("files")) output.files.push_back(file_from_json(file));
   for (const json& tensor : value.at("tensors")) {

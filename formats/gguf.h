@@ -44,6 +44,8 @@ Header read_header(const InputFile& file);
 // Throws kUnsupported, naming tensor or key, for what GGUF cannot hold: a name over 63 bytes, an empty tensor, a type without id.
 std::vector<std::byte> serialize_header(const Metadata& metadata, std::span<const TensorInfo> tensors,
                                         uint64_t alignment = kDefaultAlignment);
+// Value type and value of a key, as they stand in the header.
+std::vector<std::byte> serialize_value(const MetaValue& value);
 // Those offsets, relative to the data blob, and the size of the blob. Every tensor is followed by zeros up to `alignment`.
 struct Layout {
   std::vector<uint64_t> offsets;

@@ -131,6 +131,12 @@ std::vector<std::byte> serialize_header(const Metadata& metadata, std::span<cons
   return out.take_padded(alignment);
 }
 
+std::vector<std::byte> serialize_value(const MetaValue& value) {
+  HeaderBytes out;
+  out.put_value(value);
+  return out.take_padded(1);
+}
+
 std::string split_name(std::string_view prefix, int64_t index_from_0, int64_t count) {
   char suffix[64];
   std::snprintf(suffix, sizeof suffix, "-%05lld-of-%05lld.gguf", static_cast<long long>(index_from_0 + 1), static_cast<long long>(count));

@@ -110,13 +110,24 @@ TEST(Convert, WritesSumsOfTheBytesInTheFiles) {
   for (const json& tensor : list.at("tensors")) {
     const auto bytes = std::span(file).subspan(tensor.at("offset").get<size_t>(), tensor.at("size_bytes").get<size_t>());
     EXPECT_EQ(tensor.at("sha256"), sha256_hex(bytes)) << tensor.at("name");
-    if (!tensor.contains("slices_sha256")) continue;
-    const std::vector<std::string> slices = tensor.at("slices_sha256");
+    if (!tensor.contains("slices")) continue;
+    const json& slices = tensor.at("slices");
     const size_t size = bytes.size() / slices.size();
-    for (size_t i = 0; i < slices.size(); ++i) EXPECT_EQ(slices[i], sha256_hex(bytes.subspan(i * size, size)));
+    double squared_error = 0;
+    for (size_t i = 0; i < slices.size(); ++i) {
+      EXPECT_EQ(slices[i].at("sha256"), sha256_hex(bytes.subspan(i * size, size)));
+      squared_error += slices[i].at("squared_error").get<double>();
+    }
+    EXPECT_NEAR(squared_error, tensor.at("squared_error").get<double>(), 1e-9 * squared_error);
     stacked = true;
   }
   EXPECT_TRUE(stacked);
+  const json& pieces = list.at("files")[0].at("pieces_sha256");
+  ASSERT_EQ(pieces.size(), (file.size() + (1 << 20) - 1) >> 20);
+  for (size_t i = 0; i < pieces.size(); ++i) {
+    const auto piece = std::span(file).subspan(i << 20);
+    EXPECT_EQ(pieces[i], sha256_hex(piece.first(std::min<size_t>(piece.size(), 1 << 20))));
+  }
 }
 
 TEST(Convert, RecordsHowAFileWasMade) {
