@@ -49,7 +49,7 @@ std::string list_problems(const std::vector<std::string>& problems) {
 
 Evaluator::Evaluator(const ModelSource& source, const EvalOptions& options)
     : source_(source), options_(options), hparams_(read_hparams(source.metadata())), index_(source) {
-  compute_ = {&source, options.plain ? panel_product_plain : panel_product_fast};
+  compute_ = {&source, options.plain ? panel_product_plain : panel_product_fast, options.observer};
   check_tensors();
   std::vector<float> factors;
   if (const LogicalTensor* tensor = index_.find("rope_freqs.weight")) {
@@ -161,8 +161,9 @@ EvalPlan Evaluator::plan(std::span<const Sequence> sequences) const {
   const int64_t tile = std::min(longest, kQueryTile);
   const int64_t q = h.n_heads * (2 * h.key_dim + 2 * h.value_dim), ffn = 4 * std::max(h.dense_width, h.shared_width);
   const int64_t cached = h.kv_rank > 0 ? 2 * (h.kv_rank + h.key_dim) : h.n_kv_heads * (h.key_dim + h.value_dim) * 2;
+  const int64_t mixed_latents = options_.observer != nullptr ? h.n_heads * h.kv_rank * tile : 0;
   const int64_t per_thread = (4 << 20) + 4 * longest * (kPanelWidth + (h.kv_rank > 0 ? h.key_dim + h.value_dim : 0));
-  plan.work_bytes = static_cast<uint64_t>(4 * (tile * (3 * h.state_width() + 6 * h.hidden + q + ffn) + longest * cached +
+  plan.work_bytes = static_cast<uint64_t>(4 * (tile * (3 * h.state_width() + 6 * h.hidden + q + ffn) + longest * cached + mixed_latents +
                                                (moe ? kExpertBatch * (3 * h.hidden + 4 * h.expert_width) : 0)) +
                                           per_thread * thread_limit()) +
                     (uint64_t{64} << 20);
@@ -343,11 +344,24 @@ void Evaluator::run_sequence(const LayerContext& context, size_t s, Pass& pass) 
   }
 }
 
+namespace {
+
+// The input of a hyper-connection's matrix are normalised streams; the runtime multiplies first and scales the product.
+void observe_streams(const Compute& compute, const StoredMatrix& fn, const float* states, int64_t n, double norm_eps) {
+  if (compute.observer == nullptr) return;
+  std::vector<float> rows(static_cast<size_t>(n * fn.n_columns));
+  for (int64_t t = 0; t < n; ++t) rms_norm(states + t * fn.n_columns, nullptr, fn.n_columns, norm_eps, rows.data() + t * fn.n_columns);
+  observe(compute, {&fn}, PackedRows(rows.data(), n, fn.n_columns, fn.n_columns));
+}
+
+}  // namespace
+
 std::vector<HyperMix> Evaluator::hyper_mixes(const LayerContext& context, const char* prefix, int64_t n, const float* states) const {
   const std::string name = prefix;
   const StoredMatrix& fn = context.weights.matrix(name + "_fn.weight");
   std::vector<float> mixes(static_cast<size_t>(n * fn.n_rows));
   linear(compute_, fn, PackedRows(states, n, fn.n_columns, fn.n_columns), mixes.data(), fn.n_rows);
+  observe_streams(compute_, fn, states, n, hparams_.norm_eps);
   const HyperWeights weights{context.weights.value(name + "_base.weight"), context.weights.value(name + "_scale.weight")};
   std::vector<HyperMix> result;
   for (int64_t t = 0; t < n; ++t) {
@@ -391,9 +405,14 @@ std::span<const float> ffn_norm(const LayerWeights& weights) {
 }
 
 FfnWeights dense_ffn(const LayerWeights& weights, const std::string& suffix) {
-  return {&weights.matrix("ffn_gate" + suffix + ".weight"), &weights.matrix("ffn_up" + suffix + ".weight"),
-          &weights.matrix("ffn_down" + suffix + ".weight"), weights.value("ffn_gate" + suffix + ".bias"),
-          weights.value("ffn_up" + suffix + ".bias"),       weights.value("ffn_down" + suffix + ".bias")};
+  return {&weights.matrix("ffn_gate" + suffix + ".weight"),
+          &weights.matrix("ffn_up" + suffix + ".weight"),
+          &weights.matrix("ffn_down" + suffix + ".weight"),
+          weights.value("ffn_gate" + suffix + ".bias"),
+          weights.value("ffn_up" + suffix + ".bias"),
+          weights.value("ffn_down" + suffix + ".bias"),
+          -1,
+          {}};
 }
 
 }  // namespace
@@ -482,19 +501,24 @@ void Evaluator::apply_expert(const LayerContext& context, int64_t layer, int64_t
     const std::span<const float> all = context.weights.value(name);
     return all.empty() ? all : all.subspan(static_cast<size_t>(expert * width), static_cast<size_t>(width));
   };
-  const FfnWeights ffn{&matrices[0],
-                       &matrices[1],
-                       &matrices[2],
-                       bias("ffn_gate_exps.bias", hparams_.expert_width),
-                       bias("ffn_up_exps.bias", hparams_.expert_width),
-                       bias("ffn_down_exps.bias", hparams_.hidden)};
+  FfnWeights ffn{&matrices[0],
+                 &matrices[1],
+                 &matrices[2],
+                 bias("ffn_gate_exps.bias", hparams_.expert_width),
+                 bias("ffn_up_exps.bias", hparams_.expert_width),
+                 bias("ffn_down_exps.bias", hparams_.hidden),
+                 expert,
+                 {}};
   const int64_t hidden = hparams_.hidden, n_used = hparams_.routing.n_used;
-  std::vector<float> sum(static_cast<size_t>(hidden));
+  std::vector<float> sum(static_cast<size_t>(hidden)), shares;
   for (size_t first = 0; first < slots.size(); first += static_cast<size_t>(kExpertBatch)) {
     const auto batch = slots.subspan(first, std::min(slots.size() - first, static_cast<size_t>(kExpertBatch)));
     const auto n = static_cast<int64_t>(batch.size());
     pass.y.resize(static_cast<size_t>(n * hidden));
     pass.out.resize(pass.y.size());
+    shares.clear();
+    for (const int64_t slot : batch) shares.push_back(pass.weights[static_cast<size_t>(slot)]);
+    ffn.shares = shares;
     for (int64_t i = 0; i < n; ++i) pass.normal.read(batch[static_cast<size_t>(i)] / n_used, 1, pass.y.data() + i * hidden);
     ffn_block(compute_, ffn, context.layer.activation, context.layer.clamp_experts, PackedRows(pass.y.data(), n, hidden, hidden),
               pass.out.data());
@@ -565,6 +589,7 @@ void Evaluator::finish(std::string_view norm_name) {
     if (hparams_.n_streams > 1) {
       mixes.resize(static_cast<size_t>(n * hparams_.n_streams));
       linear(compute_, fn, PackedRows(x.data(), n, width, width), mixes.data(), hparams_.n_streams);
+      observe_streams(compute_, fn, x.data(), n, hparams_.norm_eps);
     }
     for (int64_t t = 0; t < n; ++t) {
       const float* state = x.data() + t * width;
@@ -578,6 +603,11 @@ void Evaluator::finish(std::string_view norm_name) {
       rms_norm(state, norm.data(), hparams_.hidden, hparams_.norm_eps, out);
     }
     final_.write(row, n, y.data());
+    if (compute_.observer != nullptr && norm_name == "output_norm.weight") {
+      const std::string_view head[] = {index_.find("output.weight") != nullptr ? "output.weight" : "token_embd.weight"};
+      const PackedRows packed(y.data(), n, hparams_.hidden, hparams_.hidden);
+      compute_.observer->observe({head, -1, &packed, {}});
+    }
   }
 }
 

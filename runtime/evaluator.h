@@ -31,8 +31,9 @@ struct Sequence {
 
 struct EvalOptions {
   uint64_t memory_bytes = uint64_t{8} << 30;
-  bool plain = false;        // products in double (panel_product_plain): the oracle, several times slower
-  bool keep_caches = false;  // keep keys and values of all layers, for generation
+  bool plain = false;                      // products in double (panel_product_plain): the oracle, several times slower
+  bool keep_caches = false;                // keep keys and values of all layers, for generation
+  ActivationObserver* observer = nullptr;  // told about the inputs of all products, the output matrix included
 };
 
 struct EvalPlan {

@@ -35,6 +35,14 @@ void multiply_tile(const Compute& compute, const StoredMatrix& w, const RawRows&
 
 }  // namespace
 
+void observe(const Compute& compute, std::initializer_list<const StoredMatrix*> weights, const PackedRows& x, int64_t slice,
+             std::span<const float> shares) {
+  if (compute.observer == nullptr) return;
+  std::vector<std::string_view> names;
+  for (const StoredMatrix* weight : weights) names.push_back(weight->info->name);
+  compute.observer->observe({names, slice, &x, shares});
+}
+
 void grouped_linear(const Compute& compute, const StoredMatrix& w, std::span<const PackedRows> x, float* y, int64_t stride) {
   const int64_t rows_per_group = w.n_rows / static_cast<int64_t>(x.size());
   for (const PackedRows& group : x) QUERN_CHECK(group.n_columns() == w.n_columns);

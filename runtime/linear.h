@@ -4,6 +4,7 @@
 #include <span>
 #include <vector>
 
+#include "runtime/activation_observer.h"
 #include "runtime/panel_product.h"
 #include "runtime/weights.h"
 
@@ -13,7 +14,12 @@ namespace quern {
 struct Compute {
   const ModelSource* source = nullptr;        // decodes the stored rows
   PanelProduct product = panel_product_fast;  // or panel_product_plain, the oracle
+  ActivationObserver* observer = nullptr;     // told about inputs by the blocks, not by the products below
 };
+
+// Tells the observer, if there is one, that these weights multiply x.
+void observe(const Compute& compute, std::initializer_list<const StoredMatrix*> weights, const PackedRows& x, int64_t slice = -1,
+             std::span<const float> shares = {});
 
 // y[t * stride + o] = sum_k w[o][k] x[t][k] for all tokens t of x and rows o of w. Each tile of w is decoded once and used for all
 // tokens; tiles are shared among threads.

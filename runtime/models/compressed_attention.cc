@@ -65,13 +65,13 @@ void index_scores(const LayerContext& context, const Compressor& keys, const flo
 }
 
 // Restricts the masks of queries that see more than top_k entries to the best ones.
-void apply_indexer(const LayerContext& context, const PackedRows& x, const std::vector<float>& q_latent, const RopeTable& table,
-                   int64_t first, LayerCache& cache, EntryMasks& masks) {
+void apply_indexer(const LayerContext& context, const PackedRows& x, const PackedRows& q_latent, const RopeTable& table, int64_t first,
+                   LayerCache& cache, EntryMasks& masks) {
   const Hparams& h = context.hparams;
   extend(context, "indexer_compressor", h.indexer_dim, x, cache.indexed);
   const int64_t n = x.n_rows(), d = h.indexer_dim, q_stride = h.n_indexer_heads * d;
   if (cache.indexed->n_visible(first + n - 1) <= h.indexer_top_k) return;
-  std::vector<float> q = project(context, "indexer.attn_q_b.weight", PackedRows(q_latent.data(), n, h.q_rank, h.q_rank));
+  std::vector<float> q = project(context, "indexer.attn_q_b.weight", q_latent);
   const std::vector<float> head_weights = project(context, "indexer.proj.weight", x);
   for (int64_t t = 0; t < n; ++t) {
     for (int64_t head = 0; head < h.n_indexer_heads; ++head) table.rotate(q.data() + t * q_stride + (head + 1) * d - table.n_dims(), t);
@@ -104,8 +104,11 @@ void project_output(const LayerContext& context, const std::vector<float>& mixed
   for (int64_t g = 0; g < h.n_output_groups; ++g) groups.emplace_back(mixed.data() + g * group_width, n, group_width, stride);
   const int64_t width = h.n_output_groups * h.output_rank;
   std::vector<float> low(static_cast<size_t>(n * width));
+  for (size_t g = 0; g < groups.size(); ++g) observe_block(context, {"attn_output_a.weight"}, groups[g], static_cast<int64_t>(g));
   grouped_linear(context.compute, context.weights.matrix("attn_output_a.weight"), groups, low.data(), width);
-  linear(context.compute, context.weights.matrix("attn_output_b.weight"), PackedRows(low.data(), n, width, width), out, h.hidden);
+  const PackedRows packed(low.data(), n, width, width);
+  observe_block(context, {"attn_output_b.weight"}, packed);
+  linear(context.compute, context.weights.matrix("attn_output_b.weight"), packed, out, h.hidden);
 }
 
 }  // namespace
@@ -115,12 +118,18 @@ void compressed_attention(const LayerContext& context, const PackedRows& x, Laye
   const int64_t n = x.n_rows(), first = cache.n_tokens, d = h.key_dim, q_stride = h.n_heads * d, tail = d - context.rope.n_dims;
   const RopeTable table(context.rope, context.frequencies, first, n);
 
+  observe_block(context,
+                {"attn_q_a.weight", "attn_kv.weight", "attn_compressor_kv.weight", "attn_compressor_gate.weight", "indexer.proj.weight",
+                 "indexer_compressor_kv.weight", "indexer_compressor_gate.weight"},
+                x);
   std::vector<float> q_latent = project(context, "attn_q_a.weight", x);
   for (int64_t t = 0; t < n; ++t) {
     float* row = q_latent.data() + t * h.q_rank;
     rms_norm(row, context.weights.value("attn_q_a_norm.weight").data(), h.q_rank, h.norm_eps, row);
   }
-  std::vector<float> q = project(context, "attn_q_b.weight", PackedRows(q_latent.data(), n, h.q_rank, h.q_rank));
+  const PackedRows packed_latent(q_latent.data(), n, h.q_rank, h.q_rank);
+  observe_block(context, {"attn_q_b.weight", "indexer.attn_q_b.weight"}, packed_latent);
+  std::vector<float> q = project(context, "attn_q_b.weight", packed_latent);
   std::vector<float> kv = project(context, "attn_kv.weight", x);
   for (int64_t t = 0; t < n; ++t) {
     for (int64_t head = 0; head < h.n_heads; ++head) {
@@ -139,7 +148,7 @@ void compressed_attention(const LayerContext& context, const PackedRows& x, Laye
   if (context.layer.compress_ratio != 0) {
     extend(context, "attn_compressor", d, x, cache.compressed);
     masks = all_visible(*cache.compressed, first, n);
-    if (context.layer.compress_ratio == 4) apply_indexer(context, x, q_latent, table, first, cache, masks);
+    if (context.layer.compress_ratio == 4) apply_indexer(context, x, packed_latent, table, first, cache, masks);
   }
 
   const std::span<const float> sinks = context.weights.value("attn_sinks.weight");

@@ -37,6 +37,7 @@ void grouped_attention(const LayerContext& context, const PackedRows& x, LayerCa
   const Hparams& h = context.hparams;
   const int64_t n = x.n_rows(), first = cache.n_tokens;
   const RopeTable table(context.rope, context.frequencies, first, n);
+  observe_block(context, {"attn_q.weight", "attn_k.weight", "attn_v.weight"}, x);
   std::vector<float> q = project(context, "attn_q.weight", "attn_q.bias", x);
   std::vector<float> k = project(context, "attn_k.weight", "attn_k.bias", x);
   const std::vector<float> v = project(context, "attn_v.weight", "attn_v.bias", x);
@@ -68,7 +69,9 @@ void grouped_attention(const LayerContext& context, const PackedRows& x, LayerCa
       unpack_panel(result.data(), n_queries, h.value_dim, mixed.data() + token * o_stride + head * h.value_dim, o_stride);
     }
   });
-  linear(context.compute, context.weights.matrix("attn_output.weight"), PackedRows(mixed.data(), n, o_stride, o_stride), out, h.hidden);
+  const PackedRows packed(mixed.data(), n, o_stride, o_stride);
+  observe_block(context, {"attn_output.weight"}, packed);
+  linear(context.compute, context.weights.matrix("attn_output.weight"), packed, out, h.hidden);
   add_bias(context.weights.value("attn_output.bias"), n, out, h.hidden);
 }
 

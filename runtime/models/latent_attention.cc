@@ -27,7 +27,9 @@ std::vector<float> queries(const LayerContext& context, const PackedRows& x) {
   for (int64_t t = 0; t < x.n_rows(); ++t) {
     rms_norm(latent.data() + t * h.q_rank, norm.data(), h.q_rank, h.norm_eps, latent.data() + t * h.q_rank);
   }
-  return project(context, "attn_q_b.weight", PackedRows(latent.data(), x.n_rows(), h.q_rank, h.q_rank));
+  const PackedRows packed(latent.data(), x.n_rows(), h.q_rank, h.q_rank);
+  observe_block(context, {"attn_q_b.weight"}, packed);
+  return project(context, "attn_q_b.weight", packed);
 }
 
 // The rows of a head that turn the latent into keys and values, in either stored form.
@@ -82,12 +84,23 @@ void expand_head(const LayerContext& context, const LayerCache& cache, const Pac
   }
 }
 
+// In either stored form: attn_kv_b multiplies latents, attn_k_b as GGUF has it the part of a head's queries that is not rotated.
+void observe_keys(const LayerContext& context, const std::vector<float>& q, const PackedRows& new_latents) {
+  const Hparams& h = context.hparams;
+  const int64_t nope = h.key_dim - context.rope.n_dims, q_stride = h.n_heads * h.key_dim;
+  observe_block(context, {"attn_kv_b.weight"}, new_latents);
+  for (int64_t head = 0; h.split_kv_b && head < h.n_heads; ++head) {
+    observe_block(context, {"attn_k_b.weight"}, PackedRows(q.data() + head * h.key_dim, new_latents.n_rows(), nope, q_stride), head);
+  }
+}
+
 }  // namespace
 
 void latent_attention(const LayerContext& context, const PackedRows& x, LayerCache& cache, float* out) {
   const Hparams& h = context.hparams;
   const int64_t n = x.n_rows(), first = cache.n_tokens, nope = h.key_dim - context.rope.n_dims;
   const RopeTable table(context.rope, context.frequencies, first, n);
+  observe_block(context, {"attn_q.weight", "attn_q_a.weight", "attn_kv_a_mqa.weight"}, x);
   std::vector<float> q = queries(context, x);
   const int64_t q_stride = h.n_heads * h.key_dim, o_stride = h.n_heads * h.value_dim;
   for (int64_t t = 0; t < n; ++t) {
@@ -95,8 +108,11 @@ void latent_attention(const LayerContext& context, const PackedRows& x, LayerCac
   }
   append_to_cache(context, x, table, cache);
   const PackedRows latent(cache.keys.data(), cache.n_tokens, h.kv_rank, h.kv_rank);
+  const bool observed = context.compute.observer != nullptr;
+  if (observed) observe_keys(context, q, PackedRows(cache.keys.data() + first * h.kv_rank, n, h.kv_rank, h.kv_rank));
 
   std::vector<float> mixed(static_cast<size_t>(n * o_stride));
+  std::vector<float> mixed_latents(observed && h.split_kv_b ? static_cast<size_t>(h.n_heads * n * h.kv_rank) : 0);
   parallel_for(h.n_heads, 1, [&](int64_t begin, int64_t end) {
     std::vector<float> panel(static_cast<size_t>(h.key_dim * kPanelWidth)), result(static_cast<size_t>(h.value_dim * kPanelWidth));
     std::vector<float> keys, values, scratch;
@@ -110,10 +126,24 @@ void latent_attention(const LayerContext& context, const PackedRows& x, LayerCac
         attend(context.compute.product, {h.key_dim, h.value_dim, context.layer.attention_scale}, {panel.data(), n_queries, first + token},
                std::span(&seen, 1), scratch, result.data());
         unpack_panel(result.data(), n_queries, h.value_dim, mixed.data() + token * o_stride + head * h.value_dim, o_stride);
+        if (mixed_latents.empty()) continue;
+        result.resize(static_cast<size_t>(std::max(h.value_dim, h.kv_rank) * kPanelWidth));
+        KeySegment latents = all;
+        latents.values = cache.keys.data();
+        latents.value_stride = h.kv_rank;
+        latents = causal_segment(latents, cache.n_tokens, context.layer.window, first + token, n_queries);
+        attend(context.compute.product, {h.key_dim, h.kv_rank, context.layer.attention_scale}, {panel.data(), n_queries, first + token},
+               std::span(&latents, 1), scratch, result.data());
+        unpack_panel(result.data(), n_queries, h.kv_rank, mixed_latents.data() + (head * n + token) * h.kv_rank, h.kv_rank);
       }
     }
   });
-  linear(context.compute, context.weights.matrix("attn_output.weight"), PackedRows(mixed.data(), n, o_stride, o_stride), out, h.hidden);
+  for (int64_t head = 0; !mixed_latents.empty() && head < h.n_heads; ++head) {
+    observe_block(context, {"attn_v_b.weight"}, PackedRows(mixed_latents.data() + head * n * h.kv_rank, n, h.kv_rank, h.kv_rank), head);
+  }
+  const PackedRows packed(mixed.data(), n, o_stride, o_stride);
+  observe_block(context, {"attn_output.weight"}, packed);
+  linear(context.compute, context.weights.matrix("attn_output.weight"), packed, out, h.hidden);
 }
 
 }  // namespace quern

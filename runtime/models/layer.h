@@ -30,6 +30,10 @@ struct LayerContext {
   std::span<const double> frequencies;  // of `rope`
 };
 
+// Tells the observer, if there is one, that these weights of the block (names without "blk.N.") multiply x; those that the layer does
+// not have are left out.
+void observe_block(const LayerContext& context, std::initializer_list<std::string_view> names, const PackedRows& x, int64_t slice = -1);
+
 // Attention of n consecutive tokens that follow those in the cache. x: [n, hidden], normalised; out: [n, hidden]. A cache is extended
 // by at most kQueryTile tokens at a time, which bounds all intermediates whatever the context.
 inline constexpr int64_t kQueryTile = 512;
@@ -46,6 +50,8 @@ struct FfnWeights {
   const StoredMatrix* up = nullptr;
   const StoredMatrix* down = nullptr;
   std::span<const float> gate_bias, up_bias, down_bias;
+  int64_t expert = -1;            // of a stack, for the observer
+  std::span<const float> shares;  // of its rows, for the observer
 };
 void ffn_block(const Compute& compute, const FfnWeights& weights, Activation activation, double limit, const PackedRows& x, float* out);
 
