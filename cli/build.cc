@@ -110,6 +110,10 @@ void add_output_options(CLI::App& verb, OutputOptions& options) {
       ->type_name("TYPE")
       ->allow_extra_args(false)
       ->group("Output");
+  verb.add_option("--recipe", options.recipes, "dynamic-2bit ..., a JSON file, or a GGUF's own")
+      ->type_name("RECIPE")
+      ->allow_extra_args(false)
+      ->group("Output");
   verb.add_option("--tensor-type", options.tensor_types, "another type for some; first match wins")
       ->type_name("REGEX=T")
       ->allow_extra_args(false)
@@ -120,6 +124,7 @@ void add_output_options(CLI::App& verb, OutputOptions& options) {
 
 void set_plan_options(const OutputOptions& output, const RunOptions& run, PlanOptions& plan) {
   plan.types = output.types;
+  for (const std::string& recipe : output.recipes) plan.recipes.push_back(load_recipe(recipe));
   plan.tensor_types = output.tensor_types;
   if (!output.tensors.empty()) plan.tensors = output.tensors;
   if (!output.split_size.empty()) plan.split_bytes = parse_size(output.split_size);

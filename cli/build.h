@@ -24,9 +24,10 @@ struct RunOptions {
 
 // "Run" group: --threads, --memory, --dry-run, --force, --json.
 void add_run_options(CLI::App& verb, RunOptions& options);
-// --type, --tensor-type, --tensors, --split-size of the "Output" group.
+// --type, --recipe, --tensor-type, --tensors, --split-size of the "Output" group.
 struct OutputOptions {
   std::vector<std::string> types;
+  std::vector<std::string> recipes;
   std::vector<std::string> tensor_types;
   std::string tensors;
   std::string split_size;

@@ -50,8 +50,7 @@ void append_options(const CLI::App& app, std::string& out) {
     const std::string& group = option->get_group();
     if (!group.empty() && std::find(groups.begin(), groups.end(), group) == groups.end()) groups.push_back(group);
   }
-  const auto is_own = [](const std::string& group) { return group != kHelpGroup; };
-  std::stable_partition(groups.begin(), groups.end(), is_own);  // the options of every program come last
+  if (app.get_parent() != nullptr) std::erase(groups, kHelpGroup);  // every verb has it; the text of the program says so
   for (const std::string& group : groups) {
     bool first = true;
     for (const CLI::Option* option : app.get_options([&](const CLI::Option* o) { return o->get_group() == group; })) {

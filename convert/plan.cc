@@ -1,21 +1,19 @@
 #include "convert/plan.h"
 
 #include <algorithm>
-#include <array>
-#include <cctype>
 #include <numeric>
-#include <regex>
 #include <set>
 
 #include "convert/naming.h"
 #include "convert/plan_checks.h"
+#include "convert/plan_types.h"
 #include "formats/base/checked.h"
 #include "formats/base/resources.h"
 #include "formats/base/sha256.h"
 #include "formats/base/version.h"
 #include "formats/gguf.h"
 #include "quantize/encode.h"
-#include "recipes/mix.h"
+#include "recipes/name_pattern.h"
 
 namespace quern {
 namespace {
@@ -29,12 +27,12 @@ constexpr uint64_t kLeastChunks = 4;
 constexpr uint64_t kProcessBytes = uint64_t{32} << 20;
 
 std::vector<PlannedTensor> select_tensors(const ModelSource& source, const PlanOptions& options, std::vector<Problem>& problems) {
-  std::optional<std::regex> pattern;
+  std::optional<NamePattern> pattern;
   if (options.tensors) pattern.emplace(*options.tensors);
   std::vector<PlannedTensor> selected;
   for (size_t i = 0; i < source.tensors().size(); ++i) {
     const LogicalTensor& tensor = source.tensors()[i];
-    if (pattern && !std::regex_search(tensor.name, *pattern)) continue;
+    if (pattern && !pattern->found_in(tensor.name)) continue;
     PlannedTensor planned;
     planned.name = tensor.name;
     planned.shape = tensor.shape;
@@ -50,65 +48,9 @@ std::vector<PlannedTensor> select_tensors(const ModelSource& source, const PlanO
   return selected;
 }
 
-// Types of the lossless output: what the source says holds every value, but vectors and norms in the F32 that loaders expect.
-std::vector<DType> lossless_types(const ModelSource& source, const std::vector<PlannedTensor>& selected, std::vector<Problem>& problems) {
-  std::vector<DType> types;
-  std::vector<std::string> refused;
-  std::string reason;
-  for (const PlannedTensor& planned : selected) {
-    const LogicalTensor& tensor = source.tensors()[planned.source_index];
-    if (tensor.keep == Keep::kInteger) {
-      types.push_back(DType::I32);
-      continue;
-    }
-    const Exactness exact = source.exactness(planned.source_index);
-    if (!exact.type) {
-      refused.push_back(tensor.name);
-      if (reason.empty()) reason = exact.reason;
-    }
-    const bool to_f32 = exact.type && kept_type(tensor, DType::F32) == DType::F32 && tensor.keep != Keep::kSource;
-    types.push_back(to_f32 ? DType::F32 : exact.type.value_or(DType::F32));
-  }
-  if (!refused.empty()) {
-    constexpr size_t kNamesShown = 6;
-    std::string names = "'" + refused.front() + "'";
-    for (size_t i = 1; i < std::min(refused.size(), kNamesShown); ++i) names += ", '" + refused[i] + "'";
-    if (refused.size() > kNamesShown) names += " and " + std::to_string(refused.size() - kNamesShown) + " more";
-    problems.push_back({ErrorKind::kUnsupported, "lossless is impossible: " + std::to_string(refused.size()) +
-                                                     " tensors have no exact GGUF type (" + reason + "): " + names + "; use --type BF16"});
-  }
-  return types;
-}
-
-std::vector<DType> mix_types(const ModelSource& source, const Mix& mix, const std::vector<PlannedTensor>& selected,
-                             const std::vector<TypeOverride>& overrides) {
-  const std::vector<TypeChoice> choices = choose_types(mix, source.metadata(), source.tensors(), overrides, false);
-  std::vector<DType> types;
-  for (const PlannedTensor& planned : selected) types.push_back(choices[planned.source_index].type);
-  return types;
-}
-
-// llama_ftype of the type that most weights of a lossless output have.
-DType dominant_type(const Plan& plan, const PlannedOutput& output) {
-  std::array<int64_t, 256> weights{};
-  for (size_t t = 0; t < plan.tensors.size(); ++t)
-    weights[static_cast<size_t>(output.tensors[t].type)] += plan.tensors[t].shape.n_elements();
-  return static_cast<DType>(std::max_element(weights.begin(), weights.end()) - weights.begin());
-}
-
-int32_t file_type_of(DType type) {
-  if (type == DType::MXFP4) return find_mix("MXFP4_MOE")->file_type;
-  const Mix* mix = find_mix(name_of(type));
-  return mix == nullptr ? find_mix("BF16")->file_type : mix->file_type;
-}
-
-void set_output_metadata(const Plan& plan, const Mix& mix, const PlanOptions& options, PlannedOutput& output) {
-  const int32_t file_type = output.lossless ? file_type_of(dominant_type(plan, output)) : mix.file_type;
+void set_output_metadata(const Plan& plan, const WantedOutput& wanted, const PlanOptions& options, PlannedOutput& output) {
   output.metadata.set("general.quantization_version", uint32_t{2});  // GGML_QNT_VERSION
-  output.metadata.set("general.file_type", static_cast<uint32_t>(file_type));
-  output.metadata.set("quern.version", plan.quern_version);
-  output.metadata.set("quern.recipe", std::string(mix.name));
-  if (!options.tensor_types.empty() && !output.lossless) output.metadata.set("quern.recipe.tensor_types", options.tensor_types);
+  set_recipe_keys(plan, wanted, output);
   if (options.tensors) output.metadata.set("quern.partial", *options.tensors);
   std::set<DType> encoded;
   for (const Placement& placement : output.tensors) {
@@ -163,11 +105,11 @@ void place_tensors(const Plan& plan, PlannedOutput& output) {
   }
 }
 
-PlannedOutput plan_output(const ModelSource& source, const Plan& plan, const Mix& mix, const std::vector<DType>& types,
+PlannedOutput plan_output(const ModelSource& source, const Plan& plan, const WantedOutput& wanted, const std::vector<DType>& types,
                           const PlanOptions& options) {
   PlannedOutput output;
-  output.mix = mix.name;
-  output.lossless = is_lossless(mix);
+  output.mix = wanted.recipe.name;
+  output.lossless = wanted.lossless;
   for (size_t t = 0; t < plan.tensors.size(); ++t) {
     Placement placement;
     placement.type = types[t];
@@ -176,8 +118,8 @@ PlannedOutput plan_output(const ModelSource& source, const Plan& plan, const Mix
     output.tensor_bytes += placement.size_bytes;
     output.tensors.push_back(placement);
   }
-  set_output_metadata(plan, mix, options, output);
-  output.label = mix.name;
+  set_output_metadata(plan, wanted, options, output);
+  output.label = wanted.recipe.name;
   if (output.lossless) output.label += "-" + std::string(name_of(dominant_type(plan, output)));
   output.stem = options.single_file ? options.output.stem().string()
                                     : output_stem(plan.metadata, plan.mtp, options.tensors.has_value(), output.label);
@@ -271,17 +213,18 @@ void note_requantization(const ModelSource& source, Plan& plan) {
 }
 
 // Overrides that match no tensor are typing mistakes; those that match only tensors of the keep-list cannot do anything.
-void check_overrides(const ModelSource& source, const std::vector<TypeOverride>& overrides, std::vector<Problem>& problems) {
-  for (const TypeOverride& override : overrides) {
-    const std::regex pattern(override.pattern);
+void check_overrides(const ModelSource& source, const PlanOptions& options, std::vector<Problem>& problems) {
+  std::vector<Problem> already_reported;
+  for (const RecipeRule& override : parse_overrides(options.tensor_types, already_reported)) {
+    const NamePattern pattern(override.name);
     bool matches = false, decides = false;
     for (const LogicalTensor& tensor : source.tensors()) {
-      if (!std::regex_search(tensor.name, pattern)) continue;
+      if (!pattern.found_in(tensor.name)) continue;
       matches = true;
       decides = decides || !kept_type(tensor, DType::Q8_0);
     }
     if (decides) continue;
-    problems.push_back({ErrorKind::kUsage, "--tensor-type: '" + printable(override.pattern) + "' matches " +
+    problems.push_back({ErrorKind::kUsage, "--tensor-type: '" + printable(override.name) + "' matches " +
                                                (matches ? "only tensors that are never quantized" : "none of the model's tensors")});
   }
 }
@@ -349,9 +292,6 @@ std::string plan_id(const Plan& plan) {
 Plan make_plan(const ModelSource& source, const std::filesystem::path& model, const PlanOptions& options, std::vector<Problem>& problems) {
   const std::vector<Problem> of_options = check_options(options);
   problems.insert(problems.end(), of_options.begin(), of_options.end());
-  std::vector<Problem> already_reported;
-  const std::vector<const Mix*> mixes = parse_types(options.types, already_reported);
-  const std::vector<TypeOverride> overrides = parse_overrides(options.tensor_types, already_reported);
   PlanOptions usable = options;
   if (std::any_of(of_options.begin(), of_options.end(), [](const Problem& p) { return p.message.starts_with("--tensors"); }))
     usable.tensors.reset();
@@ -368,12 +308,12 @@ Plan make_plan(const ModelSource& source, const std::filesystem::path& model, co
   plan.metadata = model_metadata(source.metadata());
   plan.notes.assign(source.notes().begin(), source.notes().end());
   plan.tensors = select_tensors(source, usable, problems);
-  check_overrides(source, overrides, problems);
-  for (const Mix* mix : mixes) {
-    const std::vector<DType> types =
-        is_lossless(*mix) ? lossless_types(source, plan.tensors, problems) : mix_types(source, *mix, plan.tensors, overrides);
-    plan.outputs.push_back(plan_output(source, plan, *mix, types, usable));
-    if (is_lossless(*mix) && !overrides.empty()) plan.notes.push_back("lossless: --tensor-type does not apply");
+  check_overrides(source, options, problems);
+  for (const WantedOutput& wanted : wanted_outputs(options)) {
+    const auto types = planned_types(source, wanted, plan.tensors, plan.notes, problems);
+    if (!types) continue;
+    plan.outputs.push_back(plan_output(source, plan, wanted, *types, usable));
+    if (wanted.lossless && !options.tensor_types.empty()) plan.notes.push_back(wanted.recipe.name + ": --tensor-type does not apply");
   }
   if (plan.outputs.empty()) return plan;
   note_requantization(source, plan);

@@ -12,6 +12,7 @@
 #include "formats/metadata.h"
 #include "formats/model_source.h"
 #include "formats/tensor.h"
+#include "recipes/recipe.h"
 
 namespace quern {
 
@@ -23,6 +24,7 @@ struct PlanOptions {
   std::filesystem::path output;  // folder of the outputs; with single_file the output itself
   bool single_file = false;
   std::vector<std::string> types;         // names of mixes
+  std::vector<Recipe> recipes;            // outputs beside those of `types`
   std::vector<std::string> tensor_types;  // "REGEX=TYPE"; the first that matches a tensor name wins
   std::optional<std::string> tensors;     // REGEX: only these tensors, in a file that says so
   uint64_t split_bytes = 0;               // most tensor bytes per file; 0: one file
@@ -69,7 +71,7 @@ struct PlannedFile {
 };
 
 struct PlannedOutput {
-  std::string mix;
+  std::string mix;        // name of the mix or recipe
   bool lossless = false;  // every tensor is proved exact while it is written
   std::string label;      // "Q4_K_M", "lossless-MXFP4": what tells the outputs of a model apart
   std::string stem;       // file name without shard number and ".gguf"

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <map>
-#include <regex>
 #include <set>
 
 #include "formats/base/file.h"
@@ -10,6 +9,7 @@
 #include "formats/base/resources.h"
 #include "formats/base/sha256.h"
 #include "quantize/encode.h"
+#include "recipes/name_pattern.h"
 
 namespace quern {
 namespace fs = std::filesystem;
@@ -33,17 +33,14 @@ std::vector<DType> writable_types() {
   return types;
 }
 
-bool is_regex(const std::string& pattern) {
+bool is_name_pattern(const std::string& flag, const std::string& pattern, std::vector<Problem>& problems) {
   try {
-    std::regex compiled(pattern);
+    NamePattern compiled(pattern);
     return true;
-  } catch (const std::regex_error&) {
+  } catch (const Error& error) {
+    problems.push_back({ErrorKind::kUsage, flag + ": " + error.message()});
     return false;
   }
-}
-
-void check_regex(const std::string& flag, const std::string& pattern, std::vector<Problem>& problems) {
-  if (!is_regex(pattern)) problems.push_back({ErrorKind::kUsage, flag + ": '" + printable(pattern) + "' is not a regular expression"});
 }
 
 // The path with links and ".." resolved as far as it exists.
@@ -104,8 +101,8 @@ void check_space(const Plan& plan, std::vector<Problem>& problems) {
 
 }  // namespace
 
-std::vector<TypeOverride> parse_overrides(const std::vector<std::string>& tensor_types, std::vector<Problem>& problems) {
-  std::vector<TypeOverride> overrides;
+std::vector<RecipeRule> parse_overrides(const std::vector<std::string>& tensor_types, std::vector<Problem>& problems) {
+  std::vector<RecipeRule> overrides;
   for (const std::string& text : tensor_types) {
     const size_t equals = text.rfind('=');
     if (equals == std::string::npos || equals == 0) {
@@ -113,14 +110,17 @@ std::vector<TypeOverride> parse_overrides(const std::vector<std::string>& tensor
       continue;
     }
     const std::string pattern = text.substr(0, equals), type = text.substr(equals + 1);
-    check_regex("--tensor-type", pattern, problems);
+    const bool usable = is_name_pattern("--tensor-type", pattern, problems);
     const std::optional<DType> found = find_dtype_by_name(type);
     if (!found || !has_encoder(*found)) {
       problems.push_back({ErrorKind::kUsage, "--tensor-type: " + std::string(found ? "cannot write type '" : "unknown type '") +
                                                  printable(type) + "'" +
                                                  suggestion(type, writable_types(), [](DType t) { return name_of(t); })});
-    } else if (is_regex(pattern)) {
-      overrides.push_back({pattern, *found});
+    } else if (usable) {
+      RecipeRule rule;
+      rule.name = pattern;
+      rule.type.type = *found;
+      overrides.push_back(rule);
     }
   }
   return overrides;
@@ -145,14 +145,15 @@ std::vector<const Mix*> parse_types(const std::vector<std::string>& types, std::
 std::vector<Problem> check_options(const PlanOptions& options) {
   std::vector<Problem> problems;
   if (options.output.empty()) problems.push_back({ErrorKind::kUsage, "no output given; add -o"});
-  if (options.types.empty()) problems.push_back({ErrorKind::kUsage, "no type given; add --type, for example --type Q4_K_M"});
-  if (options.single_file && options.types.size() > 1) problems.push_back({ErrorKind::kUsage, "one output file can have one type only"});
+  const size_t n_outputs = options.types.size() + options.recipes.size();
+  if (n_outputs == 0) problems.push_back({ErrorKind::kUsage, "no type given; add --type, for example --type Q4_K_M"});
+  if (options.single_file && n_outputs > 1) problems.push_back({ErrorKind::kUsage, "one output file can have one type only"});
   if (options.single_file && !options.output.empty() && options.output.extension() != ".gguf") {
     problems.push_back({ErrorKind::kUsage, "the output file '" + printable(options.output.string()) + "' must end in .gguf"});
   }
   parse_types(options.types, problems);
   parse_overrides(options.tensor_types, problems);
-  if (options.tensors) check_regex("--tensors", *options.tensors, problems);
+  if (options.tensors) is_name_pattern("--tensors", *options.tensors, problems);
   return problems;
 }
 

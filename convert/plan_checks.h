@@ -5,14 +5,13 @@
 #include <vector>
 
 #include "convert/plan.h"
-#include "recipes/mix.h"
 
 namespace quern {
 
 // The steps of planning that only look for problems. Each appends what it finds.
 
 // "REGEX=TYPE" taken apart at the last '='. Entries that cannot be read are reported and left out.
-std::vector<TypeOverride> parse_overrides(const std::vector<std::string>& tensor_types, std::vector<Problem>& problems);
+std::vector<RecipeRule> parse_overrides(const std::vector<std::string>& tensor_types, std::vector<Problem>& problems);
 
 // The mixes that are known, each once.
 std::vector<const Mix*> parse_types(const std::vector<std::string>& types, std::vector<Problem>& problems);

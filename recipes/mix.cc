@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <array>
 #include <numeric>
-#include <regex>
 
 #include "formats/base/error.h"
 
@@ -179,12 +178,6 @@ DType narrower_blocks(DType type) {
   }
 }
 
-TypeChoice fit_width(TypeChoice choice, int64_t row_length) {
-  if (fits(choice.type, row_length)) return choice;
-  const DType narrower = narrower_blocks(choice.type);
-  return {fits(narrower, row_length) ? narrower : DType::F16, "width fallback"};
-}
-
 // head_count and head_count_kv are numbers or one number per layer; layer 0 decides.
 int64_t first_int(const Metadata& metadata, const std::string& key, int64_t fallback) {
   const MetaValue* value = metadata.find(key);
@@ -294,18 +287,6 @@ std::vector<int64_t> layer_indices(const Mix& mix, const ModelFacts& facts, std:
   return indices;
 }
 
-std::vector<std::regex> compile(std::span<const TypeOverride> overrides) {
-  std::vector<std::regex> patterns;
-  for (const TypeOverride& override : overrides) {
-    try {
-      patterns.emplace_back(override.pattern, std::regex::ECMAScript | std::regex::optimize);
-    } catch (const std::regex_error& error) {
-      throw Error(ErrorKind::kUsage, "'" + printable(override.pattern) + "' is not a regular expression: " + error.what());
-    }
-  }
-  return patterns;
-}
-
 char lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; }
 
 bool same_name(std::string_view a, std::string_view b) {
@@ -341,10 +322,14 @@ std::optional<DType> kept_type(const LogicalTensor& tensor, DType base) noexcept
   return std::nullopt;
 }
 
-std::vector<TypeChoice> choose_types(const Mix& mix, const Metadata& metadata, std::span<const LogicalTensor> tensors,
-                                     std::span<const TypeOverride> overrides, bool have_imatrix) {
+DType type_for_width(DType type, int64_t row_length) noexcept {
+  if (fits(type, row_length)) return type;
+  const DType narrower = narrower_blocks(type);
+  return fits(narrower, row_length) ? narrower : DType::F16;
+}
+
+std::vector<TypeChoice> choose_types(const Mix& mix, const Metadata& metadata, std::span<const LogicalTensor> tensors, bool have_imatrix) {
   QUERN_CHECK(!is_lossless(mix));
-  const std::vector<std::regex> patterns = compile(overrides);
   const ModelFacts facts = model_facts(metadata, tensors, have_imatrix);
   const std::vector<int64_t> indices = layer_indices(mix, facts, tensors);
   std::vector<TypeChoice> choices;
@@ -355,10 +340,9 @@ std::vector<TypeChoice> choose_types(const Mix& mix, const Metadata& metadata, s
       choices.push_back({*kept, "keep-list"});
       continue;
     }
-    TypeChoice choice{mix_type(mix, facts, tensor, indices[k]), "mix"};
-    const auto hit = std::find_if(patterns.begin(), patterns.end(), [&](const std::regex& p) { return std::regex_search(tensor.name, p); });
-    if (hit != patterns.end()) choice = {overrides[static_cast<size_t>(hit - patterns.begin())].type, "override"};
-    choices.push_back(fit_width(choice, tensor.shape.row_length()));
+    const DType wanted = mix_type(mix, facts, tensor, indices[k]);
+    const DType type = type_for_width(wanted, tensor.shape.row_length());
+    choices.push_back({type, type == wanted ? "mix" : "width fallback"});
   }
   return choices;
 }

@@ -3,7 +3,6 @@
 #include <cstdint>
 #include <optional>
 #include <span>
-#include <string>
 #include <string_view>
 #include <vector>
 
@@ -30,24 +29,20 @@ const Mix* find_mix(std::string_view name) noexcept;
 // The mix whose types come from ModelSource::exactness instead of from rules.
 bool is_lossless(const Mix& mix) noexcept;
 
-struct TypeOverride {
-  std::string pattern;  // ECMAScript regular expression, searched in the tensor name
-  DType type;
-};
-
 struct TypeChoice {
   DType type;
-  std::string_view why;  // "keep-list", "override", "mix", "width fallback"
+  std::string_view why;  // "keep-list", "mix", "recipe", "width fallback"
+  int64_t rule = -1;     // of the recipe that decided, counted from 0
 };
+
+// `type`, or what llama-quantize puts in its place when its blocks do not divide the row, or F16 where it would abort.
+DType type_for_width(DType type, int64_t row_length) noexcept;
 
 // What the keep-list says about a tensor, or empty when the mix decides. A mix of F32 promotes what would stay in a 16-bit type.
 std::optional<DType> kept_type(const LogicalTensor& tensor, DType base) noexcept;
 
 // One type per tensor, in the order of `tensors`, which are all tensors of the model: rules count layers over them.
-// metadata supplies head counts, expert count and block count. An override changes the tensors it matches and, unlike in
-// llama-quantize, nothing else: layers are counted as if it were not there. Not for the lossless mix.
-// Never fails on widths: falls back as llama-quantize does, and to F16 where it would abort. Throws kUsage on a bad pattern.
-std::vector<TypeChoice> choose_types(const Mix& mix, const Metadata& metadata, std::span<const LogicalTensor> tensors,
-                                     std::span<const TypeOverride> overrides, bool have_imatrix);
+// metadata supplies head counts, expert count and block count. Not for the lossless mix.
+std::vector<TypeChoice> choose_types(const Mix& mix, const Metadata& metadata, std::span<const LogicalTensor> tensors, bool have_imatrix);
 
 }  // namespace quern

@@ -53,12 +53,17 @@ RecipeType recipe_type_from_string(std::string_view text);
 // What a rule wants of an importance matrix.
 enum class ImportanceNeed { kNone, kRecommended, kRequired };
 
+// Models with and without routed experts.
+enum class ModelKind { kAny, kDense, kMoe };
+
 // The conditions that are not empty must all hold for a tensor.
 struct RecipeRule {
   std::string name;                // regular expression (PCRE2), searched in the tensor name
   std::vector<LayerRange> layers;  // any of them; tensors outside blocks are in none
   std::vector<Role> roles;         // any of them
   std::vector<std::string> parts;  // any of them; see tensor_part()
+  std::vector<DType> sources;      // any of them: LogicalTensor::source_type
+  ModelKind model = ModelKind::kAny;
   RecipeType type;
   std::vector<DType> fallbacks;  // tried in order when the blocks of `type` do not divide the rows; then as llama-quantize falls back
   ImportanceNeed importance = ImportanceNeed::kNone;

@@ -12,6 +12,7 @@ check convert "$DATA/models/mini-llama3" -o out --type Q4_K_X --type Q8_0 --tens
 check convert "$DATA/models/mini-llama3" -o out --type Q8_0 --memory lots
 check convert "$DATA/models/mini-llama3" -o out --type Q8_0 --threads 0
 check convert "$DATA/models/mini-llama3" -o out --type Q8_0 --part 1/2
+check convert "$DATA/models/mini-llama3" -o out --recipe dynamic-2bits
 check convert absent -o out --type Q9_0
 check quantize "$DATA/models/mini-llama3" -o out.gguf --type Q8_0
 check merge plan.json -o out

@@ -139,10 +139,39 @@ TEST(Convert, RecordsHowAFileWasMade) {
   EXPECT_EQ(file.metadata().get_int("general.file_type"), 15);
   EXPECT_EQ(file.metadata().get_int("general.quantization_version"), 2);
   EXPECT_EQ(file.metadata().get_string("quern.recipe"), "Q4_K_M");
-  EXPECT_EQ(*file.metadata().find_string_array("quern.recipe.tensor_types"), options.tensor_types);
+  const Recipe recipe = recipe_from_json(file.metadata().get_string("quern.recipe.json"));
+  EXPECT_EQ(recipe.rules[0].name, "ffn_up");
+  EXPECT_EQ(to_string(recipe.rules[1].type), "mix:Q4_K_M");
+  EXPECT_EQ(file.metadata().get_string("quern.recipe.sha256"), recipe_id(recipe));
   EXPECT_TRUE(file.metadata().find_string("quern.version").has_value());
   EXPECT_GE(file.metadata().get_int("quern.encoder.Q4_K"), 1);
   EXPECT_EQ(file.find("blk.0.ffn_up.weight")->dtype, DType::Q5_0);
+}
+
+TEST(Convert, AFileIsRebuiltFromTheRecipeThatItHolds) {
+  const TempDir dir;
+  PlanOptions options = options_for(dir / "first", {"Q4_K_M", "lossless"});
+  options.recipes = {load_recipe("dynamic-2bit"), load_recipe("dynamic-4bit")};
+  options.tensor_types = {"blk\\.1\\..*ffn_up=Q5_0"};
+  convert(bundled("mini-qwen3moe"), options);
+  PlanOptions again = options_for(dir / "again", {});
+  for (const auto& [name, sha256] : hashes(dir / "first")) {
+    if (name.ends_with(".gguf")) again.recipes.push_back(load_recipe(dir / "first" / name));
+  }
+  ASSERT_EQ(again.recipes.size(), 4u);
+  convert(bundled("mini-qwen3moe"), again);
+  EXPECT_EQ(hashes(dir / "again"), hashes(dir / "first"));
+}
+
+TEST(Convert, RecipesGiveFilesTheirNameAndTheTypeOfMostWeights) {
+  const TempDir dir;
+  PlanOptions options = options_for(dir.path(), {});
+  options.recipes = {recipe_from_json(R"({"schema": "quern.recipe/1", "name": "five", "rules": [{"role": "embedding", "type": "F16"},
+                                                                                                {"type": "Q5_0"}]})")};
+  convert(bundled("mini-v3"), options);
+  const gguf::File file(file_ending(dir.path(), "-five.gguf"));
+  EXPECT_EQ(file.metadata().get_int("general.file_type"), find_mix("Q5_0")->file_type);
+  EXPECT_EQ(file.metadata().get_string("quern.recipe"), "five");
 }
 
 TEST(Convert, SplitSetsHoldTheSameTensors) {

@@ -72,7 +72,7 @@ Expected read_expected(const std::filesystem::path& path) {
 }
 
 void expect_types(const Expected& expected, const Expected::Row& row, bool have_imatrix) {
-  const auto choices = choose_types(*find_mix(row.mix), expected.metadata, expected.tensors, {}, have_imatrix);
+  const auto choices = choose_types(*find_mix(row.mix), expected.metadata, expected.tensors, have_imatrix);
   for (size_t k = 0; k < choices.size(); ++k) {
     EXPECT_EQ(name_of(choices[k].type), name_of(expected.legend.at(row.types[k])))
         << row.mix << " imatrix " << have_imatrix << ' ' << expected.tensors[k].name;
@@ -122,7 +122,7 @@ TEST(Mix, ReproducesThePublishedBitsPerWeightOfLlama8B) {
   const std::vector<LogicalTensor> tensors = llama_8b();
   for (const auto& [name, bpw] : published) {
     const bool have_imatrix = name != "IQ4_XS" && name != "IQ4_NL";
-    const auto choices = choose_types(*find_mix(name), model("llama", 32, 32, 8, 0), tensors, {}, have_imatrix);
+    const auto choices = choose_types(*find_mix(name), model("llama", 32, 32, 8, 0), tensors, have_imatrix);
     uint64_t bytes = 0, weights = 0;
     for (size_t k = 0; k < tensors.size(); ++k) {
       bytes += tensor_size_bytes(choices[k].type, tensors[k].shape);
@@ -132,41 +132,22 @@ TEST(Mix, ReproducesThePublishedBitsPerWeightOfLlama8B) {
   }
 }
 
-std::string down_types(std::span<const TypeChoice> choices, std::span<const LogicalTensor> tensors) {
-  std::string types;
-  for (size_t k = 0; k < tensors.size(); ++k) {
-    if (tensors[k].name.find("ffn_down") != std::string::npos) types += std::string(name_of(choices[k].type)) + " ";
-  }
-  return types;
-}
-
-TEST(Mix, AnOverrideChangesOnlyTheTensorsItMatches) {
-  std::vector<LogicalTensor> tensors;
-  for (int i = 0; i < 8; ++i) tensors.push_back(tensor("blk." + std::to_string(i) + ".ffn_down.weight", {512, 512}));
-  const Metadata metadata = model("llama", 8, 8, 8, 0);
-  const TypeOverride first{"blk\\.0\\.ffn_down", DType::Q8_0};
-  const Mix& mix = *find_mix("Q4_K_M");
-  EXPECT_EQ(down_types(choose_types(mix, metadata, tensors, {}, false), tensors), "Q6_K Q4_K Q4_K Q6_K Q4_K Q4_K Q6_K Q6_K ");
-  EXPECT_EQ(down_types(choose_types(mix, metadata, tensors, {&first, 1}, false), tensors), "Q8_0 Q4_K Q4_K Q6_K Q4_K Q4_K Q6_K Q6_K ");
-}
-
-TEST(Mix, TheKeepListWinsOverMixAndOverride) {
+TEST(Mix, TheKeepListWins) {
   std::vector<LogicalTensor> tensors = {tensor("blk.0.ffn_gate_inp.weight", {8, 512}, Keep::kSource),
                                         tensor("blk.0.attn_norm.weight", {512}, Keep::kF32),
                                         tensor("blk.0.ffn_gate_tid2eid.weight", {512, 8}, Keep::kInteger)};
   tensors[0].source_type = DType::BF16;
-  const TypeOverride all{"", DType::Q8_0};
-  const auto choices = choose_types(*find_mix("Q4_K_M"), model("deepseek4", 8, 8, 8, 8), tensors, {&all, 1}, false);
+  const auto choices = choose_types(*find_mix("Q4_K_M"), model("deepseek4", 8, 8, 8, 8), tensors, false);
   EXPECT_EQ(choices[0].type, DType::BF16);
   EXPECT_EQ(choices[1].type, DType::F32);
   EXPECT_EQ(choices[2].type, DType::I32);
   for (const TypeChoice& choice : choices) EXPECT_EQ(choice.why, "keep-list");
-  EXPECT_EQ(choose_types(*find_mix("F32"), {}, tensors, {}, false)[0].type, DType::F32);
+  EXPECT_EQ(choose_types(*find_mix("F32"), {}, tensors, false)[0].type, DType::F32);
 }
 
 TEST(Mix, WidthsThatNoBlockDividesBecomeF16) {
   const std::vector<LogicalTensor> tensors = {tensor("blk.0.ffn_up.weight", {64, 72}), tensor("blk.0.ffn_gate.weight", {64, 96})};
-  const auto choices = choose_types(*find_mix("Q8_0"), model("llama", 1, 1, 1, 0), tensors, {}, false);
+  const auto choices = choose_types(*find_mix("Q8_0"), model("llama", 1, 1, 1, 0), tensors, false);
   EXPECT_EQ(choices[0].type, DType::F16);
   EXPECT_EQ(choices[0].why, "width fallback");
   EXPECT_EQ(choices[1].type, DType::Q8_0);
@@ -177,11 +158,6 @@ TEST(Mix, NamesAreFoundInAnyCaseAndByTheirShortForms) {
   EXPECT_EQ(find_mix("Q5_K")->name, "Q5_K_M");
   EXPECT_EQ(find_mix("LOSSLESS")->name, "lossless");
   EXPECT_EQ(find_mix("Q4_K_X"), nullptr);
-}
-
-TEST(Mix, RefusesAPatternThatIsNotARegularExpression) {
-  const TypeOverride broken{"ffn_(down", DType::Q8_0};
-  EXPECT_THROW(choose_types(*find_mix("Q8_0"), {}, {}, {&broken, 1}, false), Error);
 }
 
 }  // namespace
