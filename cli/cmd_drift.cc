@@ -2,20 +2,17 @@
 #include <cmath>
 #include <iostream>
 #include <memory>
-#include <nlohmann/json.hpp>
 
 #include "cli/evaluation.h"
 #include "cli/progress_bar.h"
 #include "formats/base/parallel.h"
 #include "formats/base/resources.h"
 #include "verify/base_file.h"
-#include "verify/drift.h"
+#include "verify/drift_report.h"
 #include "verify/reference_file.h"
 
 namespace quern::cli {
 namespace {
-
-using nlohmann::ordered_json;
 
 struct DriftOptions {
   std::vector<std::string> models;  // original, then builds; with --reference: builds only
@@ -27,19 +24,12 @@ struct DriftOptions {
   EvaluationOptions evaluation;
 };
 
-struct Row {
-  std::string name;
-  uint64_t size_bytes = 0;
-  double bits_per_weight = 0.0;
-  ModelDrift drift;
-};
-
 std::string with_error(const char* format, Estimate e) { return number(format, e.value) + " +-" + number(format, e.error); }
 
-std::string table_of(const std::vector<Row>& rows) {
+std::string table_of(const std::vector<DriftRow>& rows) {
   std::vector<std::vector<std::string>> table = {
       {"file", "size", "bpw", "PPL", "ln PPL ratio", "mean KL", "median", "90 %", "99 %", "99.9 %", "max", "same top", "RMS dp"}};
-  for (const Row& row : rows) {
+  for (const DriftRow& row : rows) {
     const DriftStatistics& s = row.drift.statistics;
     const Estimate top{100.0 * s.same_top.value, 100.0 * s.same_top.error};
     const Estimate rms{100.0 * s.rms_probability_change.value, 100.0 * s.rms_probability_change.error};
@@ -54,9 +44,9 @@ std::string table_of(const std::vector<Row>& rows) {
 }
 
 // Share of tokens whose experts changed, one line per model.
-std::string experts_table(const std::vector<Row>& rows) {
+std::string experts_table(const std::vector<DriftRow>& rows) {
   std::vector<std::vector<std::string>> table = {{"tokens with other experts, %, by layer"}};
-  for (const Row& row : rows) {
+  for (const DriftRow& row : rows) {
     std::vector<std::string> line = {row.name};
     for (const ExpertChange& change : row.drift.expert_changes) {
       if (table.front().size() <= line.size()) table.front().push_back(std::to_string(change.layer));
@@ -67,57 +57,12 @@ std::string experts_table(const std::vector<Row>& rows) {
   return table.size() > 1 ? "\n" + format_table(table) : "";
 }
 
-ordered_json json_of(Estimate e) { return {{"value", e.value}, {"error", e.error}}; }
-
-ordered_json json_of(const Row& row, int64_t n_per_chunk) {
-  const DriftStatistics& s = row.drift.statistics;
-  ordered_json kl = {{"mean", s.kl.value}, {"error", s.kl.error},   {"truncation_slack", s.kl_slack},
-                     {"min", s.kl_min},    {"median", s.kl_median}, {"p90", s.kl_90},
-                     {"p95", s.kl_95},     {"p99", s.kl_99},        {"p99_9", s.kl_999},
-                     {"max", s.kl_max}};
-  ordered_json experts = ordered_json::array();
-  for (const ExpertChange& change : row.drift.expert_changes) experts.push_back({{"layer", change.layer}, {"share", change.share}});
-  ordered_json nll = ordered_json::array(), original = nll, divergence = nll, same = nll, chunk_nll = nll, chunk_kl = nll;
-  double sum_nll = 0.0, sum_kl = 0.0;
-  for (size_t i = 0; i < row.drift.tokens.size(); ++i) {
-    const TokenDrift& t = row.drift.tokens[i];
-    nll.push_back(t.nll);
-    original.push_back(t.nll_original);
-    divergence.push_back(t.kl);
-    same.push_back(t.same_top);
-    sum_nll += t.nll;
-    sum_kl += t.kl;
-    if ((i + 1) % static_cast<size_t>(n_per_chunk) != 0) continue;
-    chunk_nll.push_back(sum_nll / static_cast<double>(n_per_chunk));
-    chunk_kl.push_back(sum_kl / static_cast<double>(n_per_chunk));
-    sum_nll = sum_kl = 0.0;
-  }
-  return {{"name", row.name},
-          {"size_bytes", row.size_bytes},
-          {"bits_per_weight", row.bits_per_weight},
-          {"bytes_read", row.drift.bytes_read},
-          {"scored_tokens", s.n_tokens},
-          {"ppl", json_of(s.ppl)},
-          {"ppl_original", json_of(s.ppl_original)},
-          {"ln_ppl_ratio", json_of(s.ln_ratio)},
-          {"ppl_ratio", json_of(s.ratio)},
-          {"ppl_difference", json_of(s.difference)},
-          {"correlation", s.correlation},
-          {"kl", kl},
-          {"same_top", json_of(s.same_top)},
-          {"probability_change", json_of(s.probability_change)},
-          {"rms_probability_change", json_of(s.rms_probability_change)},
-          {"expert_changes", experts},
-          {"chunks", {{"nll", chunk_nll}, {"kl", chunk_kl}}},
-          {"tokens", {{"nll", nll}, {"nll_original", original}, {"kl", divergence}, {"same_top", same}}}};
-}
-
 // Where the original's distributions come from, and the rows known without any build.
 struct Reference {
   std::unique_ptr<ModelSource> source;  // outlives the model
   std::unique_ptr<ReferenceDistribution> distribution;
   OriginalModel* model = nullptr;  // when it is a model
-  std::vector<Row> rows;
+  std::vector<DriftRow> rows;
   uint64_t resident_bytes = 0;
 };
 
@@ -144,7 +89,7 @@ Reference run_original(const DriftOptions& options, Progress& progress) {
   reference.model = model.get();
   reference.resident_bytes = model->resident_bytes();
   if (!options.save_reference.empty()) save_reference(options, text, *model);
-  Row noise{"(noise floor)", 0, 0.0, model->noise_floor()};
+  DriftRow noise{kNoiseFloorName, 0, 0.0, model->noise_floor()};
   noise.drift.bytes_read = reference.source->bytes_read();
   reference.rows.push_back(std::move(noise));
   reference.distribution = std::move(model);
@@ -163,7 +108,7 @@ Reference open_reference(const DriftOptions& options) {
   return reference;
 }
 
-int check_gates(const DriftOptions& options, const std::vector<Row>& rows, size_t first_build) {
+int check_gates(const DriftOptions& options, const std::vector<DriftRow>& rows, size_t first_build) {
   int failures = 0;
   for (size_t i = first_build; i < rows.size(); ++i) {
     const DriftStatistics& s = rows[i].drift.statistics;
@@ -222,15 +167,15 @@ int run_drift(const DriftOptions& options) {
     bytes_read += build->bytes_read();
     size_bytes += size_on_disk(*build);
   }
-  const auto n_ctx = static_cast<int64_t>(reference.distribution->chunks().front().tokens.size());
   if (options.evaluation.json) {
-    ordered_json root = {{"schema", "quern.drift/1"}, {"ctx", n_ctx}, {"chunks", reference.distribution->chunks().size()}};
-    root["original"] = stored ? options.reference : options.models.front();
-    root["models"] = ordered_json::array();
-    for (const Row& row : reference.rows) root["models"].push_back(json_of(row, n_ctx - 1 - n_ctx / 2));
-    root["bytes_read"] = bytes_read;
-    root["peak_memory_bytes"] = peak_resident_bytes();
-    std::cout << root.dump(1) << '\n';
+    const std::vector<Sequence>& chunks = reference.distribution->chunks();
+    const DriftReport report{.original = stored ? options.reference : options.models.front(),
+                             .text = std::filesystem::path(options.evaluation.text).filename(),
+                             .n_ctx = static_cast<int64_t>(chunks.front().tokens.size()),
+                             .n_chunks = static_cast<int64_t>(chunks.size()),
+                             .rows = reference.rows,
+                             .bytes_read = bytes_read};
+    std::cout << drift_to_json(report, DriftDetail::kTokens);
   } else {
     if (!reference.rows.empty()) {
       std::cout << "original: PPL " << with_error("%.4f", reference.rows.front().drift.statistics.ppl_original) << ", "

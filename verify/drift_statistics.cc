@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "formats/base/error.h"
 
@@ -32,6 +33,20 @@ TokenDrift compare_distributions(std::span<const double> original, std::span<con
   drift.same_top = top_original == top_tested;
   return drift;
 }
+
+void KlHistogram::add(double kl) noexcept {
+  if (kl < kFirst) {
+    ++below;
+  } else if (const double bin = std::floor(std::log10(kl / kFirst) * kPerDecade); bin < static_cast<double>(kBins)) {
+    ++counts[static_cast<size_t>(bin)];
+  } else {
+    ++above;  // NaN compares with nothing and ends here
+  }
+}
+
+double KlHistogram::edge(size_t i) noexcept { return kFirst * std::pow(10.0, static_cast<double>(i) / kPerDecade); }
+
+uint64_t KlHistogram::total() const noexcept { return std::accumulate(counts.begin(), counts.end(), below + above); }
 
 double quantile(std::span<const double> sorted, double f) {
   if (sorted.empty()) return 0.0;
@@ -77,6 +92,7 @@ void set_perplexities(std::span<const TokenDrift> tokens, DriftStatistics& s) {
 
 void set_divergence(std::span<const TokenDrift> tokens, DriftStatistics& s) {
   std::vector<double> kl = column(tokens, [](const TokenDrift& t) { return t.kl; });
+  for (const double value : kl) s.kl_histogram.add(value);
   s.kl = estimate(kl);
   s.kl_slack = estimate(column(tokens, [](const TokenDrift& t) { return t.kl_slack; })).value;
   std::ranges::sort(kl);

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -30,6 +31,21 @@ struct Estimate {
   double error = 0.0;  // one standard error
 };
 
+// Tokens by their KL, in bins that are the same in every report, so that reports can be laid side by side.
+struct KlHistogram {
+  static constexpr double kFirst = 1e-8;  // nats: lower end of the first bin
+  static constexpr int kPerDecade = 8;
+  static constexpr size_t kBins = 80;  // up to 100 nats
+
+  uint64_t below = 0;  // 0 among them; rounding can give tiny negative sums
+  std::array<uint64_t, kBins> counts = {};
+  uint64_t above = 0;  // and what is not a number
+
+  void add(double kl) noexcept;
+  static double edge(size_t i) noexcept;  // lower end of bin i, upper end of bin i - 1
+  uint64_t total() const noexcept;
+};
+
 // Formulas of llama-perplexity --kl-divergence (recipes-and-evaluation 8.3). All errors take tokens as independent.
 struct DriftStatistics {
   int64_t n_tokens = 0;
@@ -42,6 +58,7 @@ struct DriftStatistics {
   Estimate kl;
   double kl_slack = 0.0;  // mean; see TokenDrift
   double kl_min = 0.0, kl_median = 0.0, kl_90 = 0.0, kl_95 = 0.0, kl_99 = 0.0, kl_999 = 0.0, kl_max = 0.0;
+  KlHistogram kl_histogram;
   Estimate probability_change;  // mean of Q - P of the next token
   Estimate rms_probability_change;
   Estimate same_top;  // share
