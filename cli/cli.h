@@ -26,20 +26,7 @@ struct Context {
 //
 // Names of groups are at most 8 characters (they stand in the left margin of the help text), descriptions at most 46, with the
 // default in the text; tests hold every help text to 24 lines of 80 characters. Results go to stdout, everything else to stderr;
-// failures are thrown as Error and printed by main. This list is the only place that names the verbs.
-#define QUERN_VERBS(X) \
-  X(convert)           \
-  X(quantize)          \
-  X(merge)             \
-  X(inspect)           \
-  X(tokenize)          \
-  X(perplexity)        \
-  X(drift)             \
-  X(run)
-
-#define QUERN_DECLARE_VERB(name) void add_##name(CLI::App& app, Context& context);
-QUERN_VERBS(QUERN_DECLARE_VERB)
-#undef QUERN_DECLARE_VERB
+// failures are thrown as Error and printed by main. cli/verbs.inc is the only place that names the verbs.
 
 int exit_code(ErrorKind kind) noexcept;
 

@@ -14,6 +14,11 @@
 #include "formats/base/version.h"
 
 namespace quern::cli {
+
+#define QUERN_VERB(name) void add_##name(CLI::App& app, Context& context);
+#include "cli/verbs.inc"
+#undef QUERN_VERB
+
 namespace {
 
 // The first signal asks the work to stop at the next chunk; a second one ends the process at once.
@@ -39,9 +44,9 @@ void build(CLI::App& app, Context& context) {
   app.get_help_ptr()->group("Help");
   app.get_version_ptr()->group("Help");
   app.require_subcommand(1);
-#define QUERN_ADD_VERB(name) add_##name(app, context);
-  QUERN_VERBS(QUERN_ADD_VERB)
-#undef QUERN_ADD_VERB
+#define QUERN_VERB(name) add_##name(app, context);
+#include "cli/verbs.inc"
+#undef QUERN_VERB
   app.footer("quern convert DeepSeek-V4-Flash -o out --type Q4_K_M");
   for (CLI::App* verb : app.get_subcommands([](const CLI::App*) { return true; })) {
     verb->set_help_flag("-h,--help", "This text");
