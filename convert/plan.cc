@@ -289,7 +289,8 @@ std::string plan_id(const Plan& plan) {
   return hash.finish_hex();
 }
 
-Plan make_plan(const ModelSource& source, const std::filesystem::path& model, const PlanOptions& options, std::vector<Problem>& problems) {
+Plan plan_outputs(const ModelSource& source, const std::filesystem::path& model, const PlanOptions& options,
+                  std::vector<Problem>& problems) {
   const std::vector<Problem> of_options = check_options(options);
   problems.insert(problems.end(), of_options.begin(), of_options.end());
   PlanOptions usable = options;
@@ -304,7 +305,6 @@ Plan make_plan(const ModelSource& source, const std::filesystem::path& model, co
   if (plan.folder.empty()) plan.folder = ".";
   plan.force = options.force;
   plan.lists = !options.single_file;
-  plan.sources = plan_sources(source);
   plan.metadata = model_metadata(source.metadata());
   plan.notes.assign(source.notes().begin(), source.notes().end());
   plan.tensors = select_tensors(source, usable, problems);
@@ -315,9 +315,15 @@ Plan make_plan(const ModelSource& source, const std::filesystem::path& model, co
     plan.outputs.push_back(plan_output(source, plan, wanted, *types, usable));
     if (wanted.lossless && !options.tensor_types.empty()) plan.notes.push_back(wanted.recipe.name + ": --tensor-type does not apply");
   }
+  check_types(plan, problems);
+  return plan;
+}
+
+Plan make_plan(const ModelSource& source, const std::filesystem::path& model, const PlanOptions& options, std::vector<Problem>& problems) {
+  Plan plan = plan_outputs(source, model, options, problems);
+  plan.sources = plan_sources(source);
   if (plan.outputs.empty()) return plan;
   note_requantization(source, plan);
-  check_types(plan, problems);
   check_files(plan, source, problems);
   plan_memory(source, options, plan, problems);
   return plan;

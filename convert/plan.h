@@ -117,6 +117,11 @@ std::vector<Problem> check_options(const PlanOptions& options);
 // `model` is the path that was opened. Problems are appended to `problems`; with any, the plan must not be run.
 Plan make_plan(const ModelSource& source, const std::filesystem::path& model, const PlanOptions& options, std::vector<Problem>& problems);
 
+// The outputs alone, with exact names, types and sizes of files: for a source that may have no weights (open_outline). Where they would be
+// written is not looked at.
+Plan plan_outputs(const ModelSource& source, const std::filesystem::path& model, const PlanOptions& options,
+                  std::vector<Problem>& problems);
+
 // Whether the outputs can be created: files in the way, too little space. Part of make_plan; for a plan that was loaded.
 std::vector<Problem> check_destination(const Plan& plan);
 

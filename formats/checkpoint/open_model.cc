@@ -1,7 +1,11 @@
+#include <set>
+
 #include "formats/arch/config.h"
 #include "formats/arch/general_keys.h"
 #include "formats/checkpoint/checkpoint_source.h"
 #include "formats/checkpoint/gguf_source.h"
+#include "formats/checkpoint/outline_source.h"
+#include "formats/model_outline.h"
 #include "formats/tokenizer/import.h"
 
 // A checkpoint folder as a model, step by step: config, architecture, names in the headers, rules, metadata.
@@ -42,23 +46,84 @@ TokenizerInputs tokenizer_inputs(const ModelConfig& config, const ArchDescriptor
           .chat_template = options.chat_template};
 }
 
-std::unique_ptr<ModelSource> open_checkpoint(const fs::path& folder, const ModelOptions& options) {
-  refuse_other_layouts(folder);
-  const ModelConfig config = load_config(folder);
-  const ArchDescriptor& arch = find_arch(config);
-  arch.check(config);
-  const checkpoint::QuantizationConfig quantization = checkpoint::read_quantization_config(config);
+// Everything that a checkpoint says beside its tensors.
+struct Description {
+  ModelConfig config;
+  const ArchDescriptor* arch;
+  fs::path folder;  // its last component names the model where nothing else does
+};
 
-  safetensors::Checkpoint checkpoint(folder);
-  const HasTensor has_tensor = [&](std::string_view name) { return checkpoint.find(name) != nullptr; };
-  const ArchRules rules = arch.rules(config, options.mtp, has_tensor);
+Description describe(ModelConfig config, const fs::path& folder) {
+  Description description{std::move(config), nullptr, folder};
+  description.arch = &find_arch(description.config);
+  description.arch->check(description.config);
+  return description;
+}
 
+bool has_tokenizer_file(const fs::path& folder) { return fs::exists(folder / "tokenizer.json") || fs::exists(folder / "tokenizer.model"); }
+
+Metadata metadata_of(const Description& model, const ArchRules& rules, const ModelOptions& options, bool with_tokenizer,
+                     std::vector<std::string>& notes) {
   Metadata metadata;
+  set_general_keys(model.folder, model.config, *model.arch, rules, options, metadata);
+  model.arch->set_metadata(model.config, options.mtp, metadata);
+  if (with_tokenizer) set_tokenizer_metadata(model.folder, tokenizer_inputs(model.config, *model.arch, options), metadata, notes);
+  return metadata;
+}
+
+std::unique_ptr<ModelSource> open_checkpoint(const Description& model, const ModelOptions& options, bool with_tokenizer) {
+  const checkpoint::QuantizationConfig quantization = checkpoint::read_quantization_config(model.config);
+  safetensors::Checkpoint checkpoint(model.folder);
+  const HasTensor has_tensor = [&](std::string_view name) { return checkpoint.find(name) != nullptr; };
+  const ArchRules rules = model.arch->rules(model.config, options.mtp, has_tensor);
   std::vector<std::string> notes;
-  set_general_keys(folder, config, arch, rules, options, metadata);
-  arch.set_metadata(config, options.mtp, metadata);
-  set_tokenizer_metadata(folder, tokenizer_inputs(config, arch, options), metadata, notes);
+  Metadata metadata = metadata_of(model, rules, options, with_tokenizer, notes);
   return std::make_unique<CheckpointSource>(std::move(checkpoint), rules, quantization, std::move(metadata), std::move(notes));
+}
+
+constexpr const char* kIndexName = "model.safetensors.index.json";
+
+// Names of the tensors that the index of absent shards lists.
+std::set<std::string, std::less<>> indexed_names(const fs::path& folder) {
+  constexpr uint64_t kMaxIndexBytes = uint64_t{256} << 20;
+  std::set<std::string, std::less<>> names;
+  if (!fs::exists(folder / kIndexName)) return names;
+  for (auto& entry : safetensors::parse_index(read_file(folder / kIndexName, kMaxIndexBytes)).entries)
+    names.insert(std::move(entry.tensor));
+  return names;
+}
+
+std::unique_ptr<ModelSource> outline_of_config(const Description& model, const ModelOptions& options, bool with_tokenizer) {
+  const auto names = indexed_names(model.folder);
+  const ArchRules rules =
+      model.arch->rules(model.config, options.mtp, [&](std::string_view name) { return names.find(name) != names.end(); });
+  std::vector<std::string> notes;
+  Metadata metadata = metadata_of(model, rules, options, with_tokenizer, notes);
+  notes.push_back("only config.json was read: the stored types are those that it states");
+  return std::make_unique<OutlineSource>(model.config, rules, std::move(metadata), std::move(notes));
+}
+
+bool has_shards(const fs::path& folder) {
+  for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
+    if (entry.path().extension() == ".safetensors") return true;
+  }
+  return false;
+}
+
+ModelOutline outline_of_folder(const fs::path& folder, const ModelOptions& options) {
+  refuse_other_layouts(folder);
+  const Description model = describe(load_config(folder), folder);
+  const bool with_tokenizer = has_tokenizer_file(folder);
+  const bool with_headers = has_shards(folder);
+  return {with_headers ? open_checkpoint(model, options, with_tokenizer) : outline_of_config(model, options, with_tokenizer), with_headers,
+          with_tokenizer};
+}
+
+// The name of the file stands for that of the folder, unless it is the usual one.
+ModelOutline outline_of_file(const fs::path& path, const ModelOptions& options) {
+  constexpr uint64_t kMaxConfigBytes = uint64_t{8} << 20;
+  const fs::path folder = path.filename() == "config.json" ? fs::absolute(path).parent_path() : fs::path(path).replace_extension();
+  return {outline_of_config(describe(ModelConfig::parse(read_text_file(path, kMaxConfigBytes)), folder), options, false), false, false};
 }
 
 // A file of a checkpoint where its folder was meant.
@@ -72,7 +137,8 @@ void refuse_checkpoint_file(const fs::path& path) {
 std::unique_ptr<ModelSource> open_model(const fs::path& path, const ModelOptions& options) {
   if (fs::is_directory(path)) {
     try {
-      return open_checkpoint(path, options);
+      refuse_other_layouts(path);
+      return open_checkpoint(describe(load_config(path), path), options, true);
     } catch (Error& e) {
       e.file(path.string());
       throw;
@@ -80,6 +146,19 @@ std::unique_ptr<ModelSource> open_model(const fs::path& path, const ModelOptions
   }
   refuse_checkpoint_file(path);
   return std::make_unique<GgufSource>(gguf::File(path));
+}
+
+ModelOutline open_outline(const fs::path& path, const ModelOptions& options) {
+  try {
+    if (fs::is_directory(path)) return outline_of_folder(path, options);
+    if (path.extension() == ".json") return outline_of_file(path, options);
+  } catch (Error& e) {
+    e.file(path.string());
+    throw;
+  }
+  std::unique_ptr<ModelSource> source = open_model(path, options);
+  const bool has_tokenizer = source->metadata().find("tokenizer.ggml.tokens") != nullptr;
+  return {std::move(source), true, has_tokenizer};
 }
 
 }  // namespace quern
