@@ -159,18 +159,18 @@ uint64_t scratch_bytes(const Metadata& metadata, std::span<const LogicalTensor> 
   const int64_t batch = std::min(kBatch, n_context);
   const int64_t hidden = keys.embedding() * std::max<int64_t>(keys.count("hyper_connection.count", 1), 1);
   const int64_t queries = keys.heads() * keys.count("attention.key_length", keys.head_width());
-  const int64_t experts = std::max<int64_t>(keys.count("expert_used_count", 0) + keys.count("expert_shared_count", 0), 1);
-  const int64_t expert_width = keys.count("expert_feed_forward_length", keys.count("feed_forward_length", 0));
-  const int64_t ffn = std::max(keys.count("feed_forward_length", 0), experts * (2 * expert_width + keys.embedding()));
+  const int64_t experts = keys.count("expert_used_count", 0) + keys.count("expert_shared_count", 0);
+  const int64_t expert_width = std::max(keys.count("expert_feed_forward_length", 0), keys.embedding());
+  const int64_t widest = std::max({keys.of_layer("feed_forward_length", 0, 0), experts * expert_width, 2 * queries});
   const auto is_embedding = [](const LogicalTensor& tensor) { return tensor.role == Role::kTokenEmbedding; };
   const auto embedding = std::find_if(tensors.begin(), tensors.end(), is_embedding);
   const int64_t vocab = embedding == tensors.end() ? 0 : embedding->shape.n_rows();
-  uint64_t bytes = product(batch, vocab + 3 * hidden + 2 * queries + ffn, kSingle);
-  if (metadata.find(keys.arch() + ".attention.compress_ratios") != nullptr) {
-    const int64_t entries = (n_context + kOverlapRatio - 1) / kOverlapRatio;
-    bytes += product(batch, entries * (keys.count("attention.indexer.head_count", 0) + 1), kSingle);
-  }
-  return bytes;
+  const uint64_t activations = product(batch, vocab + 2 * hidden + widest, kSingle);
+  if (metadata.find(keys.arch() + ".attention.compress_ratios") == nullptr) return activations + product(batch, n_context, kHalf);
+  // Masks of the window and of the entries, scores of the indexer and their order.
+  const int64_t entries = (n_context + kOverlapRatio - 1) / kOverlapRatio;
+  const int64_t cells = window_cells(n_context, keys.count("attention.sliding_window", 0));
+  return activations + product(batch, cells + entries, kHalf) + product(batch, 2 * entries, kSingle);
 }
 
 RunCost run_cost(const Metadata& metadata, std::span<const LogicalTensor> tensors, std::span<const DType> types, int64_t n_context) {
