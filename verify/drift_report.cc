@@ -15,6 +15,7 @@ using nlohmann::ordered_json;
 
 constexpr const char* kSchema = "quern.drift/1";
 constexpr int kMaxDepth = 12;
+constexpr size_t kMaxModels = 1000;
 
 ordered_json to_json(Estimate e) { return {{"value", e.value}, {"error", e.error}}; }
 
@@ -150,6 +151,7 @@ DriftReport drift_from_json(std::string_view text) {
     report.text = root.value("text", "");
     report.n_ctx = root.at("ctx").get<int64_t>();
     report.n_chunks = root.at("chunks").get<int64_t>();
+    if (root.at("models").size() > kMaxModels) throw Error(ErrorKind::kFormat, "more than " + std::to_string(kMaxModels) + " models");
     for (const json& entry : root.at("models")) report.rows.push_back(row_from(entry));
     return report;
   } catch (const json::exception& error) {

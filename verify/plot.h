@@ -73,6 +73,7 @@ struct HeatMap {
   std::vector<double> values = {};  // rows x columns; NaN: there is no such cell; 0: a cell of its own kind
   std::string zero_name = "0";
   bool percent = false;
+  bool tooltips = true;                       // without them, a fourth of the bytes
   std::optional<double> low = {}, high = {};  // ends of the colour scale; default: of the values, rounded to 1, 2, 5
 };
 std::string draw(const HeatMap& map);

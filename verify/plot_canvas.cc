@@ -1,7 +1,6 @@
 #include "verify/plot_canvas.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -13,33 +12,6 @@ namespace {
 
 constexpr double kPadding = 14.0;  // of standalone paper
 constexpr const char* kFonts = "system-ui,-apple-system,'Segoe UI',Roboto,'Helvetica Neue',Arial,sans-serif";
-
-struct Theme {
-  const char *paper, *ink, *muted, *grid, *tint, *none;
-  std::array<const char*, kSeriesColours> series;
-  std::array<const char*, kHeatSteps> heat;
-};
-
-constexpr Theme kLight = {
-    .paper = "#ffffff",
-    .ink = "#1c2128",
-    .muted = "#59636e",
-    .grid = "#e4e7eb",
-    .tint = "#eef4fb",
-    .none = "#f3f5f7",
-    .series = {"#3f8de8", "#934f00", "#238874", "#94155e", "#a7892f", "#564992"},
-    .heat = {"#dcebfb", "#bfdaf6", "#9ec6ef", "#7ab0e6", "#5598da", "#357fc8", "#1f66ae", "#124d8c", "#0a3666"},
-};
-constexpr Theme kDark = {
-    .paper = "#15181d",
-    .ink = "#e6e9ee",
-    .muted = "#9aa4b0",
-    .grid = "#2b3139",
-    .tint = "#1b2430",
-    .none = "#1d2127",
-    .series = {"#0798ee", "#f86a34", "#5ecea4", "#aa678c", "#e3b844", "#c2b9fa"},
-    .heat = {"#16304b", "#183d63", "#1b4c7d", "#215d99", "#2f71b5", "#4a88cb", "#6ea2dc", "#98beea", "#c8def6"},
-};
 
 std::string colour_rules(const Theme& theme) {
   const std::string plot = ".plot ";
@@ -79,6 +51,27 @@ const char* anchor_name(Anchor anchor) {
 
 }  // namespace
 
+const Theme kLightTheme = {
+    .paper = "#ffffff",
+    .ink = "#1c2128",
+    .muted = "#59636e",
+    .grid = "#e4e7eb",
+    .tint = "#eef4fb",
+    .none = "#f3f5f7",
+    .series = {"#3f8de8", "#934f00", "#238874", "#94155e", "#a7892f", "#564992"},
+    .heat = {"#dcebfb", "#bfdaf6", "#9ec6ef", "#7ab0e6", "#5598da", "#357fc8", "#1f66ae", "#124d8c", "#0a3666"},
+};
+const Theme kDarkTheme = {
+    .paper = "#15181d",
+    .ink = "#e6e9ee",
+    .muted = "#9aa4b0",
+    .grid = "#2b3139",
+    .tint = "#1b2430",
+    .none = "#1d2127",
+    .series = {"#0798ee", "#f86a34", "#5ecea4", "#aa678c", "#e3b844", "#c2b9fa"},
+    .heat = {"#16304b", "#183d63", "#1b4c7d", "#215d99", "#2f71b5", "#4a88cb", "#6ea2dc", "#98beea", "#c8def6"},
+};
+
 std::string style_rules() {
   return ".plot{display:block;max-width:100%;height:auto;overflow:visible}.plot "
          "text{font-size:12px;stroke:none;font-variant-numeric:tabular-nums}"
@@ -91,7 +84,8 @@ std::string style_rules() {
          ".plot .mark{fill:currentColor;stroke-width:1.5}.plot .area{fill:currentColor;opacity:.85}"
          ".plot .mean{stroke-width:1.5;fill:none}"
          ".plot .halo{stroke-width:3;stroke-linejoin:round;paint-order:stroke}.plot .none{stroke-width:1}" +
-         colour_rules(kLight) + "@media (prefers-color-scheme:dark){" + colour_rules(kDark) + "}@media print{" + colour_rules(kLight) + "}";
+         colour_rules(kLightTheme) + "@media (prefers-color-scheme:dark){" + colour_rules(kDarkTheme) + "}@media print{" +
+         colour_rules(kLightTheme) + "}";
 }
 
 double Box::overlap(const Box& other) const noexcept {
@@ -198,7 +192,7 @@ double draw_legend(Canvas& canvas, double x, double y, double width, const std::
   double at = 0.0, row = 0.0;
   for (const LegendEntry& entry : entries) {
     const std::string name = fit_text(entry.name, width - kSwatch - 8.0);
-    const double size = kSwatch + 6.0 + text_width(name);
+    const double swatch = entry.is_line ? kSwatch : 10.0, size = swatch + 6.0 + text_width(name);
     if (at > 0.0 && at + size > width) {
       at = 0.0;
       row += kLine;
@@ -207,10 +201,10 @@ double draw_legend(Canvas& canvas, double x, double y, double width, const std::
     if (entry.is_line) {
       canvas.line(x + at, y + row + 8.0, x + at + kSwatch, y + row + 8.0, "curve");
     } else {
-      canvas.circle(x + at + kSwatch - 6.0, y + row + 8.0, 5.0, "mark");
+      canvas.circle(x + at + 5.0, y + row + 8.0, 5.0, "mark");
     }
     canvas.end_group();
-    canvas.text(x + at + kSwatch + 6.0, y + row + 12.0, Anchor::kStart, "strong", name);
+    canvas.text(x + at + swatch + 6.0, y + row + 12.0, Anchor::kStart, "strong", name);
     at += size + kGap;
   }
   return entries.empty() ? 0.0 : row + kLine + 6.0;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -21,6 +22,13 @@ constexpr double kTextSize = 12.0;   // ticks, labels, legends
 constexpr double kTitleSize = 16.0;  // of standalone plots
 constexpr int kSeriesColours = 6;
 constexpr int kHeatSteps = 9;
+
+struct Theme {
+  const char *paper, *ink, *muted, *grid, *tint, *none;
+  std::array<const char*, kSeriesColours> series;
+  std::array<const char*, kHeatSteps> heat;  // small to large
+};
+extern const Theme kLightTheme, kDarkTheme;
 
 // Width in pixels of text at kTextSize in a typical sans-serif, a little generous because the font is the reader's.
 double text_width(std::string_view text);

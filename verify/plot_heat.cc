@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cmath>
+#include <map>
 
 #include "verify/markup.h"
 #include "verify/plot_canvas.h"
@@ -8,7 +9,7 @@
 namespace quern::plot {
 namespace {
 
-constexpr double kSmallestCell = 7.0, kLargestCell = 34.0, kRowHeight = 18.0;
+constexpr double kSmallestCell = 7.0, kLargestCell = 60.0, kRowHeight = 18.0;
 
 // Nine steps of equal ratio.
 class Steps {
@@ -16,6 +17,7 @@ class Steps {
   explicit Steps(const HeatMap& map) {
     Extent extent;
     for (const double value : map.values) extent.include(value, true);
+    smallest_ = extent.low;
     low_ = map.low.value_or(extent.low <= extent.high ? round_down_125(extent.low) : 0.01);
     high_ = map.high.value_or(extent.low <= extent.high ? round_up_125(extent.high) : 1.0);
     if (!(low_ > 0.0 && high_ > low_)) high_ = 2.0 * (low_ = low_ > 0.0 ? low_ : 1.0);
@@ -24,10 +26,11 @@ class Steps {
     const double share = std::log(std::clamp(value, low_, high_) / low_) / std::log(high_ / low_);
     return std::min(kHeatSteps - 1, static_cast<int>(share * kHeatSteps));
   }
+  bool cuts() const { return smallest_ < low_ * (1.0 - 1e-9); }  // values below the scale
   double edge(int i) const { return low_ * std::pow(high_ / low_, static_cast<double>(i) / kHeatSteps); }
 
  private:
-  double low_, high_;
+  double low_, high_, smallest_;
 };
 
 std::string value_text(const HeatMap& map, double value, int digits) {
@@ -77,6 +80,7 @@ double draw_column_names(Canvas& canvas, const HeatMap& map, double left, double
 
 void draw_cells(Canvas& canvas, const HeatMap& map, const Steps& steps, double left, double top, double cell) {
   const double gap = cell > 10.0 ? 1.0 : 0.5;
+  std::map<std::string, std::string> paths;  // by class
   for (size_t r = 0; r < map.rows.size(); ++r) {
     const double y = top + static_cast<double>(r) * kRowHeight;
     canvas.text(left - 8.0, y + kRowHeight / 2.0 + 4.0, Anchor::kEnd, "strong", fit_text(map.rows[r], left - 8.0));
@@ -84,11 +88,17 @@ void draw_cells(Canvas& canvas, const HeatMap& map, const Steps& steps, double l
       const double value = map.values[r * map.columns.size() + c];
       if (std::isnan(value)) continue;
       const bool zero = value <= 0.0;
-      const std::string what = zero ? map.zero_name : value_text(map, value, 3);
+      const std::string css_class = zero ? "none" : "h" + std::to_string(steps.of(value));
       const Box box{left + static_cast<double>(c) * cell, y, cell - gap, kRowHeight - gap};
-      canvas.rect(box, zero ? "none" : "h" + std::to_string(steps.of(value)), map.rows[r] + ", " + map.columns[c] + ": " + what);
+      if (map.tooltips) {
+        canvas.rect(box, css_class, map.rows[r] + ", " + map.columns[c] + ": " + (zero ? map.zero_name : value_text(map, value, 3)));
+      } else {
+        paths[css_class] += "M" + coordinate(box.x) + " " + coordinate(box.y) + "h" + coordinate(box.width) + "v" + coordinate(box.height) +
+                            "h" + coordinate(-box.width) + "z";
+      }
     }
   }
+  for (const auto& [css_class, data] : paths) canvas.path(data, css_class);
 }
 
 // Returns the height used.
@@ -101,7 +111,8 @@ double draw_key(Canvas& canvas, const HeatMap& map, const Steps& steps, double t
   const double left = std::max(swatch, text_width(map.zero_name)) + 14.0 + text_width(value_text(map, steps.edge(0), 2)) / 2.0;
   for (int i = 0; i < kHeatSteps; ++i) canvas.rect({left + i * swatch, y, swatch, 13.0}, "h" + std::to_string(i));
   for (int i = 0; i <= kHeatSteps; i += 3) {
-    canvas.text(left + i * swatch, y + 28.0, Anchor::kMiddle, "", value_text(map, steps.edge(i), 2));
+    const bool open = i == 0 && steps.cuts();
+    canvas.text(left + i * swatch, y + 28.0, Anchor::kMiddle, "", (open ? "≤ " : "") + value_text(map, steps.edge(i), 2));
   }
   return 56.0;
 }

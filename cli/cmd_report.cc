@@ -1,0 +1,64 @@
+#include <iostream>
+#include <memory>
+
+#include "cli/cli.h"
+#include "convert/build_record.h"
+#include "formats/base/file.h"
+#include "formats/imatrix.h"
+#include "verify/report.h"
+
+namespace quern::cli {
+namespace {
+
+struct ReportOptions {
+  std::vector<std::string> inputs;
+  std::vector<std::string> tensors;
+  std::string imatrix;
+  std::string output = "report.html";
+  bool force = false;
+};
+
+std::vector<BuildRecord> read_records(const std::vector<std::string>& paths) {
+  constexpr uint64_t kMaxBytes = uint64_t{1} << 30;
+  std::vector<BuildRecord> records;
+  for (const std::string& path : paths) {
+    try {
+      records.push_back(build_record_from_json(read_text_file(path, kMaxBytes)));
+    } catch (Error& error) {
+      error.file(path);
+      throw;
+    }
+  }
+  return records;
+}
+
+int run_report(const ReportOptions& options) {
+  if (options.inputs.size() > 2) throw Error(ErrorKind::kUsage, "give one file to report on, or two to compare");
+  const std::vector<BuildRecord> records = read_records(options.tensors);
+  std::vector<Report> reports;
+  for (const std::string& path : options.inputs) {
+    std::cerr << "reading " << printable(path) << '\n';
+    reports.push_back(read_report(path, records));
+    if (!options.imatrix.empty()) reports.back().coverage = expert_coverage(read_imatrix(options.imatrix));
+  }
+  const std::string html = reports.size() == 2 ? comparison_html(reports[0], reports[1]) : report_html(reports[0]);
+  write_file_atomically(options.output, html, options.force ? OutputFile::Overwrite::kAllow : OutputFile::Overwrite::kRefuse);
+  std::cerr << "wrote " << printable(options.output) << '\n';
+  return 0;
+}
+
+}  // namespace
+
+void add_report(CLI::App& app, Context& context) {
+  const auto options = std::make_shared<ReportOptions>();
+  CLI::App* verb = app.add_subcommand("report", "Draw measured builds as a page for people");
+  verb->group("Measure")->footer("quern report drift.json --tensors out/*.tensors.json -o report.html");
+  verb->add_option("FILES", options->inputs, "manifest.json or JSON of drift; two: compare")->required()->group("Input");
+  verb->add_option("--tensors", options->tensors, "tensor lists that convert wrote")->type_name("LISTS")->group("Input");
+  verb->add_option("--imatrix", options->imatrix, "adds which experts calibration reached")->type_name("FILE")->group("Input");
+  verb->add_option("-o,--output", options->output, "default: report.html")->type_name("FILE")->group("Output");
+  verb->add_flag("--force", options->force, "overwrite the output")->group("Output");
+  verb->callback([options, &context] { context.command = [options] { return run_report(*options); }; });
+}
+
+}  // namespace quern::cli
