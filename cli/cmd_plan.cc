@@ -37,13 +37,26 @@ struct Estimate {
   RunCost cost;
 };
 
-PlanOptions plan_options(const EstimateOptions& options) {
+// The shipped recipes that this model can have: not every checkpoint has a lossless build.
+std::vector<Recipe> possible_recipes(const ModelSource& source, const PlanOptions& options) {
+  std::vector<Recipe> possible;
+  for (const Recipe& recipe : shipped_recipes()) {
+    PlanOptions alone = options;
+    alone.recipes = {recipe};
+    std::vector<Problem> problems;
+    plan_outputs(source, "", alone, problems);
+    if (problems.empty()) possible.push_back(recipe);
+  }
+  return possible;
+}
+
+PlanOptions plan_options(const EstimateOptions& options, const ModelSource& source) {
   PlanOptions plan;
   plan.output = ".";
   plan.types = options.types;
   plan.tensor_types = options.tensor_types;
   for (const std::string& recipe : options.recipes) plan.recipes.push_back(load_recipe(recipe));
-  if (plan.types.empty() && plan.recipes.empty()) plan.recipes.assign(shipped_recipes().begin(), shipped_recipes().end());
+  if (plan.types.empty() && plan.recipes.empty()) plan.recipes = possible_recipes(source, plan);
   return plan;
 }
 
@@ -191,7 +204,7 @@ int run_plan_verb(const EstimateOptions& options) {
   const std::vector<Machine> machines = wanted_machines(options);
   const ModelOutline outline = open_outline(options.model);
   std::vector<Problem> problems;
-  const Plan plan = plan_outputs(*outline.source, options.model, plan_options(options), problems);
+  const Plan plan = plan_outputs(*outline.source, options.model, plan_options(options, *outline.source), problems);
   if (const int code = report_problems(problems); code != 0) return code;
   const std::string arch = outline.source->metadata().find_string("general.architecture").value_or("model");
   std::cerr << "quern: reading " << printable(options.model) << ": " << arch << ", " << plan.tensors.size() << " tensors, "

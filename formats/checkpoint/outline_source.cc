@@ -25,6 +25,8 @@ OutlineSource::OutlineSource(const ModelConfig& config, const ArchRules& rules, 
     : metadata_(std::move(metadata)), notes_(std::move(notes)) {
   const DType plain = plain_type(config);
   const DType expert = has_fp4_experts(config) ? DType::MXFP4 : plain;
+  inexact_fp8_ =
+      config.find_string("quantization_config.quant_method") == "fp8" && config.find_string("quantization_config.scale_fmt") != "ue8m0";
   for (const TensorRule& rule : rules.rules) {
     if (!rule.drop_if_equal_to.empty()) continue;
     LogicalTensor tensor;
@@ -40,6 +42,14 @@ OutlineSource::OutlineSource(const ModelConfig& config, const ArchRules& rules, 
     tensor.source_bytes = tensor_size_bytes(tensor.source_type, tensor.shape);
     tensors_.push_back(std::move(tensor));
   }
+}
+
+// The matrices within blocks are FP8; the embedding and what is kept are not.
+Exactness OutlineSource::exactness(size_t tensor) const {
+  const LogicalTensor& t = tensors_.at(tensor);
+  const bool fp8 = inexact_fp8_ && t.keep == Keep::kMix && t.layer >= 0 && t.shape.rank() >= 2 && t.source_type != DType::MXFP4;
+  if (fp8) return {std::nullopt, "FP8 weights, and config.json does not say that their scales are powers of two"};
+  return {t.source_type, ""};
 }
 
 uint64_t OutlineSource::raw_bytes(size_t, int64_t) const { no_weights(); }

@@ -10,7 +10,8 @@
 namespace quern {
 
 // The tensors that an architecture's rules say a model has, with the types that its config.json says they are stored in: FP4 experts
-// become MXFP4, FP8 becomes BF16, everything else is what torch_dtype names. It has no weights: reading them throws kInternal.
+// become MXFP4, FP8 becomes BF16 (exactly so where scale_fmt says that scales are powers of two), everything else is what torch_dtype
+// names. It has no weights: reading them throws kInternal.
 class OutlineSource final : public ModelSource {
  public:
   OutlineSource(const ModelConfig& config, const ArchRules& rules, Metadata metadata, std::vector<std::string> notes);
@@ -20,7 +21,7 @@ class OutlineSource final : public ModelSource {
   std::span<const SourceFile> files() const noexcept override { return {}; }
   std::span<const std::string> notes() const noexcept override { return notes_; }
 
-  Exactness exactness(size_t tensor) const override { return {tensors_.at(tensor).source_type, ""}; }
+  Exactness exactness(size_t tensor) const override;
   uint64_t raw_bytes(size_t tensor, int64_t n_rows) const override;
   void fetch(size_t tensor, int64_t first_row, int64_t n_rows, RawRows& raw) const override;
   void decode(const RawRows& raw, std::span<float> out) const override;
@@ -32,6 +33,7 @@ class OutlineSource final : public ModelSource {
   Metadata metadata_;
   std::vector<std::string> notes_;
   std::vector<LogicalTensor> tensors_;
+  bool inexact_fp8_ = false;  // FP8 with scales of any value
 };
 
 }  // namespace quern
