@@ -100,9 +100,9 @@ void add_run_options(CLI::App& verb, RunOptions& options) {
       })
       ->group("Run");
   verb.add_option("--memory", options.memory, "as 4GiB; default: 2GiB or half of what is free")->type_name("SIZE")->group("Run");
-  verb.add_flag("--dry-run", options.dry_run, "plan and check, write nothing")->group("Run");
-  verb.add_flag("--force", options.force, "replace existing files")->group("Run");
-  verb.add_flag("--json", options.json, "results as JSON on stdout")->group("Run");
+  verb.add_flag("--dry-run", options.dry_run, "plan only")->group("Run");
+  verb.add_flag("--force", options.force, "replace files")->group("Run");
+  verb.add_flag("--json", options.json, "results as JSON")->group("Run");
 }
 
 void add_output_options(CLI::App& verb, OutputOptions& options) {
@@ -118,6 +118,9 @@ void add_output_options(CLI::App& verb, OutputOptions& options) {
       ->type_name("REGEX=T")
       ->allow_extra_args(false)
       ->group("Output");
+  CLI::Option* imatrix = verb.add_option("--imatrix", options.imatrix, "importance matrix; see 'quern imatrix'");
+  imatrix->type_name("FILE")->group("Output");
+  verb.add_flag("--strict", options.strict, "refuse one with gaps; default: warn")->needs(imatrix)->group("Output");
   verb.add_option("--tensors", options.tensors, "write these only: a partial file")->type_name("REGEX")->group("Output");
   verb.add_option("--split-size", options.split_size, "tensor bytes per file, as 45GB; default: all")->type_name("SIZE")->group("Output");
 }
@@ -129,6 +132,7 @@ void set_plan_options(const OutputOptions& output, const RunOptions& run, PlanOp
   if (!output.tensors.empty()) plan.tensors = output.tensors;
   if (!output.split_size.empty()) plan.split_bytes = parse_size(output.split_size);
   if (!run.memory.empty()) plan.memory_bytes = parse_size(run.memory);
+  plan.imatrix = output.imatrix;
   plan.force = run.force;
 }
 
@@ -143,10 +147,28 @@ int report_problems(const std::vector<Problem>& problems) {
   return code;
 }
 
-OpenedPlan open_and_plan(const std::filesystem::path& model, const ModelOptions& model_options, const PlanOptions& options) {
+Calibration load_calibration(const std::filesystem::path& imatrix, bool strict, const ModelSource& source) {
+  Calibration calibration;
+  if (imatrix.empty()) return calibration;
+  calibration.importance = Importance(read_imatrix(imatrix), source.tensors());
+  if (strict) calibration.importance.require_sound();
+  for (const ImportanceFinding& finding : calibration.importance.findings()) {
+    const std::string message = printable(imatrix.filename().string()) + ": " + finding.message;
+    if (finding.serious) {
+      print_warning(message);
+    } else {
+      std::cerr << "quern: note: " << message << '\n';
+    }
+  }
+  return calibration;
+}
+
+OpenedPlan open_and_plan(const std::filesystem::path& model, const ModelOptions& model_options, PlanOptions options, bool strict) {
   OpenedPlan opened;
   try {
     opened.source = open_model(model, model_options);
+    opened.calibration = load_calibration(options.imatrix, strict, *opened.source);
+    if (!options.imatrix.empty()) options.importance = &opened.calibration.importance;
     opened.plan = make_plan(*opened.source, model, options, opened.problems);
   } catch (const Error& error) {
     if (error.kind() == ErrorKind::kInternal || error.kind() == ErrorKind::kInterrupted) throw;

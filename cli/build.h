@@ -24,13 +24,15 @@ struct RunOptions {
 
 // "Run" group: --threads, --memory, --dry-run, --force, --json.
 void add_run_options(CLI::App& verb, RunOptions& options);
-// --type, --recipe, --tensor-type, --tensors, --split-size of the "Output" group.
+// --type, --recipe, --tensor-type, --imatrix, --strict, --tensors, --split-size of the "Output" group.
 struct OutputOptions {
   std::vector<std::string> types;
   std::vector<std::string> recipes;
   std::vector<std::string> tensor_types;
   std::string tensors;
   std::string split_size;
+  std::string imatrix;
+  bool strict = false;
 };
 void add_output_options(CLI::App& verb, OutputOptions& options);
 void set_plan_options(const OutputOptions& output, const RunOptions& run, PlanOptions& plan);
@@ -43,10 +45,15 @@ int report_problems(const std::vector<Problem>& problems);
 // Opens the model and makes the plan; what is wrong with the options and with the model is collected together.
 struct OpenedPlan {
   std::unique_ptr<ModelSource> source;
+  Calibration calibration;
   std::optional<Plan> plan;
   std::vector<Problem> problems;
 };
-OpenedPlan open_and_plan(const std::filesystem::path& model, const ModelOptions& model_options, const PlanOptions& options);
+OpenedPlan open_and_plan(const std::filesystem::path& model, const ModelOptions& model_options, PlanOptions options, bool strict);
+
+// Reads an importance matrix and matches it with the model; an empty path gives none. What is wrong with it is said on stderr, or
+// with strict thrown (Importance::require_sound).
+Calibration load_calibration(const std::filesystem::path& imatrix, bool strict, const ModelSource& source);
 
 // The first two lines on stderr, what will be read and what will be written, then the notes.
 void announce(const ModelSource& source, const Plan& plan, const std::string& place);

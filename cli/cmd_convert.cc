@@ -51,7 +51,7 @@ int run_new_plan(const ConvertOptions& options) {
   plan_options.mtp = options.mtp;
   set_plan_options(options.output, options.run, plan_options);
   if (options.model.empty()) throw Error(ErrorKind::kUsage, "no model given; name a checkpoint folder or a GGUF file");
-  const OpenedPlan opened = open_and_plan(options.model, model_options(options), plan_options);
+  const OpenedPlan opened = open_and_plan(options.model, model_options(options), plan_options, options.output.strict);
   if (const int code = report_problems(opened.problems); code != 0) return code;
 
   const Plan& plan = *opened.plan;
@@ -65,7 +65,7 @@ int run_new_plan(const ConvertOptions& options) {
     return 0;
   }
   ProgressBar bar;
-  print_report(run_plan(*opened.source, plan, bar), options.run.json);
+  print_report(run_plan(*opened.source, plan, bar, opened.calibration), options.run.json);
   return 0;
 }
 
@@ -77,6 +77,7 @@ Plan load_plan(const ConvertOptions& options) {
   }
   if (!options.model.empty()) plan.model = options.model;
   if (!options.folder.empty()) plan.folder = options.folder;
+  if (!options.output.imatrix.empty()) plan.imatrix_path = options.output.imatrix;
   if (!options.run.memory.empty()) plan.memory_bytes = parse_size(options.run.memory);
   plan.force = plan.force || options.run.force;
   return plan;
@@ -88,16 +89,18 @@ int run_saved_plan(const ConvertOptions& options) {
   model.mtp = plan.mtp;
   const std::unique_ptr<ModelSource> source = open_model(plan.model, model);
   check_source(plan, *source);
+  const Calibration calibration = load_calibration(plan.imatrix_path, options.output.strict, *source);
+  check_calibration(plan, calibration);
   ProgressBar bar;
   if (options.part.empty()) {
     if (const int code = report_problems(check_destination(plan)); code != 0) return code;
     announce(*source, plan, plan.folder.string());
-    print_report(run_plan(*source, plan, bar), options.run.json);
+    print_report(run_plan(*source, plan, bar, calibration), options.run.json);
     return 0;
   }
   const auto [k, n] = parse_part(options.part);
   announce(*source, plan, plan.folder.string() + " (part " + std::to_string(k) + " of " + std::to_string(n) + ")");
-  const PartReport report = run_part(*source, plan, k, n, plan.folder, bar);
+  const PartReport report = run_part(*source, plan, k, n, plan.folder, bar, calibration);
   if (options.run.json) {
     std::cout << "{\"schema\": \"quern.part-report/1\", \"part\": " << k << ", \"of\": " << n << ", \"data_bytes\": " << report.data_bytes
               << ", \"bytes_read\": " << report.bytes_read << "}\n";

@@ -25,7 +25,7 @@ std::string spelling(const CLI::Option& option) {
   } else {
     for (const std::string& name : option.get_snames()) text += (text.empty() ? "-" : ", -") + name;
     for (const std::string& name : option.get_lnames()) text += (text.empty() ? "--" : ", --") + name;
-    if (option.get_type_size() != 0) text += " " + option.get_type_name();
+    if (option.get_items_expected_max() != 0) text += " " + option.get_type_name();
   }
   if (option.get_expected_max() > 1) text += "...";
   return text;
@@ -44,6 +44,30 @@ void append_verbs(const CLI::App& app, std::string& out) {
   }
 }
 
+struct HelpLine {
+  std::string name;
+  std::string description;
+  bool flag = false;
+};
+
+// Flags that follow one another share a line while they fit.
+std::vector<HelpLine> option_lines(const std::vector<const CLI::Option*>& options) {
+  constexpr size_t kMaxName = kOptionColumn - 1, kMaxDescription = 80 - kMargin - kOptionColumn;
+  std::vector<HelpLine> lines;
+  for (const CLI::Option* option : options) {
+    HelpLine next{spelling(*option), option->get_description(), option->get_items_expected_max() == 0};
+    if (!lines.empty() && lines.back().flag && next.flag) {
+      HelpLine joined{lines.back().name + " " + next.name, lines.back().description + " / " + next.description, true};
+      if (joined.name.size() <= kMaxName && joined.description.size() <= kMaxDescription) {
+        lines.back() = std::move(joined);
+        continue;
+      }
+    }
+    lines.push_back(std::move(next));
+  }
+  return lines;
+}
+
 void append_options(const CLI::App& app, std::string& out) {
   std::vector<std::string> groups;
   for (const CLI::Option* option : app.get_options()) {
@@ -52,10 +76,10 @@ void append_options(const CLI::App& app, std::string& out) {
   }
   if (app.get_parent() != nullptr) std::erase(groups, kHelpGroup);  // every verb has it; the text of the program says so
   for (const std::string& group : groups) {
-    bool first = true;
-    for (const CLI::Option* option : app.get_options([&](const CLI::Option* o) { return o->get_group() == group; })) {
-      out += line(first ? group : "", spelling(*option), kOptionColumn, option->get_description());
-      first = false;
+    std::string margin = group;
+    for (const HelpLine& help : option_lines(app.get_options([&](const CLI::Option* o) { return o->get_group() == group; }))) {
+      out += line(margin, help.name, kOptionColumn, help.description);
+      margin.clear();
     }
   }
 }

@@ -88,15 +88,16 @@ void publish_outputs(const Plan& plan, std::vector<std::unique_ptr<OutputWriter>
   if (plan.lists) write_lists(plan, finished, figures);
 }
 
-ConvertReport run_plan(const ModelSource& source, const Plan& plan, Progress& progress) {
+ConvertReport run_plan(const ModelSource& source, const Plan& plan, Progress& progress, const Calibration& calibration) {
   const auto start = std::chrono::steady_clock::now();
+  check_calibration(plan, calibration);
   const uint64_t read_before = source.bytes_read();
   std::filesystem::create_directories(plan.folder);
   const Chunks chunks(plan);
   FileSink sink(plan);
 
   progress.begin("converting", plan.source_bytes());
-  const PipelineResult result = run_chunks(source, plan, chunks, {0, chunks.count()}, sink, progress);
+  const PipelineResult result = run_chunks(source, plan, calibration, chunks, {0, chunks.count()}, sink, progress);
   progress.end();
 
   const std::vector<FinishedOutput> finished = sink.finish();

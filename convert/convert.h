@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "convert/calibration.h"
 #include "convert/output_writer.h"
 #include "convert/pipeline.h"
 #include "convert/plan.h"
@@ -41,7 +42,7 @@ struct ConvertReport {
 };
 
 // Runs the whole plan. Nothing has its final name before all outputs are complete; a failure removes what was begun.
-ConvertReport run_plan(const ModelSource& source, const Plan& plan, Progress& progress);
+ConvertReport run_plan(const ModelSource& source, const Plan& plan, Progress& progress, const Calibration& calibration = {});
 
 // The steps after the data of all outputs is written, shared with merging: names the files and writes the lists beside them.
 struct FinishedOutput {

@@ -256,8 +256,10 @@ FinishedOutput assemble(const Plan& plan, size_t output, const std::vector<Part>
 
 }  // namespace
 
-PartReport run_part(const ModelSource& source, const Plan& plan, int64_t k, int64_t n, const fs::path& folder, Progress& progress) {
+PartReport run_part(const ModelSource& source, const Plan& plan, int64_t k, int64_t n, const fs::path& folder, Progress& progress,
+                    const Calibration& calibration) {
   const auto start = std::chrono::steady_clock::now();
+  check_calibration(plan, calibration);
   const uint64_t read_before = source.bytes_read();
   const Chunks chunks(plan);
   const Chunks::Range range = chunks.part(k - 1, n);
@@ -275,7 +277,7 @@ PartReport run_part(const ModelSource& source, const Plan& plan, int64_t k, int6
   uint64_t to_read = 0;
   for (int64_t i = range.first; i < range.last; ++i) to_read += chunks.source_bytes(chunks[i]);
   progress.begin("converting", to_read);
-  const PipelineResult result = run_chunks(source, plan, chunks, range, sink, progress);
+  const PipelineResult result = run_chunks(source, plan, calibration, chunks, range, sink, progress);
   progress.end();
 
   json index = {{"schema", kSchema}, {"plan", plan_id(plan)}, {"part", k}, {"of", n}, {"encode_seconds", result.encode_seconds}};

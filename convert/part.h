@@ -25,7 +25,7 @@ struct PartReport {
 
 // k counts from 1.
 PartReport run_part(const ModelSource& source, const Plan& plan, int64_t k, int64_t n, const std::filesystem::path& folder,
-                    Progress& progress);
+                    Progress& progress, const Calibration& calibration = {});
 
 // Assembles the outputs in plan.folder from the indexes of all parts. Throws kFormat naming the part when one is missing, doubled,
 // of another plan, or damaged.

@@ -110,8 +110,16 @@ class BadTensors {
 
 class Pipeline {
  public:
-  Pipeline(const ModelSource& source, const Plan& plan, const Chunks& chunks, Chunks::Range range, ChunkSink& sink, Progress& progress)
-      : source_(source), plan_(plan), chunks_(chunks), range_(range), sink_(sink), progress_(progress), next_(range.first) {
+  Pipeline(const ModelSource& source, const Plan& plan, const Calibration& calibration, const Chunks& chunks, Chunks::Range range,
+           ChunkSink& sink, Progress& progress)
+      : source_(source),
+        plan_(plan),
+        importance_(calibration.importance),
+        chunks_(chunks),
+        range_(range),
+        sink_(sink),
+        progress_(progress),
+        next_(range.first) {
     result_.figures.resize(plan.tensors.size());
     result_.encode_seconds.resize(plan.outputs.size());
     make_buffers(chunks_in_flight(plan, thread_limit()));
@@ -231,10 +239,27 @@ class Pipeline {
       if (work.types.copied[k]) {
         source_.copy(work.raw, type, out);
       } else {
-        encode_rows(type, work.weights, work.chunk.n_rows, row_length, {}, out);
+        encode_slices(type, work, out);
       }
       work.seconds[k] = thread_seconds() - start;
       if (!tensor.integer) compare(work, k);
+    }
+  }
+
+  // A chunk may hold rows of several slices that have an importance of their own.
+  void encode_slices(DType type, const Work& work, std::span<std::byte> out) const {
+    const PlannedTensor& tensor = plan_.tensors[work.chunk.tensor];
+    const int64_t row_length = tensor.shape.row_length();
+    const int64_t slice_rows = tensor.shape.n_rows() / importance_.n_slices(tensor.source_index);
+    const int64_t row_bytes = static_cast<int64_t>(row_size_bytes(type, row_length));
+    const std::span<const float> weights = work.weights;
+    for (int64_t row = 0; row < work.chunk.n_rows;) {
+      const int64_t slice = (work.chunk.first_row + row) / slice_rows;
+      const int64_t n = std::min(work.chunk.n_rows, (slice + 1) * slice_rows - work.chunk.first_row) - row;
+      encode_rows(type, weights.subspan(static_cast<size_t>(row * row_length), static_cast<size_t>(n * row_length)), n, row_length,
+                  importance_.columns(tensor.source_index, slice),
+                  out.subspan(static_cast<size_t>(row * row_bytes), static_cast<size_t>(n * row_bytes)));
+      row += n;
     }
   }
 
@@ -305,6 +330,7 @@ class Pipeline {
 
   const ModelSource& source_;
   const Plan& plan_;
+  const Importance& importance_;
   const Chunks& chunks_;
   const Chunks::Range range_;
   ChunkSink& sink_;
@@ -344,9 +370,9 @@ void set_figures(const PlannedTensor& tensor, Unit unit, Figures figures, Tensor
   all.slices[static_cast<size_t>(unit.slice)] = std::move(figures);
 }
 
-PipelineResult run_chunks(const ModelSource& source, const Plan& plan, const Chunks& chunks, Chunks::Range range, ChunkSink& sink,
-                          Progress& progress) {
-  return Pipeline(source, plan, chunks, range, sink, progress).run();
+PipelineResult run_chunks(const ModelSource& source, const Plan& plan, const Calibration& calibration, const Chunks& chunks,
+                          Chunks::Range range, ChunkSink& sink, Progress& progress) {
+  return Pipeline(source, plan, calibration, chunks, range, sink, progress).run();
 }
 
 }  // namespace quern

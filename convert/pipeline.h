@@ -6,6 +6,7 @@
 #include <span>
 #include <vector>
 
+#include "convert/calibration.h"
 #include "convert/chunks.h"
 #include "convert/plan.h"
 #include "formats/base/exact_sum.h"
@@ -77,7 +78,7 @@ void set_figures(const PlannedTensor& tensor, Unit unit, Figures figures, Tensor
 
 // Errors: weights that are not finite (kFormat, naming every such tensor, after all chunks were looked at), a lossless output that
 // differs from the source (kGate), an interrupt.
-PipelineResult run_chunks(const ModelSource& source, const Plan& plan, const Chunks& chunks, Chunks::Range range, ChunkSink& sink,
-                          Progress& progress);
+PipelineResult run_chunks(const ModelSource& source, const Plan& plan, const Calibration& calibration, const Chunks& chunks,
+                          Chunks::Range range, ChunkSink& sink, Progress& progress);
 
 }  // namespace quern

@@ -4,6 +4,7 @@
 #include <numeric>
 #include <set>
 
+#include "convert/calibration.h"
 #include "convert/naming.h"
 #include "convert/plan_checks.h"
 #include "convert/plan_types.h"
@@ -119,6 +120,7 @@ PlannedOutput plan_output(const ModelSource& source, const Plan& plan, const Wan
     output.tensors.push_back(placement);
   }
   set_output_metadata(plan, wanted, options, output);
+  if (options.importance != nullptr) set_imatrix_keys(plan, *options.importance, output);
   output.label = wanted.recipe.name;
   if (output.lossless) output.label += "-" + std::string(name_of(dominant_type(plan, output)));
   output.stem = options.single_file ? options.output.stem().string()
@@ -133,8 +135,8 @@ PlannedOutput plan_output(const ModelSource& source, const Plan& plan, const Wan
 Metadata model_metadata(const Metadata& source) {
   Metadata metadata = source;
   for (const auto& [key, value] : source.entries()) {
-    const bool of_the_file = key.starts_with("split.") || key.starts_with("quern.") || key == "general.alignment" ||
-                             key == "general.file_type" || key == "general.quantization_version";
+    const bool of_the_file = key.starts_with("split.") || key.starts_with("quern.") || key.starts_with("quantize.imatrix.") ||
+                             key == "general.alignment" || key == "general.file_type" || key == "general.quantization_version";
     if (of_the_file) metadata.erase(key);
   }
   return metadata;
@@ -305,16 +307,19 @@ Plan plan_outputs(const ModelSource& source, const std::filesystem::path& model,
   if (plan.folder.empty()) plan.folder = ".";
   plan.force = options.force;
   plan.lists = !options.single_file;
+  if (options.importance != nullptr) plan.imatrix = options.importance->record();
+  plan.imatrix_path = options.imatrix;
   plan.metadata = model_metadata(source.metadata());
   plan.notes.assign(source.notes().begin(), source.notes().end());
   plan.tensors = select_tensors(source, usable, problems);
   check_overrides(source, options, problems);
   for (const WantedOutput& wanted : wanted_outputs(options)) {
-    const auto types = planned_types(source, wanted, plan.tensors, plan.notes, problems);
+    const auto types = planned_types(source, wanted, plan.tensors, options.importance != nullptr, plan.notes, problems);
     if (!types) continue;
     plan.outputs.push_back(plan_output(source, plan, wanted, *types, usable));
     if (wanted.lossless && !options.tensor_types.empty()) plan.notes.push_back(wanted.recipe.name + ": --tensor-type does not apply");
   }
+  for (const PlannedOutput& output : plan.outputs) note_blind_types(source, options.importance, output, plan);
   check_types(plan, problems);
   return plan;
 }

@@ -39,6 +39,19 @@ json to_json(const PlannedTensor& tensor) {
           {"integer", tensor.integer}};
 }
 
+json to_json(const ImatrixRecord& record) {
+  return {{"file", record.file},
+          {"sha256", record.sha256},
+          {"dataset", record.dataset},
+          {"entries", record.n_entries},
+          {"chunks", record.n_chunks}};
+}
+
+ImatrixRecord imatrix_from_json(const json& value) {
+  return {value.at("file").get<std::string>(), value.at("sha256").get<std::string>(), value.at("dataset").get<std::string>(),
+          value.at("entries").get<int64_t>(), value.at("chunks").get<int64_t>()};
+}
+
 PlannedTensor tensor_from_json(const json& value) {
   PlannedTensor tensor;
   tensor.name = value.at("name").get<std::string>();
@@ -147,6 +160,10 @@ Plan parse(const json& root) {
   plan.base_bytes = root.at("base_bytes").get<uint64_t>();
   plan.chunk_bytes = root.at("chunk_bytes").get<uint64_t>();
   plan.notes = root.at("notes").get<std::vector<std::string>>();
+  if (root.contains("imatrix")) {
+    plan.imatrix = imatrix_from_json(root.at("imatrix"));
+    plan.imatrix_path = root.at("imatrix").at("path").get<std::string>();
+  }
   for (const json& source : root.at("sources")) plan.sources.push_back(source_from_json(source));
   for (const json& tensor : root.at("tensors")) plan.tensors.push_back(tensor_from_json(tensor));
   for (const json& output : root.at("outputs")) {
@@ -171,6 +188,10 @@ std::string plan_to_json(const Plan& plan) {
                {"base_bytes", plan.base_bytes},
                {"chunk_bytes", plan.chunk_bytes},
                {"notes", plan.notes}};
+  if (plan.imatrix) {
+    root["imatrix"] = to_json(*plan.imatrix);
+    root["imatrix"]["path"] = plan.imatrix_path.string();
+  }
   root["sources"] = json::array();
   for (const PlannedSource& source : plan.sources) root["sources"].push_back(to_json(source));
   root["tensors"] = json::array();

@@ -48,17 +48,16 @@ std::vector<WantedOutput> wanted_outputs(const PlanOptions& options) {
 }
 
 std::optional<std::vector<DType>> planned_types(const ModelSource& source, const WantedOutput& wanted,
-                                                const std::vector<PlannedTensor>& selected, std::vector<std::string>& notes,
-                                                std::vector<Problem>& problems) {
-  constexpr bool kHaveImatrix = false;
+                                                const std::vector<PlannedTensor>& selected, bool have_imatrix,
+                                                std::vector<std::string>& notes, std::vector<Problem>& problems) {
   std::set<size_t> planned;
   for (const PlannedTensor& tensor : selected) planned.insert(tensor.source_index);
   const auto exactness = [&](size_t i) {  // asking reads bytes: not for tensors that are left out
     return planned.count(i) > 0 ? source.exactness(i) : Exactness{source.tensors()[i].source_type, ""};
   };
   try {
-    const std::vector<TypeChoice> choices = choose_types(wanted.recipe, source.metadata(), source.tensors(), kHaveImatrix, exactness);
-    if (!kHaveImatrix) note_missing_importance(wanted.recipe, choices, notes);
+    const std::vector<TypeChoice> choices = choose_types(wanted.recipe, source.metadata(), source.tensors(), have_imatrix, exactness);
+    if (!have_imatrix) note_missing_importance(wanted.recipe, choices, notes);
     std::vector<DType> types;
     for (const PlannedTensor& tensor : selected) types.push_back(choices[tensor.source_index].type);
     return types;

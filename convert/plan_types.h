@@ -20,8 +20,8 @@ std::vector<WantedOutput> wanted_outputs(const PlanOptions& options);
 
 // One type per planned tensor, or nothing when the recipe cannot be used on this model.
 std::optional<std::vector<DType>> planned_types(const ModelSource& source, const WantedOutput& wanted,
-                                                const std::vector<PlannedTensor>& selected, std::vector<std::string>& notes,
-                                                std::vector<Problem>& problems);
+                                                const std::vector<PlannedTensor>& selected, bool have_imatrix,
+                                                std::vector<std::string>& notes, std::vector<Problem>& problems);
 
 // The type that most weights of an output have.
 DType dominant_type(const Plan& plan, const PlannedOutput& output);

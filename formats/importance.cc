@@ -83,8 +83,12 @@ class Importance::Matcher {
   void run() {
     out_.tensors_.resize(model_.size());
     for (size_t t = 0; t < model_.size(); ++t) match(t);
-    check_model();
-    report();
+    std::vector<std::string> unknown;
+    for (const ImatrixEntry& entry : out_.entries_) {
+      if (!known_.contains(&entry)) unknown.push_back(entry.name);
+    }
+    check_model(unknown);
+    report(unknown);
   }
 
  private:
@@ -235,22 +239,20 @@ class Importance::Matcher {
     for (float& value : values) value = std::max(value, least);
   }
 
-  void check_model() const {
-    if (n_fitting_ > wrong_shapes_.size()) return;
-    std::string what = "none of its " + std::to_string(out_.entries_.size()) + " entries" + " fits a tensor of the model";
+  // Entries of another model may fit by chance, because widths are round numbers; names rarely do.
+  void check_model(const std::vector<std::string>& unknown) const {
+    const size_t n_entries = out_.entries_.size();
+    if (n_fitting_ > 0 && 4 * (unknown.size() + wrong_shapes_.size()) <= n_entries) return;
+    std::string what = "none of its " + std::to_string(n_entries) + " entries fits a tensor of the model";
+    if (!unknown.empty()) what = std::to_string(unknown.size()) + " entries name no tensor of the model: " + list_names(unknown);
     if (!wrong_shapes_.empty())
-      what =
-          std::to_string(wrong_shapes_.size()) + " entries" + " have another size than the model's tensors: " + list_names(wrong_shapes_);
+      what = std::to_string(wrong_shapes_.size()) + " entries have another size than the model's tensors: " + list_names(wrong_shapes_);
     throw Error(ErrorKind::kFormat, "the importance matrix is of another model: " + what).file(out_.record_.file);
   }
 
   void add(ImportanceIssue issue, bool serious, std::string message) { out_.findings_.push_back({issue, serious, std::move(message)}); }
 
-  void report() {
-    std::vector<std::string> unknown;
-    for (const ImatrixEntry& entry : out_.entries_) {
-      if (!known_.contains(&entry)) unknown.push_back(entry.name);
-    }
+  void report(const std::vector<std::string>& unknown) {
     if (!wrong_shapes_.empty())
       add(ImportanceIssue::kWrongShape, true, "another size than the tensor, ignored: " + list_names(wrong_shapes_));
     if (!unknown.empty()) add(ImportanceIssue::kUnknownName, true, "no such tensor in the model, ignored: " + list_names(unknown));

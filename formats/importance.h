@@ -43,8 +43,8 @@ inline constexpr int64_t kLittleText = 4096;
 class Importance {
  public:
   Importance() = default;  // uniform everywhere
-  // tensors: as ModelSource::tensors() lists them. Throws kFormat when the matrix is of another model: no entry fits, or more entries
-  // have a wrong shape than a right one.
+  // tensors: as ModelSource::tensors() lists them. Throws kFormat when the matrix is of another model: no entry fits, or more than a
+  // quarter of them name no tensor or have a wrong size.
   Importance(Imatrix imatrix, std::span<const LogicalTensor> tensors);
   Importance(Importance&&) noexcept = default;
   Importance& operator=(Importance&&) noexcept = default;
