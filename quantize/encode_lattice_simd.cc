@@ -1,11 +1,9 @@
 // Encoders of IQ2_XXS, IQ2_XS, IQ2_S, IQ3_XXS and IQ3_S: magnitudes from a code book, signs apart.
 
 #include <bit>
-#include <cstring>
 
-#include "formats/base/bytes.h"
-#include "formats/blocks.h"
 #include "quantize/block_weights.h"
+#include "quantize/pack_blocks.h"
 #include "quantize/row_encoders.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -14,6 +12,7 @@
 #include "hwy/highway.h"
 
 #include "quantize/lattice_search-inl.h"
+#include "quantize/lattice_types-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace quern::HWY_NAMESPACE {
@@ -47,48 +46,6 @@ struct SignedWeights {
     return cheapest;
   }
 };
-
-inline float iq2_scale(float d, int l) { return d * (0.5f + static_cast<float>(l)) * 0.25f; }
-
-struct Iq2xxs {
-  static constexpr int kDim = 8, kEntries = 256, kSubSize = 32;
-  static constexpr float kTop = 43.0f, kLadderLow = 0.25f;
-  static constexpr bool kEvenSigns = true;
-  static const auto& rows() { return kIq2xxsGrid; }
-  static float scale(float d, int l) { return iq2_scale(d, l); }
-};
-
-struct Iq2xs : Iq2xxs {
-  static constexpr int kEntries = 512, kSubSize = 16;
-  static const auto& rows() { return kIq2xsGrid; }
-};
-
-struct Iq2s : Iq2xxs {
-  static constexpr int kEntries = 1024, kSubSize = 16;
-  static constexpr bool kEvenSigns = false;
-  static const auto& rows() { return kIq2sGrid; }
-};
-
-struct Iq3s {
-  static constexpr int kDim = 4, kEntries = 512, kSubSize = 32;
-  static constexpr float kTop = 15.0f, kLadderLow = 0.4f;
-  static constexpr bool kEvenSigns = false;
-  static const auto& rows() { return kIq3sGrid; }
-  static float scale(float d, int l) { return d * static_cast<float>(1 + 2 * l); }
-};
-
-struct Iq3xxs {
-  static constexpr int kDim = 4, kEntries = 256, kSubSize = 32;
-  static constexpr float kTop = 62.0f, kLadderLow = 0.4f;
-  static const auto& rows() { return kIq3xxsGrid; }
-  static float scale(float d, int l) { return d * (0.5f + static_cast<float>(l)) * 0.5f; }
-};
-
-template <typename Spec>
-const LatticeBook<Spec::kDim, Spec::kEntries>& book_of() {
-  static const LatticeBook<Spec::kDim, Spec::kEntries> book(Spec::rows(), 0.0f);
-  return book;
-}
 
 // Units are independent: all signs stored, or even parity within each unit.
 template <typename Spec>
@@ -194,78 +151,19 @@ class PairedUnits : public Iq3xxs {
   Envelope flipped_[Search::kUnits];
 };
 
-// Sign bits of group g after the flip that parity asks for (units of 8).
-template <typename Fit, typename Grid>
-uint32_t group_signs(const SignedWeights& weights, const Fit& fit, const Grid& grid, int g) {
-  uint32_t signs = weights.negative[g];
-  if (fit.units[g].flipped) signs ^= 1u << weights.cheapest_flip(g, grid[static_cast<size_t>(fit.units[g].index)]);
-  return signs;
-}
-
-// pack: everything of a block but d.
-
-template <typename Fit>
-void pack(const SignedWeights& weights, const Fit& fit, BlockIQ2_XXS& block) {
-  for (int b = 0; b < 8; ++b) {
-    uint32_t indices = 0;
-    uint32_t signs = static_cast<uint32_t>(fit.l[b]) << 28;
-    for (int k = 0; k < 4; ++k) {
-      const int g = 4 * b + k;
-      indices |= static_cast<uint32_t>(fit.units[g].index) << (8 * k);
-      signs |= (group_signs(weights, fit, kIq2xxsGrid, g) & 127) << (7 * k);
-    }
-    store_le(block.qs + 4 * b, indices);
-    store_le(block.qs + 4 * b + 2, signs);
+// What goes into the block: the weights' own signs but for the elements that parity flips.
+template <typename Units>
+LatticeCodes codes_of(const SignedWeights& weights, const typename Units::Search::Fit& fit) {
+  LatticeCodes codes;
+  std::copy_n(fit.l, Units::Search::kSubBlocks, codes.l);
+  std::copy_n(weights.negative, kSuper / 8, codes.signs);
+  for (int u = 0; u < Units::Search::kUnits; ++u) {
+    codes.index[u] = fit.units[u].index;
+    if (!fit.units[u].flipped) continue;
+    const int element = u * Units::kDim + weights.cheapest_flip(u, Units::rows()[static_cast<size_t>(codes.index[u])]);
+    codes.signs[element / 8] ^= static_cast<uint8_t>(1u << (element % 8));
   }
-}
-
-template <typename Fit>
-void pack(const SignedWeights& weights, const Fit& fit, BlockIQ2_XS& block) {
-  for (int g = 0; g < 32; ++g) {
-    const uint32_t signs = group_signs(weights, fit, kIq2xsGrid, g) & 127;
-    block.qs[g] = static_cast<uint16_t>(static_cast<uint32_t>(fit.units[g].index) | signs << 9);
-  }
-  for (int b = 0; b < 8; ++b) block.scales[b] = static_cast<uint8_t>(fit.l[2 * b] | fit.l[2 * b + 1] << 4);
-}
-
-template <typename Fit>
-void pack(const SignedWeights& weights, const Fit& fit, BlockIQ2_S& block) {
-  for (int g = 0; g < 32; ++g) {
-    const int index = fit.units[g].index;
-    block.qs[g] = static_cast<uint8_t>(index & 255);
-    block.qh[g / 4] |= static_cast<uint8_t>((index >> 8) << (2 * (g % 4)));
-  }
-  std::memcpy(block.signs, weights.negative, sizeof block.signs);
-  for (int b = 0; b < 8; ++b) block.scales[b] = static_cast<uint8_t>(fit.l[2 * b] | fit.l[2 * b + 1] << 4);
-}
-
-template <typename Fit>
-void pack(const SignedWeights& weights, const Fit& fit, BlockIQ3_XXS& block) {
-  for (int b = 0; b < 8; ++b) {
-    uint32_t gas = static_cast<uint32_t>(fit.l[b]) << 28;
-    for (int k = 0; k < 4; ++k) {
-      const int g = 4 * b + k;
-      uint32_t signs = weights.negative[g];
-      for (int u = 2 * g; u < 2 * g + 2; ++u) {
-        const UnitChoice& unit = fit.units[u];
-        block.qs[u] = static_cast<uint8_t>(unit.index);
-        if (!unit.flipped) continue;
-        signs ^= 1u << (4 * (u % 2) + weights.cheapest_flip(u, kIq3xxsGrid[static_cast<size_t>(unit.index)]));
-      }
-      gas |= (signs & 127) << (7 * k);
-    }
-    store_le(block.gas + 4 * b, gas);
-  }
-}
-
-template <typename Fit>
-void pack(const SignedWeights& weights, const Fit& fit, BlockIQ3_S& block) {
-  for (int u = 0; u < 64; ++u) {
-    block.qs[u] = static_cast<uint8_t>(fit.units[u].index & 255);
-    block.qh[u / 8] |= static_cast<uint8_t>((fit.units[u].index >> 8) << (u % 8));
-  }
-  std::memcpy(block.signs, weights.negative, sizeof block.signs);
-  for (int b = 0; b < 4; ++b) block.scales[b] = static_cast<uint8_t>(fit.l[2 * b] | fit.l[2 * b + 1] << 4);
+  return codes;
 }
 
 template <typename Block, typename Units>
@@ -274,8 +172,7 @@ void encode_row(const float* x, const float* importance, int64_t n_cols, Effort 
     if (in.vanishes) return;
     const SignedWeights weights(in);
     const typename Units::Search::Fit fit = Units(weights).search(effort);
-    block.d = stored_scale(fit.d, in.unit);
-    pack(weights, fit, block);
+    pack_block(stored_scale(fit.d, in.unit), codes_of<Units>(weights, fit), block);
   });
 }
 

@@ -1,8 +1,7 @@
 // Encoders of the types whose codes are -1, 0, 1: IQ1_S and IQ1_M (rows of a code book plus or minus 1/8) and TQ1_0, TQ2_0 (free).
 
-#include "formats/blocks.h"
 #include "quantize/block_weights.h"
-#include "quantize/pack.h"
+#include "quantize/pack_blocks.h"
 #include "quantize/row_encoders.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -11,6 +10,7 @@
 #include "hwy/highway.h"
 
 #include "quantize/lattice_search-inl.h"
+#include "quantize/lattice_types-inl.h"
 #include "quantize/levels-inl.h"
 #include "quantize/scale_search-inl.h"
 
@@ -18,14 +18,6 @@ HWY_BEFORE_NAMESPACE();
 namespace quern::HWY_NAMESPACE {
 
 constexpr int kSuper = 256;
-
-using Iq1Book = LatticeBook<8, 2048>;
-
-// Book 0 adds 1/8 to every value, book 1 subtracts it.
-const Iq1Book& iq1_book(int which) {
-  static const Iq1Book books[2] = {Iq1Book(kIq1Grid, 0.125f), Iq1Book(kIq1Grid, -0.125f)};
-  return books[which];
-}
 
 // kShared: all units of a sub-block take the same book (IQ1_S). Otherwise each takes its own (IQ1_M).
 template <int kSub, bool kShared>
@@ -36,7 +28,7 @@ class Iq1Units {
   static constexpr float kTargets[] = {15, 13, 17, 11, 14, 16, 12, 10};
   static constexpr int kUnitsPerSubBlock = kSubSize / kDim;
   using Search = LatticeSuperBlock<Iq1Units>;
-  static float scale(float d, int l) { return d * static_cast<float>(2 * l + 1); }
+  static float scale(float d, int l) { return iq1_scale(d, l); }
 
   explicit Iq1Units(const BlockWeights<kSuper>& in) : in_(in) {
     for (int i = 0; i < kSuper; ++i) wx_[i] = in.w[i] * in.x[i];
@@ -88,75 +80,49 @@ class Iq1Units {
   Envelope envelopes_[2][Search::kUnits];
 };
 
-void encode_row_IQ1_S(const float* x, const float* importance, int64_t n_cols, Effort effort, std::byte* out) {
-  for_each_block<kSuper, BlockIQ1_S>(x, importance, n_cols, out, [effort](const BlockWeights<kSuper>& in, BlockIQ1_S& block) {
+template <typename Units, typename Block>
+void encode_iq1(const float* x, const float* importance, int64_t n_cols, Effort effort, std::byte* out) {
+  for_each_block<kSuper, Block>(x, importance, n_cols, out, [effort](const BlockWeights<kSuper>& in, Block& block) {
     if (in.vanishes) return;
-    const auto fit = Iq1Units<32, true>(in).search(effort);
-    block.d = stored_scale(fit.d, in.unit);
-    for (int b = 0; b < 8; ++b) {
-      int qh = fit.l[b] << 12 | fit.units[4 * b].book << 15;
-      for (int k = 0; k < 4; ++k) {
-        const int index = fit.units[4 * b + k].index;
-        block.qs[4 * b + k] = static_cast<uint8_t>(index & 255);
-        qh |= (index >> 8) << (3 * k);
-      }
-      block.qh[b] = static_cast<uint16_t>(qh);
+    const typename Units::Search::Fit fit = Units(in).search(effort);
+    LatticeCodes codes;
+    std::copy_n(fit.l, Units::Search::kSubBlocks, codes.l);
+    for (int u = 0; u < Units::Search::kUnits; ++u) {
+      codes.index[u] = fit.units[u].index;
+      codes.book[u] = fit.units[u].book;
     }
+    pack_block(stored_scale(fit.d, in.unit), codes, block);
   });
 }
 
+void encode_row_IQ1_S(const float* x, const float* importance, int64_t n_cols, Effort effort, std::byte* out) {
+  encode_iq1<Iq1Units<32, true>, BlockIQ1_S>(x, importance, n_cols, effort, out);
+}
+
 void encode_row_IQ1_M(const float* x, const float* importance, int64_t n_cols, Effort effort, std::byte* out) {
-  for_each_block<kSuper, BlockIQ1_M>(x, importance, n_cols, out, [effort](const BlockWeights<kSuper>& in, BlockIQ1_M& block) {
-    if (in.vanishes) return;
-    const auto fit = Iq1Units<16, false>(in).search(effort);
-    for (int u = 0; u < 32; ++u) {
-      block.qs[u] = static_cast<uint8_t>(fit.units[u].index & 255);
-      block.qh[u / 2] |= static_cast<uint8_t>((fit.units[u].index >> 8 | fit.units[u].book << 3) << (4 * (u % 2)));
-    }
-    const uint32_t d = stored_scale(fit.d, in.unit);
-    for (int word = 0; word < 4; ++word) {
-      uint32_t bits = (d >> (4 * word) & 15) << 12;
-      for (int m = 0; m < 4; ++m) bits |= static_cast<uint32_t>(fit.l[4 * word + m]) << (3 * m);
-      block.scales[word] = static_cast<uint16_t>(bits);
-    }
-  });
+  encode_iq1<Iq1Units<16, false>, BlockIQ1_M>(x, importance, n_cols, effort, out);
 }
 
 // One scale for 256 free ternary codes (0, 1, 2 mean -1, 0, 1). The ladder includes the largest magnitude itself, so weights that are
 // ternary already keep their values.
 template <typename Block>
-void search_ternary(const BlockWeights<kSuper>& in, Effort effort, Block& block, uint8_t codes[kSuper]) {
+void encode_ternary(const float* x, const float* importance, int64_t n_cols, Effort effort, std::byte* out) {
   using Levels = UniformLevels<-1, 1>;
-  const float d =
-      in.vanishes ? 0.0f : search_f16_scale<Levels>(in.x, in.w, kSuper, in.unit, Ladder{0.07f, 0.03f, 2}.for_effort(effort)).scale;
-  block.d = stored_scale(d, in.unit);
-  codes_for_scale<Levels>(in.x, kSuper, d, codes);
+  for_each_block<kSuper, Block>(x, importance, n_cols, out, [effort](const BlockWeights<kSuper>& in, Block& block) {
+    const Ladder ladder = Ladder{0.07f, 0.03f, 2}.for_effort(effort);
+    const float d = in.vanishes ? 0.0f : search_f16_scale<Levels>(in.x, in.w, kSuper, in.unit, ladder).scale;
+    uint8_t codes[kSuper];
+    codes_for_scale<Levels>(in.x, kSuper, d, codes);
+    pack_block(stored_scale(d, in.unit), codes, block);
+  });
 }
 
 void encode_row_TQ2_0(const float* x, const float* importance, int64_t n_cols, Effort effort, std::byte* out) {
-  for_each_block<kSuper, BlockTQ2_0>(x, importance, n_cols, out, [effort](const BlockWeights<kSuper>& in, BlockTQ2_0& block) {
-    uint8_t codes[kSuper];
-    search_ternary(in, effort, block, codes);
-    store_2bit_planes(codes, 0, block.qs);
-  });
-}
-
-// Digits n = 0.. of a byte are the codes at first, first + stride, ...; five digits as a fraction of 3^5, rounded up so that the
-// decoder's multiplications find them again.
-uint8_t pack_trits(const uint8_t* first, int stride, int n_digits) {
-  int value = 0;
-  for (int n = 0; n < 5; ++n) value = value * 3 + (n < n_digits ? first[n * stride] : 0);
-  return static_cast<uint8_t>((value * 256 + 242) / 243);
+  encode_ternary<BlockTQ2_0>(x, importance, n_cols, effort, out);
 }
 
 void encode_row_TQ1_0(const float* x, const float* importance, int64_t n_cols, Effort effort, std::byte* out) {
-  for_each_block<kSuper, BlockTQ1_0>(x, importance, n_cols, out, [effort](const BlockWeights<kSuper>& in, BlockTQ1_0& block) {
-    uint8_t codes[kSuper];
-    search_ternary(in, effort, block, codes);
-    for (int t = 0; t < 32; ++t) block.qs[t] = pack_trits(codes + t, 32, 5);
-    for (int t = 0; t < 16; ++t) block.qs[32 + t] = pack_trits(codes + 160 + t, 16, 5);
-    for (int t = 0; t < 4; ++t) block.qh[t] = pack_trits(codes + 240 + t, 4, 4);
-  });
+  encode_ternary<BlockTQ1_0>(x, importance, n_cols, effort, out);
 }
 
 }  // namespace quern::HWY_NAMESPACE
