@@ -1,0 +1,107 @@
+#include "runtime/moment_collector.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <random>
+#include <vector>
+
+#include "tests/formats/builders.h"
+
+namespace quern {
+namespace {
+
+constexpr int64_t kColumns = 6;
+
+std::vector<float> inputs(int64_t n, uint64_t seed) {
+  std::mt19937_64 random(seed);
+  std::normal_distribution<float> normal;
+  std::vector<float> rows(static_cast<size_t>(n * kColumns));
+  for (float& x : rows) x = normal(random);
+  return rows;
+}
+
+// Sums by the definition over the rows that are not held out: panels of 16, the eighth of every eight is.
+std::vector<double> expected_mean(const std::vector<float>& rows, const std::vector<float>& shares) {
+  std::vector<double> sums(half_position(kColumns, 0));
+  double n = 0;
+  for (size_t t = 0; t < rows.size() / kColumns; ++t) {
+    if (t / 16 % 8 == 7) continue;
+    ++n;
+    const double share = shares.empty() ? 1.0 : static_cast<double>(shares[t]);
+    for (int64_t i = 0; i < kColumns; ++i) {
+      for (int64_t j = 0; j <= i; ++j) {
+        sums[half_position(i, j)] += share * share * static_cast<double>(rows[t * kColumns + static_cast<size_t>(i)]) *
+                                     static_cast<double>(rows[t * kColumns + static_cast<size_t>(j)]);
+      }
+    }
+  }
+  for (double& sum : sums) sum /= n;
+  return sums;
+}
+
+void expect_near(const SecondMoment& moment, const std::vector<double>& expected) {
+  ASSERT_EQ(moment.half.size(), expected.size());
+  for (size_t k = 0; k < expected.size(); ++k) EXPECT_NEAR(moment.half[k], expected[k], 1e-5) << k;
+}
+
+TEST(MomentCollector, TakesTheMeanOfProductsAndKeepsSomeRowsApart) {
+  const test::TempDir folder;
+  const std::vector<float> rows = inputs(300, 1);
+  {
+    StatisticsWriter writer(folder.path(), OutputFile::Overwrite::kRefuse);
+    MomentCollector collector(writer, [](std::string_view name) { return name != "unwanted"; });
+    const std::string_view names[] = {"blk.0.attn_q.weight", "blk.0.attn_k.weight"};
+    const std::string_view unwanted[] = {"unwanted"};
+    const PackedRows first(rows.data(), 160, kColumns, kColumns);
+    const PackedRows second(rows.data() + 160 * kColumns, 140, kColumns, kColumns);
+    collector.observe({unwanted, -1, &first, {}});
+    collector.observe({names, -1, &first, {}});
+    collector.observe({names, -1, &second, {}});
+    collector.finish();
+    writer.finish({});
+  }
+  const Statistics statistics(folder.path());
+  EXPECT_EQ(statistics.find("unwanted"), nullptr);
+  const Statistics::Input* input = statistics.find("blk.0.attn_k.weight");
+  ASSERT_NE(input, nullptr);
+  const Statistics::Loaded loaded = statistics.load(*input, input->slices.at(kWholeWeight));
+  EXPECT_EQ(loaded.moment.n_rows, 300 - 32);
+  EXPECT_EQ(loaded.held.n_rows(), 32);
+  EXPECT_EQ(loaded.held.rows[0], rows[7 * 16 * kColumns]);
+  expect_near(loaded.moment, expected_mean(rows, {}));
+}
+
+TEST(MomentCollector, WeighsRowsOfExpertsAndAddsTheExpertsUp) {
+  const test::TempDir folder;
+  const std::vector<float> rows[] = {inputs(100, 2), inputs(40, 3)};
+  std::vector<float> shares[2];
+  for (size_t e = 0; e < 2; ++e) {
+    for (size_t t = 0; t < rows[e].size() / kColumns; ++t) shares[e].push_back(0.1f + 0.005f * static_cast<float>(t));
+  }
+  {
+    StatisticsWriter writer(folder.path(), OutputFile::Overwrite::kRefuse);
+    MomentCollector collector(writer, [](std::string_view) { return true; });
+    const std::string_view names[] = {"blk.0.ffn_down_exps.weight"};
+    for (size_t e = 0; e < 2; ++e) {
+      const PackedRows packed(rows[e].data(), static_cast<int64_t>(shares[e].size()), kColumns, kColumns);
+      collector.observe({names, static_cast<int64_t>(3 * e), &packed, shares[e]});
+    }
+    collector.finish();
+    writer.finish({});
+  }
+  const Statistics statistics(folder.path());
+  const Statistics::Input* input = statistics.find("blk.0.ffn_down_exps.weight");
+  ASSERT_NE(input, nullptr);
+  ASSERT_EQ(input->slices.size(), 3u);
+  const std::vector<double> first = expected_mean(rows[0], shares[0]);
+  const std::vector<double> second = expected_mean(rows[1], shares[1]);
+  expect_near(statistics.load(*input, input->slices.at(0)).moment, first);
+  expect_near(statistics.load(*input, input->slices.at(3)).moment, second);
+  std::vector<double> all;
+  for (size_t k = 0; k < first.size(); ++k) all.push_back((100 * first[k] + 40 * second[k]) / 140);
+  expect_near(statistics.load(*input, input->slices.at(kWholeWeight)).moment, all);
+}
+
+}  // namespace
+}  // namespace quern
