@@ -139,10 +139,17 @@ std::string expert_changes(const Report& report, double width) {
   plot.frame = {.title = "Tokens for which another set of experts was chosen, by layer", .width = width};
   plot.x = {.label = "layer", .integers = true};
   plot.y = {.label = "tokens with another set of experts", .low = 0.0, .percent = true};
+  std::vector<const ReportBuild*> builds;
   for (const ReportBuild& build : report.builds) {
-    if (build.measured && changes_experts(*build.measured)) plot.series.push_back(experts_of(build.name, *build.measured));
+    if (build.measured && changes_experts(*build.measured)) builds.push_back(&build);
   }
-  if (plot.series.empty()) return "";
+  if (builds.empty()) return "";
+  // As many as there are colours, spread over the sizes.
+  const size_t n = std::min<size_t>(builds.size(), kMostCurves);
+  for (size_t i = 0; i < n; ++i) {
+    const ReportBuild& build = *builds[n == 1 ? 0 : i * (builds.size() - 1) / (n - 1)];
+    plot.series.push_back(experts_of(build.name, *build.measured));
+  }
   if (report.noise_floor && changes_experts(*report.noise_floor)) {
     plot.series.push_back(experts_of("noise floor", *report.noise_floor));
     plot.series.back().muted = true;
@@ -162,7 +169,7 @@ std::string coverage_plot(const std::vector<ExpertCoverage>& coverage, double wi
     fewest.points.push_back({static_cast<double>(c.layer), static_cast<double>(c.min_tokens)});
   }
   plot.series = {median, fewest};
-  plot.rules = {{static_cast<double>(kFewRows), "below: too few to weigh by", true}};
+  plot.rules = {{static_cast<double>(kFewRows), "below: too few for a good estimate", true}};
   return draw(plot);
 }
 

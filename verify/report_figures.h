@@ -17,6 +17,7 @@ struct NamedReport {
 std::string size_and_loss(const std::vector<NamedReport>& reports, double width);
 std::string loss_distributions(const Report& report, double width);
 std::string cumulative_loss(const std::vector<std::pair<std::string, const DriftRow*>>& rows, double width);
+inline constexpr size_t kMostCurves = 6;
 std::string expert_changes(const Report& report, double width);
 std::string coverage_plot(const std::vector<ExpertCoverage>& coverage, double width);
 

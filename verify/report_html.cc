@@ -51,28 +51,38 @@ std::string header(const Report& report) {
                             element("p", summary_sentence(report), "lead") + element("p", meta, "meta"));
 }
 
+// "Q6_K and Q8_0 are left out: lossless is smaller and exact."
+std::string left_out(const Report& report) {
+  std::vector<std::pair<std::string, std::vector<std::string>>> reasons;  // with the builds that they are true of
+  for (const ReportBuild& build : report.builds) {
+    const ReportBuild* better = better_choice(report, build);
+    if (better == nullptr) continue;
+    const bool exact = better->measured->drift.statistics.kl.value <= 0.0;
+    const std::string reason = better->name + (better->size_bytes < build.size_bytes ? " is smaller" : " is as small") +
+                               (exact ? " and exact." : " and no further from the original.");
+    if (reasons.empty() || reasons.back().first != reason) reasons.push_back({reason, {}});
+    reasons.back().second.push_back(build.name);
+  }
+  std::string out;
+  for (const auto& [reason, names] : reasons) {
+    for (size_t i = 0; i < names.size(); ++i) out += (i == 0 ? " " : i + 1 == names.size() ? " and " : ", ") + names[i];
+    out += (names.size() == 1 ? " is" : " are") + std::string(" left out: ") + reason;
+  }
+  return out;
+}
+
 std::string choices(const Report& report) {
   std::string items;
-  std::vector<std::string> pointless;
   for (const ReportBuild& build : report.builds) {
-    if (!build.measured || build.size_bytes == 0) continue;
-    if (const ReportBuild* better = better_choice(report, build)) {
-      const bool exact = better->measured->drift.statistics.kl.value <= 0.0;
-      pointless.push_back(build.name + " is left out: " + better->name +
-                          (better->size_bytes < build.size_bytes ? " is smaller" : " is as small") +
-                          (exact ? " and exact." : " and no further from the original."));
-      continue;
-    }
+    if (!build.measured || build.size_bytes == 0 || better_choice(report, build) != nullptr) continue;
     items += wrap("li", element("span", format_size(build.size_bytes), "size") + element("span", build.name, "name") +
                             element("span", verdict(build, report.noise_floor), "verdict"));
   }
   if (items.empty()) return "";
-  std::string html = wrap("ul", "\n" + items, "choices");
-  std::string note =
+  const std::string note =
       "A file needs about its own size of memory, plus room for the context. The words are those of mean KL for models of 7 billion "
       "weights and more.";
-  for (const std::string& text : pointless) note += " " + text;
-  return section("Which file for which memory", html + element("p", note, "note"));
+  return section("Which file for which memory", wrap("ul", "\n" + items, "choices") + element("p", note + left_out(report), "note"));
 }
 
 std::vector<Cell> drift_cells(const DriftRow& row, int decimals) {
@@ -87,14 +97,14 @@ std::vector<Cell> drift_cells(const DriftRow& row, int decimals) {
 
 Cell exactness(const ReportBuild& build) {
   if (build.lossless || build.relative_error == 0.0) return text_cell("exact");
-  return build.relative_error ? text_cell(readable_number(100.0 * *build.relative_error, 3) + " %") : text_cell("");
+  return build.relative_error ? number_cell(*build.relative_error, 0.0, 2, 100.0, "%") : Cell{};
 }
 
 std::string files(const Report& report) {
   const bool measured = any_measured(report);
   const bool errors = std::ranges::any_of(report.builds, [](const ReportBuild& b) { return b.lossless || b.relative_error.has_value(); });
   std::vector<std::string> headings = {"type", "size", "bits per weight"};
-  if (measured) headings.insert(headings.end(), {"perplexity", "mean KL, nats", "KL of worst 1 %", "same top token"});
+  if (measured) headings.insert(headings.end(), {"perplexity", "mean KL, nats", "KL of worst 1\u00A0%", "same top token"});
   if (errors) headings.push_back("weight error");
   const int decimals = kl_decimals(report);
   std::vector<std::vector<Cell>> rows;
@@ -204,18 +214,22 @@ std::string coverage_sentence(const std::vector<ExpertCoverage>& coverage) {
     few += c.n_few;
   }
   const std::string in_all = " of " + std::to_string(n) + " experts in " + count_of(coverage.size(), "layer");
-  if (few == 0) return "All" + in_all + " were reached by enough tokens of the calibration text.";
-  if (unseen == 0) return "The calibration text reached every expert; " + std::to_string(few) + in_all + " by too few tokens to weigh by.";
+  if (few == 0) return "All" + in_all.substr(3) + " were reached by enough tokens of the calibration text.";
+  if (unseen == 0)
+    return "The calibration text reached every expert; " + std::to_string(few) + in_all + " by too few tokens for a good estimate.";
   return "The calibration text never reached " + std::to_string(unseen) + in_all + ", and " + std::to_string(few - unseen) +
-         " more by too few tokens to weigh by. They were rounded with the mean weights of their neighbours.";
+         " more by too few tokens for a good estimate. What an unseen expert needs is taken from the mean of the others in its layer.";
 }
 
 std::string experts_section(const Report& report) {
   std::string html;
   if (!expert_changes(report, kWide).empty()) {
-    html += figure([&](double width) { return expert_changes(report, width); },
-                   "The share of tokens for which the router chose another set of experts than in the original. It says where a loss comes "
-                   "from; it is not a loss of its own.");
+    std::string caption =
+        "The share of tokens for which the router chose another set of experts than in the original. It says where a loss comes from; it "
+        "is "
+        "not a loss of its own.";
+    if (report.builds.size() > kMostCurves) caption += " Six files are drawn, spread over the sizes.";
+    html += figure([&](double width) { return expert_changes(report, width); }, caption);
   }
   if (!report.coverage.empty()) {
     html += element("h3", "What calibration saw") + element("p", coverage_sentence(report.coverage));

@@ -42,15 +42,15 @@ figcaption{margin-top:10px;max-width:48em}
 .choices .size{font-variant-numeric:tabular-nums;color:var(--muted);text-align:right}
 .choices .name{font-weight:640}
 .scroll{overflow-x:auto;margin:14px 0 0;-webkit-overflow-scrolling:touch}
-table{border-collapse:separate;border-spacing:0;width:100%;font-size:14px;line-height:1.4;font-variant-numeric:tabular-nums}
+table{border-collapse:separate;border-spacing:0;width:100%;font-size:14px;line-height:20px;font-variant-numeric:tabular-nums}
 th{font-weight:500;color:var(--muted);font-size:13px;vertical-align:bottom;border-bottom:1px solid var(--muted)}
-th,td{padding:8px 0 8px 18px;text-align:right;white-space:nowrap}
+th,td{padding:8px 0 8px 18px;text-align:right;white-space:nowrap;overflow-wrap:normal}
 th{white-space:normal}
 td{border-bottom:1px solid var(--line)}
 th:first-child,td:first-child{text-align:left;padding-left:0;position:sticky;left:0;background:var(--paper)}
 td:first-child{font-weight:600}
 th.text,td.text{text-align:left;overflow-wrap:normal}
-td.wrap{white-space:normal;min-width:15em;text-align:left}
+td.wrap{white-space:normal;min-width:15em;text-align:left;overflow-wrap:anywhere}
 tr.reference td{color:var(--muted);font-weight:400}
 .error{color:var(--muted)}
 .better{color:var(--good);font-weight:600}
