@@ -69,14 +69,44 @@ void print_plan_json(const Plan& plan, int threads) {
 void print_report_json(const ConvertReport& report) {
   ordered_json outputs = ordered_json::array();
   for (const OutputReport& output : report.outputs) outputs.push_back(output_to_json(output));
-  const ordered_json root = {{"schema", "quern.convert/1"},
-                             {"dry_run", false},
-                             {"outputs", outputs},
-                             {"stored_bytes", report.stored_bytes},
-                             {"bytes_read", report.bytes_read},
-                             {"seconds", report.seconds},
-                             {"peak_memory_bytes", peak_resident_bytes()}};
+  ordered_json root = {{"schema", "quern.convert/1"},
+                       {"dry_run", false},
+                       {"outputs", outputs},
+                       {"stored_bytes", report.stored_bytes},
+                       {"bytes_read", report.bytes_read},
+                       {"seconds", report.seconds},
+                       {"peak_memory_bytes", peak_resident_bytes()}};
+  for (const FeedbackSource::Outcome& outcome : report.feedback) {
+    root["feedback"].push_back({{"tensor", outcome.tensor},
+                                {"type", name_of(outcome.dtype)},
+                                {"rows", outcome.n_rows},
+                                {"plain_rows", outcome.n_plain},
+                                {"plain_error", outcome.plain_error},
+                                {"error", outcome.feedback_error}});
+  }
   std::cout << root.dump(1) << '\n';
+}
+
+// What error feedback did to the outputs of layers, over all tensors that had it; and those that mostly went without.
+void print_feedback(const std::vector<FeedbackSource::Outcome>& outcomes) {
+  if (outcomes.empty()) return;
+  double log_ratio = 0;
+  int64_t n_measured = 0, n_rows = 0, n_plain = 0;
+  for (const FeedbackSource::Outcome& outcome : outcomes) {
+    n_rows += outcome.n_rows;
+    n_plain += outcome.n_plain;
+    if (2 * outcome.n_plain > outcome.n_rows) {
+      print_warning("'" + outcome.tensor + "': error feedback did not help " + std::to_string(outcome.n_plain) + " of " +
+                    std::to_string(outcome.n_rows) + " rows" + (outcome.n_unfactored > 0 ? ": no stable factor" : "") +
+                    "; they are encoded without");
+    }
+    if (!(outcome.plain_error > 0 && outcome.feedback_error > 0)) continue;
+    log_ratio += std::log(outcome.feedback_error / outcome.plain_error);
+    ++n_measured;
+  }
+  const std::string ratio = n_measured > 0 ? number("%.3f", std::exp(log_ratio / static_cast<double>(n_measured))) : "1";
+  std::cerr << "quern: feedback: " << outcomes.size() << " tensors, output error on held-out inputs times " << ratio << ", " << n_plain
+            << " of " << n_rows << " rows without\n";
 }
 
 void print_report_table(const ConvertReport& report) {
@@ -121,6 +151,7 @@ void add_output_options(CLI::App& verb, OutputOptions& options) {
   CLI::Option* imatrix = verb.add_option("--imatrix", options.imatrix, "importance matrix; see 'quern imatrix'");
   imatrix->type_name("FILE")->group("Output");
   verb.add_flag("--strict", options.strict, "refuse one with gaps; default: warn")->needs(imatrix)->group("Output");
+  verb.add_option("--feedback", options.statistics, "error feedback; see 'quern statistics'")->type_name("FOLDER")->group("Output");
   verb.add_option("--tensors", options.tensors, "write these only: a partial file")->type_name("REGEX")->group("Output");
   verb.add_option("--split-size", options.split_size, "tensor bytes per file, as 45GB; default: all")->type_name("SIZE")->group("Output");
 }
@@ -133,6 +164,7 @@ void set_plan_options(const OutputOptions& output, const RunOptions& run, PlanOp
   if (!output.split_size.empty()) plan.split_bytes = parse_size(output.split_size);
   if (!run.memory.empty()) plan.memory_bytes = parse_size(run.memory);
   plan.imatrix = output.imatrix;
+  plan.statistics = output.statistics;
   plan.force = run.force;
 }
 
@@ -147,8 +179,11 @@ int report_problems(const std::vector<Problem>& problems) {
   return code;
 }
 
-Calibration load_calibration(const std::filesystem::path& imatrix, bool strict, const ModelSource& source) {
+Calibration load_calibration(const std::filesystem::path& imatrix, bool strict, const std::filesystem::path& statistics,
+                             const ModelSource& source) {
+  constexpr uint64_t kFactorCacheBytes = uint64_t{256} << 20;
   Calibration calibration;
+  if (!statistics.empty()) calibration.feedback = std::make_unique<FeedbackSource>(statistics, source.tensors(), kFactorCacheBytes);
   if (imatrix.empty()) return calibration;
   calibration.importance = Importance(read_imatrix(imatrix), source.tensors());
   if (strict) calibration.importance.require_sound();
@@ -167,7 +202,8 @@ OpenedPlan open_and_plan(const std::filesystem::path& model, const ModelOptions&
   OpenedPlan opened;
   try {
     opened.source = open_model(model, model_options);
-    opened.calibration = load_calibration(options.imatrix, strict, *opened.source);
+    opened.calibration = load_calibration(options.imatrix, strict, options.statistics, *opened.source);
+    options.feedback = opened.calibration.feedback.get();
     if (!options.imatrix.empty()) options.importance = &opened.calibration.importance;
     opened.plan = make_plan(*opened.source, model, options, opened.problems);
   } catch (const Error& error) {
@@ -212,6 +248,7 @@ void print_report(const ConvertReport& report, bool json) {
   }
   std::cerr << "quern: read " << report.bytes_read << " of " << report.stored_bytes << " stored bytes in " << number("%.1f", report.seconds)
             << " s, peak memory " << format_size(peak_resident_bytes()) << '\n';
+  print_feedback(report.feedback);
   if (json) return print_report_json(report);
   print_report_table(report);
 }

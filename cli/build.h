@@ -24,7 +24,7 @@ struct RunOptions {
 
 // "Run" group: --threads, --memory, --dry-run, --force, --json.
 void add_run_options(CLI::App& verb, RunOptions& options);
-// --type, --recipe, --tensor-type, --imatrix, --strict, --tensors, --split-size of the "Output" group.
+// --type, --recipe, --tensor-type, --imatrix, --strict, --feedback, --tensors, --split-size of the "Output" group.
 struct OutputOptions {
   std::vector<std::string> types;
   std::vector<std::string> recipes;
@@ -32,6 +32,7 @@ struct OutputOptions {
   std::string tensors;
   std::string split_size;
   std::string imatrix;
+  std::string statistics;
   bool strict = false;
 };
 void add_output_options(CLI::App& verb, OutputOptions& options);
@@ -51,9 +52,10 @@ struct OpenedPlan {
 };
 OpenedPlan open_and_plan(const std::filesystem::path& model, const ModelOptions& model_options, PlanOptions options, bool strict);
 
-// Reads an importance matrix and matches it with the model; an empty path gives none. What is wrong with it is said on stderr, or
-// with strict thrown (Importance::require_sound).
-Calibration load_calibration(const std::filesystem::path& imatrix, bool strict, const ModelSource& source);
+// Reads an importance matrix and statistics for error feedback and matches them with the model; empty paths give none. What is wrong
+// with the matrix is said on stderr, or with strict thrown (Importance::require_sound). The model must outlive the result.
+Calibration load_calibration(const std::filesystem::path& imatrix, bool strict, const std::filesystem::path& statistics,
+                             const ModelSource& source);
 
 // The first two lines on stderr, what will be read and what will be written, then the notes.
 void announce(const ModelSource& source, const Plan& plan, const std::string& place);

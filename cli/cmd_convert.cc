@@ -78,6 +78,7 @@ Plan load_plan(const ConvertOptions& options) {
   if (!options.model.empty()) plan.model = options.model;
   if (!options.folder.empty()) plan.folder = options.folder;
   if (!options.output.imatrix.empty()) plan.imatrix_path = options.output.imatrix;
+  if (!options.output.statistics.empty()) plan.statistics_path = options.output.statistics;
   if (!options.run.memory.empty()) plan.memory_bytes = parse_size(options.run.memory);
   plan.force = plan.force || options.run.force;
   return plan;
@@ -89,7 +90,7 @@ int run_saved_plan(const ConvertOptions& options) {
   model.mtp = plan.mtp;
   const std::unique_ptr<ModelSource> source = open_model(plan.model, model);
   check_source(plan, *source);
-  const Calibration calibration = load_calibration(plan.imatrix_path, options.output.strict, *source);
+  const Calibration calibration = load_calibration(plan.imatrix_path, options.output.strict, plan.statistics_path, *source);
   check_calibration(plan, calibration);
   ProgressBar bar;
   if (options.part.empty()) {

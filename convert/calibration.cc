@@ -18,9 +18,29 @@ bool needs_importance(DType type, const PlannedOutput& output) {
 
 void check_calibration(const Plan& plan, const Calibration& calibration) {
   const std::string given = calibration.importance.record().sha256, planned = plan.imatrix ? plan.imatrix->sha256 : "";
-  if (given == planned) return;
-  const std::string name = plan.imatrix ? "'" + printable(plan.imatrix->file) + "' (SHA-256 " + planned + ")" : "none";
-  throw Error(ErrorKind::kUsage, "the plan was made with another importance matrix: " + name);
+  if (given != planned) {
+    const std::string name = plan.imatrix ? "'" + printable(plan.imatrix->file) + "' (SHA-256 " + planned + ")" : "none";
+    throw Error(ErrorKind::kUsage, "the plan was made with another importance matrix: " + name);
+  }
+  const std::string with = calibration.feedback ? calibration.feedback->record().sha256 : "";
+  if (with == (plan.statistics ? plan.statistics->sha256 : "")) return;
+  throw Error(ErrorKind::kUsage, "the plan was made with other statistics for error feedback: " +
+                                     (plan.statistics ? "SHA-256 of the list " + plan.statistics->sha256 : std::string("none")));
+}
+
+void set_feedback_keys(const Plan& plan, const FeedbackSource& feedback, PlannedOutput& output) {
+  bool used = false;
+  for (size_t t = 0; t < plan.tensors.size(); ++t) {
+    const Placement& placement = output.tensors[t];
+    used = used || (!placement.copied && feedback.n_slices(plan.tensors[t].source_index, placement.type) > 0);
+  }
+  if (!used) return;
+  const StatisticsRecord& record = feedback.record();
+  output.metadata.set("quern.feedback.mode", record.mode);
+  output.metadata.set("quern.feedback.statistics_sha256", record.sha256);
+  output.metadata.set("quern.feedback.text", record.text);
+  output.metadata.set("quern.feedback.text_sha256", record.text_sha256);
+  output.metadata.set("quern.feedback.tokens", static_cast<uint64_t>(record.n_tokens));
 }
 
 void set_imatrix_keys(const Plan& plan, const Importance& importance, PlannedOutput& output) {

@@ -36,7 +36,8 @@ struct OutputReport {
 
 struct ConvertReport {
   std::vector<OutputReport> outputs;
-  uint64_t stored_bytes = 0;  // of the tensors that were converted
+  std::vector<FeedbackSource::Outcome> feedback;  // per tensor and type encoded with error feedback
+  uint64_t stored_bytes = 0;                      // of the tensors that were converted
   uint64_t bytes_read = 0;
   double seconds = 0;
 };

@@ -121,6 +121,7 @@ PlannedOutput plan_output(const ModelSource& source, const Plan& plan, const Wan
   }
   set_output_metadata(plan, wanted, options, output);
   if (options.importance != nullptr) set_imatrix_keys(plan, *options.importance, output);
+  if (options.feedback != nullptr) set_feedback_keys(plan, *options.feedback, output);
   output.label = wanted.recipe.name;
   if (output.lossless) output.label += "-" + std::string(name_of(dominant_type(plan, output)));
   output.stem = options.single_file ? options.output.stem().string()
@@ -177,6 +178,7 @@ uint64_t header_bytes(const Plan& plan) {
 void plan_memory(const ModelSource& source, const PlanOptions& options, Plan& plan, std::vector<Problem>& problems) {
   plan.memory_bytes = options.memory_bytes != 0 ? options.memory_bytes : default_memory_budget();
   plan.base_bytes = peak_resident_bytes() + kProcessBytes + 2 * header_bytes(plan);
+  if (options.feedback != nullptr) plan.base_bytes += options.feedback->resident_bytes();
   const uint64_t left = plan.memory_bytes > plan.base_bytes ? plan.memory_bytes - plan.base_bytes : 0;
   uint64_t smallest = 0;
   for (size_t t = 0; t < plan.tensors.size(); ++t) {
@@ -309,6 +311,8 @@ Plan plan_outputs(const ModelSource& source, const std::filesystem::path& model,
   plan.lists = !options.single_file;
   if (options.importance != nullptr) plan.imatrix = options.importance->record();
   plan.imatrix_path = options.imatrix;
+  if (options.feedback != nullptr) plan.statistics = options.feedback->record();
+  plan.statistics_path = options.statistics;
   plan.metadata = model_metadata(source.metadata());
   plan.notes.assign(source.notes().begin(), source.notes().end());
   plan.tensors = select_tensors(source, usable, problems);

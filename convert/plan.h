@@ -12,10 +12,13 @@
 #include "formats/importance.h"
 #include "formats/metadata.h"
 #include "formats/model_source.h"
+#include "formats/statistics_record.h"
 #include "formats/tensor.h"
 #include "recipes/recipe.h"
 
 namespace quern {
+
+class FeedbackSource;
 
 // The plan of a conversion: every output file with its metadata, every tensor with its type, place and size, and the chunks of
 // rows in which the work is done. Making it reads no tensor data and finds most mistakes; everything that it fixes is final.
@@ -24,18 +27,20 @@ namespace quern {
 struct PlanOptions {
   std::filesystem::path output;  // folder of the outputs; with single_file the output itself
   bool single_file = false;
-  std::vector<std::string> types;          // names of mixes
-  std::vector<Recipe> recipes;             // outputs beside those of `types`
-  std::vector<std::string> tensor_types;   // "REGEX=TYPE"; the first that matches a tensor name wins
-  std::optional<std::string> tensors;      // REGEX: only these tensors, in a file that says so
-  uint64_t split_bytes = 0;                // most tensor bytes per file; 0: one file
-  bool metadata_shard = false;             // when split, the first file holds no tensors
-  bool folder_per_type = false;            // split outputs go into a folder of their own, named by the type
-  uint64_t memory_bytes = 0;               // bound of the resident memory; 0: default_memory_budget()
-  bool force = false;                      // existing files may be replaced
-  bool mtp = false;                        // the model was opened with ModelOptions::mtp
-  const Importance* importance = nullptr;  // of this model; nullptr: none
-  std::filesystem::path imatrix;           // where it was read from
+  std::vector<std::string> types;            // names of mixes
+  std::vector<Recipe> recipes;               // outputs beside those of `types`
+  std::vector<std::string> tensor_types;     // "REGEX=TYPE"; the first that matches a tensor name wins
+  std::optional<std::string> tensors;        // REGEX: only these tensors, in a file that says so
+  uint64_t split_bytes = 0;                  // most tensor bytes per file; 0: one file
+  bool metadata_shard = false;               // when split, the first file holds no tensors
+  bool folder_per_type = false;              // split outputs go into a folder of their own, named by the type
+  uint64_t memory_bytes = 0;                 // bound of the resident memory; 0: default_memory_budget()
+  bool force = false;                        // existing files may be replaced
+  bool mtp = false;                          // the model was opened with ModelOptions::mtp
+  const Importance* importance = nullptr;    // of this model; nullptr: none
+  std::filesystem::path imatrix;             // where it was read from
+  const FeedbackSource* feedback = nullptr;  // for error feedback, of this model; nullptr: none
+  std::filesystem::path statistics;          // the folder it was read from
 };
 
 // A file that the plan was made from. The fingerprint covers its first and last 64 KiB, headers in practice.
@@ -97,8 +102,10 @@ struct Plan {
   Metadata metadata;  // shared by the outputs
   std::vector<PlannedTensor> tensors;
   std::vector<PlannedOutput> outputs;
-  std::optional<ImatrixRecord> imatrix;  // what the encoders go by; Calibration must be of this file
-  std::filesystem::path imatrix_path;    // where it was; never written to outputs
+  std::optional<ImatrixRecord> imatrix;        // what the encoders go by; Calibration must be of this file
+  std::filesystem::path imatrix_path;          // where it was; never written to outputs
+  std::optional<StatisticsRecord> statistics;  // for error feedback; Calibration must be of this folder
+  std::filesystem::path statistics_path;       // where it was; never written to outputs
   std::vector<std::string> notes;
   uint64_t memory_bytes = 0;  // the budget
   uint64_t base_bytes = 0;    // resident memory apart from chunks

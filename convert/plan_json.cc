@@ -52,6 +52,23 @@ ImatrixRecord imatrix_from_json(const json& value) {
           value.at("entries").get<int64_t>(), value.at("chunks").get<int64_t>()};
 }
 
+json to_json(const StatisticsRecord& record) {
+  return {{"sha256", record.sha256}, {"model", record.model}, {"text", record.text},      {"text_sha256", record.text_sha256},
+          {"mode", record.mode},     {"ctx", record.ctx},     {"tokens", record.n_tokens}};
+}
+
+StatisticsRecord statistics_from_json(const json& value) {
+  StatisticsRecord record;
+  record.sha256 = value.at("sha256").get<std::string>();
+  record.model = value.at("model").get<std::string>();
+  record.text = value.at("text").get<std::string>();
+  record.text_sha256 = value.at("text_sha256").get<std::string>();
+  record.mode = value.at("mode").get<std::string>();
+  record.ctx = value.at("ctx").get<int64_t>();
+  record.n_tokens = value.at("tokens").get<int64_t>();
+  return record;
+}
+
 PlannedTensor tensor_from_json(const json& value) {
   PlannedTensor tensor;
   tensor.name = value.at("name").get<std::string>();
@@ -164,6 +181,10 @@ Plan parse(const json& root) {
     plan.imatrix = imatrix_from_json(root.at("imatrix"));
     plan.imatrix_path = root.at("imatrix").at("path").get<std::string>();
   }
+  if (root.contains("statistics")) {
+    plan.statistics = statistics_from_json(root.at("statistics"));
+    plan.statistics_path = root.at("statistics").at("path").get<std::string>();
+  }
   for (const json& source : root.at("sources")) plan.sources.push_back(source_from_json(source));
   for (const json& tensor : root.at("tensors")) plan.tensors.push_back(tensor_from_json(tensor));
   for (const json& output : root.at("outputs")) {
@@ -191,6 +212,10 @@ std::string plan_to_json(const Plan& plan) {
   if (plan.imatrix) {
     root["imatrix"] = to_json(*plan.imatrix);
     root["imatrix"]["path"] = plan.imatrix_path.string();
+  }
+  if (plan.statistics) {
+    root["statistics"] = to_json(*plan.statistics);
+    root["statistics"]["path"] = plan.statistics_path.string();
   }
   root["sources"] = json::array();
   for (const PlannedSource& source : plan.sources) root["sources"].push_back(to_json(source));
