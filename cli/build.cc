@@ -162,6 +162,7 @@ void set_plan_options(const OutputOptions& output, const RunOptions& run, PlanOp
   plan.tensor_types = output.tensor_types;
   if (!output.tensors.empty()) plan.tensors = output.tensors;
   if (!output.split_size.empty()) plan.split_bytes = parse_size(output.split_size);
+  plan.metadata_shard = true;
   if (!run.memory.empty()) plan.memory_bytes = parse_size(run.memory);
   plan.imatrix = output.imatrix;
   plan.statistics = output.statistics;

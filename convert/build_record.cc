@@ -8,6 +8,7 @@
 #include "formats/base/checked.h"
 #include "formats/base/sha256.h"
 #include "formats/gguf.h"
+#include "formats/gguf_edit.h"
 #include "formats/json_tree.h"
 
 namespace quern {
@@ -147,7 +148,9 @@ BuildRecord record_from_tree(const json& root) {
 
 std::vector<std::pair<std::string, std::string>> metadata_sums(const Metadata& metadata) {
   std::vector<std::pair<std::string, std::string>> sums;
-  for (const auto& [key, value] : metadata.entries()) sums.emplace_back(key, sha256_hex(gguf::serialize_value(value)));
+  for (const auto& [key, value] : metadata.entries()) {
+    if (key != gguf::kPaddingKey) sums.emplace_back(key, sha256_hex(gguf::serialize_value(value)));
+  }
   return sums;
 }
 

@@ -64,7 +64,7 @@ struct BuildRecord {
   std::vector<TensorRecord> tensors;                      // in file order
 };
 
-// Keys with the SHA-256 of the value type and value as GGUF stores them.
+// Keys, but the padding, with the SHA-256 of the value type and value as GGUF stores them.
 std::vector<std::pair<std::string, std::string>> metadata_sums(const Metadata& metadata);
 
 // One line per tensor.

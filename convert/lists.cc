@@ -5,6 +5,7 @@
 
 #include "formats/base/file.h"
 #include "formats/base/sha256.h"
+#include "formats/gguf_edit.h"
 
 namespace quern {
 namespace fs = std::filesystem;
@@ -73,7 +74,7 @@ BuildRecord build_record(const Plan& plan, size_t index, const FinishedOutput& f
   record.error = error_of_all(figures, index);
   const Metadata metadata = file_metadata(plan, output, 0);
   for (const auto& [key, value] : metadata.entries()) {
-    if (key.starts_with("quern.")) record.settings.set(key, value);
+    if (key.starts_with("quern.") && key != gguf::kPaddingKey) record.settings.set(key, value);
   }
   record.keys = metadata_sums(metadata);
   for (size_t f = 0; f < output.files.size(); ++f) {

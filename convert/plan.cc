@@ -13,6 +13,7 @@
 #include "formats/base/sha256.h"
 #include "formats/base/version.h"
 #include "formats/gguf.h"
+#include "formats/gguf_edit.h"
 #include "quantize/encode.h"
 #include "recipes/name_pattern.h"
 
@@ -268,6 +269,7 @@ Metadata file_metadata(const Plan& plan, const PlannedOutput& output, size_t fil
     metadata.set("split.count", static_cast<uint16_t>(output.files.size()));
     metadata.set("split.tensors.count", static_cast<int32_t>(plan.tensors.size()));
   }
+  if (file == 0 && output.files.front().n_tensors > 0) gguf::reserve_padding(metadata);
   return metadata;
 }
 
