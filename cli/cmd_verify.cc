@@ -1,0 +1,128 @@
+#include <iostream>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <random>
+#include <regex>
+
+#include "cli/cli.h"
+#include "cli/progress_bar.h"
+#include "formats/base/parallel.h"
+#include "formats/base/resources.h"
+#include "verify/verify.h"
+
+namespace quern::cli {
+namespace {
+
+using nlohmann::ordered_json;
+
+struct VerifyFlags {
+  std::string path, key, source, sample, tensors;
+  std::optional<uint64_t> seed;
+  bool all = false;
+  int threads = 0;
+  bool json = false;
+};
+
+// "5%" or "0.05".
+double parse_share(const std::string& text) {
+  char* end = nullptr;
+  double share = std::strtod(text.c_str(), &end);
+  if (std::string_view(end) == "%") {
+    share /= 100;
+    ++end;
+  }
+  if (end == text.c_str() || *end != '\0' || !(share > 0) || share > 1) {
+    throw Error(ErrorKind::kUsage, "--sample: '" + printable(text) + "' is not a share, as 5% or 0.05");
+  }
+  return share;
+}
+
+VerifyOptions options_of(const VerifyFlags& flags) {
+  VerifyOptions options;
+  options.path = flags.path;
+  if (!flags.key.empty()) options.public_key = flags.key;
+  if (!flags.source.empty()) options.source = flags.source;
+  if (flags.source.empty() && (flags.all || !flags.sample.empty() || !flags.tensors.empty())) {
+    throw Error(ErrorKind::kUsage, "--sample, --tensor and --all need --source");
+  }
+  if ((flags.all ? 1 : 0) + (flags.sample.empty() ? 0 : 1) + (flags.tensors.empty() ? 0 : 1) > 1) {
+    throw Error(ErrorKind::kUsage, "--sample, --tensor and --all exclude each other");
+  }
+  if (flags.all) options.sample = 1;
+  if (!flags.sample.empty()) options.sample = parse_share(flags.sample);
+  if (!flags.tensors.empty()) {
+    options.tensors = flags.tensors;
+    try {
+      const std::regex compiled(flags.tensors);
+    } catch (const std::regex_error&) {
+      throw Error(ErrorKind::kUsage, "--tensor: '" + printable(flags.tensors) + "' is not a regular expression");
+    }
+  }
+  options.seed = flags.seed ? *flags.seed : std::random_device()();
+  return options;
+}
+
+const char* word(CheckState state) { return state == CheckState::kOk ? "ok" : state == CheckState::kFailed ? "FAILED" : "skipped"; }
+const char* word(Verdict verdict) { return verdict == Verdict::kDamage ? "damage" : verdict == Verdict::kUnprovable ? "unproved" : "note"; }
+
+void print_text(const VerifyReport& report) {
+  size_t width = 0;
+  for (const Check& check : report.checks) width = std::max(width, check.name.size());
+  for (const Check& check : report.checks) {
+    const std::string state = word(check.state);
+    std::cout << check.name << std::string(width - check.name.size() + 2, ' ') << state << std::string(9 - state.size(), ' ')
+              << check.detail << '\n';
+  }
+  for (const Finding& finding : report.findings) std::cout << word(finding.verdict) << ": " << to_string(finding) << '\n';
+}
+
+void print_json(const VerifyReport& report, uint64_t seed) {
+  ordered_json checks = ordered_json::array(), findings = ordered_json::array();
+  for (const Check& check : report.checks) checks.push_back({{"name", check.name}, {"state", word(check.state)}, {"detail", check.detail}});
+  for (const Finding& finding : report.findings) {
+    ordered_json entry = {{"verdict", word(finding.verdict)}, {"check", finding.check}, {"kind", finding.kind}};
+    if (!finding.file.empty()) entry["file"] = finding.file;
+    if (finding.offset) entry["offset"] = *finding.offset;
+    if (!finding.tensor.empty()) entry["tensor"] = finding.tensor;
+    if (finding.slice >= 0) entry["expert"] = finding.slice;
+    entry["message"] = finding.message;
+    findings.push_back(std::move(entry));
+  }
+  const ordered_json root = {{"schema", "quern.verify/1"},
+                             {"intact", report.count(Verdict::kDamage) == 0},
+                             {"checks", checks},
+                             {"findings", findings},
+                             {"seed", seed},
+                             {"bytes_read", report.bytes_read}};
+  std::cout << root.dump(1, ' ', false, ordered_json::error_handler_t::replace) << '\n';
+}
+
+int run_verify(const VerifyFlags& flags) {
+  const ThreadLimit limit(flags.threads > 0 ? flags.threads : available_threads());
+  const VerifyOptions options = options_of(flags);
+  ProgressBar bar;
+  const VerifyReport report = verify(options, bar);
+  flags.json ? print_json(report, options.seed) : print_text(report);
+  if (report.count(Verdict::kDamage) > 0) return exit_code(ErrorKind::kGate);
+  return report.count(Verdict::kUnprovable) > 0 ? exit_code(ErrorKind::kUnsupported) : 0;
+}
+
+}  // namespace
+
+void add_verify(CLI::App& app, Context& context) {
+  const auto flags = std::make_shared<VerifyFlags>();
+  CLI::App* verb = app.add_subcommand("verify", "Check a build against what its publisher recorded");
+  verb->group("Publish")->footer("quern verify repo --key release.pub.pem --source DeepSeek-V3");
+  verb->add_option("PATH", flags->path, "published folder, or a GGUF file in one")->required()->group("Input");
+  verb->add_option("--key", flags->key, "public key that must have signed it")->type_name("PUB.pem")->group("Input");
+  verb->add_option("--source", flags->source, "derive tensors again from this checkpoint")->type_name("DIR")->group("Source");
+  verb->add_option("--sample", flags->sample, "share of every tensor's chunks; default 5%")->type_name("SHARE")->group("Source");
+  verb->add_option("--tensor", flags->tensors, "these only, completely")->type_name("REGEX")->group("Source");
+  verb->add_flag("--all", flags->all, "everything, and the sums of the checkpoint")->group("Source");
+  verb->add_option("--seed", flags->seed, "of the sample; default: random, shown")->type_name("N")->group("Source");
+  verb->add_option("--threads", flags->threads, "1 to 1024; default: all the process may use")->type_name("N")->group("Run");
+  verb->add_flag("--json", flags->json, "results as JSON on stdout")->group("Run");
+  verb->callback([flags, &context] { context.command = [flags] { return run_verify(*flags); }; });
+}
+
+}  // namespace quern::cli
