@@ -1,6 +1,4 @@
 #include <algorithm>
-#include <array>
-#include <charconv>
 #include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -8,6 +6,7 @@
 
 #include "cli/cli.h"
 #include "cli/inspection.h"
+#include "cli/metadata_text.h"
 #include "formats/base/resources.h"
 
 namespace quern::cli {
@@ -21,51 +20,7 @@ struct InspectOptions {
   bool with_tensors = false;
 };
 
-constexpr size_t kShownElements = 6;    // of an array, in the text
-constexpr size_t kJsonElements = 16;    // of an array, in the JSON
-constexpr size_t kShownTextBytes = 72;  // of a metadata string
-
-template <typename T>
-inline constexpr bool kIsArray = false;
-template <typename T>
-inline constexpr bool kIsArray<std::vector<T>> = true;
-
-// "str", "[i32]", in the order of MetaValue.
-std::string type_name(const MetaValue& value) {
-  constexpr std::array kNames = {"u8", "i8", "u16", "i16", "u32", "i32", "f32", "bool", "str", "u64", "i64", "f64"};
-  static_assert(kNames.size() * 2 == std::variant_size_v<MetaValue>);
-  const std::string name = kNames[value.index() % kNames.size()];
-  return value.index() < kNames.size() ? name : "[" + name + "]";
-}
-
-template <typename T>
-std::string scalar_text(const T& value) {
-  if constexpr (std::is_same_v<T, std::string>) {
-    return "\"" + printable(value, kShownTextBytes) + "\"";
-  } else if constexpr (std::is_same_v<T, bool>) {
-    return value ? "true" : "false";
-  } else {
-    char text[32];
-    const auto [end, error] = std::to_chars(text, text + sizeof text, value);  // the shortest text that reads back the same
-    return {text, end};
-  }
-}
-
-std::string value_text(const MetaValue& value) {
-  return std::visit(
-      []<typename T>(const T& v) -> std::string {
-        if constexpr (kIsArray<T>) {
-          std::string text = "(" + std::to_string(v.size()) + ")";
-          for (size_t i = 0; i < std::min(v.size(), kShownElements); ++i) {
-            text += (i == 0 ? " " : ", ") + scalar_text(static_cast<const typename T::value_type&>(v[i]));
-          }
-          return v.size() > kShownElements ? text + ", ..." : text;
-        } else {
-          return scalar_text(v);
-        }
-      },
-      value);
-}
+constexpr size_t kJsonElements = 16;  // of an array, in the JSON
 
 json value_json(const MetaValue& value) {
   return std::visit(

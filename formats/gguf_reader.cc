@@ -5,6 +5,7 @@
 #include "formats/base/bytes.h"
 #include "formats/base/checked.h"
 #include "formats/gguf.h"
+#include "formats/gguf_survey.h"
 #include "formats/gguf_types.h"
 
 namespace quern::gguf {
@@ -65,7 +66,8 @@ std::string quoted_key(const std::string& key) { return "metadata key '" + key +
 
 class HeaderParser {
  public:
-  explicit HeaderParser(HeaderStream stream) : in_(std::move(stream)) {}
+  // problems: nullptr to throw at the first broken rule; else rules that only concern one entry are noted there and reading goes on.
+  explicit HeaderParser(HeaderStream stream, std::vector<std::string>* problems = nullptr) : in_(std::move(stream)), problems_(problems) {}
 
   Header parse() {
     read_magic_and_version();
@@ -84,6 +86,11 @@ class HeaderParser {
  private:
   static constexpr uint64_t kMinKeyBytes = 8 + 1 + 4 + 1;         // name of one byte, type, value
   static constexpr uint64_t kMinTensorBytes = 8 + 1 + 4 + 4 + 8;  // name of one byte, rank, type, offset
+
+  void object(const Error& error) {
+    if (problems_ == nullptr) throw error;
+    problems_->push_back(error.what());
+  }
 
   void read_magic_and_version() {
     const auto magic = in_.take(4);
@@ -127,8 +134,8 @@ class HeaderParser {
   void read_key() {
     const uint64_t at = in_.position();
     const std::string key = read_string(kMaxKeyBytes, "metadata key");
-    if (key.empty()) throw Error(ErrorKind::kFormat, "empty metadata key").at(at);
-    if (header_.metadata.find(key) != nullptr) throw Error(ErrorKind::kFormat, quoted_key(key) + " occurs twice").at(at);
+    if (key.empty()) object(Error(ErrorKind::kFormat, "empty metadata key").at(at));
+    if (header_.metadata.find(key) != nullptr) object(Error(ErrorKind::kFormat, quoted_key(key) + " occurs twice").at(at));
     const uint64_t type_at = in_.position();
     const auto type = in_.take_value<uint32_t>();
     if (type == kArrayType) return read_array(key);
@@ -157,7 +164,7 @@ class HeaderParser {
     } else if constexpr (std::is_same_v<T, bool>) {
       const uint64_t at = in_.position();
       const auto value = in_.take_value<uint8_t>();
-      if (value > 1) throw Error(ErrorKind::kFormat, quoted_key(key) + " has the bool value " + std::to_string(value)).at(at);
+      if (value > 1) object(Error(ErrorKind::kFormat, quoted_key(key) + " has the bool value " + std::to_string(value)).at(at));
       return value != 0;
     } else {
       return in_.take_value<T>();
@@ -197,9 +204,9 @@ class HeaderParser {
     const MetaValue* value = header_.metadata.find(kAlignmentKey);
     if (value == nullptr) return;
     const auto* alignment = std::get_if<uint32_t>(value);
-    if (alignment == nullptr) throw Error(ErrorKind::kFormat, "general.alignment is not a u32");
+    if (alignment == nullptr) return object(Error(ErrorKind::kFormat, "general.alignment is not a u32"));
     if (!std::has_single_bit(*alignment)) {
-      throw Error(ErrorKind::kFormat, "general.alignment " + std::to_string(*alignment) + " is not a power of two");
+      return object(Error(ErrorKind::kFormat, "general.alignment " + std::to_string(*alignment) + " is not a power of two"));
     }
     header_.alignment = *alignment;
   }
@@ -208,41 +215,55 @@ class HeaderParser {
   void read_tensor(uint64_t& blob_bytes) {
     const uint64_t at = in_.position();
     TensorInfo tensor;
-    tensor.name = read_string(kMaxNameBytes, "tensor name");
-    if (tensor.name.empty()) throw Error(ErrorKind::kFormat, "empty tensor name").at(at);
+    tensor.name = read_string(problems_ == nullptr ? kMaxNameBytes : kMaxKeyBytes, "tensor name");
+    if (tensor.name.empty()) object(Error(ErrorKind::kFormat, "empty tensor name").at(at));
     try {
-      tensor.shape = read_shape();
-      tensor.dtype = read_dtype();
-      tensor.size_bytes = tensor_size_bytes(tensor.dtype, tensor.shape);
+      const std::vector<int64_t> dims = read_dims();
+      const auto type = in_.take_value<int32_t>();
       const uint64_t offset_at = in_.position();
       tensor.file_offset = in_.take_value<uint64_t>();
-      if (tensor.file_offset != blob_bytes) {
-        throw Error(ErrorKind::kFormat, "data offset " + std::to_string(tensor.file_offset) + ", but the tensor before it ends at " +
-                                            std::to_string(blob_bytes) + " (padding included)")
-            .at(offset_at);
-      }
-      const uint64_t padded = checked_add(tensor.size_bytes, header_.alignment - 1, "padded size") / header_.alignment * header_.alignment;
-      blob_bytes = checked_add(blob_bytes, padded, "end of the data");
+      place_tensor(tensor, dims, type, offset_at, blob_bytes);
     } catch (Error& e) {
       e.tensor(tensor.name).at(at);
       throw;
     }
-    header_.tensors.push_back(std::move(tensor));
   }
 
-  Shape read_shape() {
+  // The description is read; what is wrong from here on concerns this tensor only.
+  void place_tensor(TensorInfo& tensor, const std::vector<int64_t>& dims, int32_t type, uint64_t offset_at, uint64_t& blob_bytes) {
+    try {
+      for (const int64_t dim : dims) {
+        if (dim <= 0) throw Error(ErrorKind::kFormat, "dimension " + std::to_string(dim) + " is not positive");
+      }
+      tensor.shape = Shape(dims);
+      tensor.dtype = dtype_of(type);
+      tensor.size_bytes = tensor_size_bytes(tensor.dtype, tensor.shape);
+      if (tensor.file_offset != blob_bytes) {
+        object(Error(ErrorKind::kFormat, "data offset " + std::to_string(tensor.file_offset) + ", but the tensor before it ends at " +
+                                             std::to_string(blob_bytes) + " (padding included)")
+                   .at(offset_at)
+                   .tensor(tensor.name));
+        blob_bytes = tensor.file_offset;
+      }
+      const uint64_t padded = checked_add(tensor.size_bytes, header_.alignment - 1, "padded size") / header_.alignment * header_.alignment;
+      blob_bytes = checked_add(blob_bytes, padded, "end of the data");
+      header_.tensors.push_back(std::move(tensor));
+    } catch (Error& e) {
+      if (problems_ == nullptr) throw;
+      object(e.tensor(tensor.name));  // without a size it has no place
+    }
+  }
+
+  // Outermost first.
+  std::vector<int64_t> read_dims() {
     const auto rank = in_.take_value<uint32_t>();
     if (rank > Shape::kMaxRank) throw Error(ErrorKind::kFormat, std::to_string(rank) + " dimensions, at most 4 expected");
-    std::array<int64_t, Shape::kMaxRank> dims{};
-    for (uint32_t i = rank; i-- > 0;) {  // innermost first in the file
-      dims[i] = in_.take_value<int64_t>();
-      if (dims[i] <= 0) throw Error(ErrorKind::kFormat, "dimension " + std::to_string(dims[i]) + " is not positive");
-    }
-    return Shape(std::span(dims).first(rank));
+    std::vector<int64_t> dims(rank);
+    for (uint32_t i = rank; i-- > 0;) dims[i] = in_.take_value<int64_t>();  // innermost first in the file
+    return dims;
   }
 
-  DType read_dtype() {
-    const auto id = in_.take_value<int32_t>();
+  static DType dtype_of(int32_t id) {
     if (const std::optional<DType> dtype = find_dtype_by_gguf_id(id)) return *dtype;
     constexpr std::array kRemoved = {4, 5, 31, 32, 33, 36, 37, 38};
     const bool removed = std::ranges::find(kRemoved, id) != kRemoved.end();
@@ -250,13 +271,13 @@ class HeaderParser {
                 "type id " + std::to_string(id) + (removed ? " was removed from ggml" : " is not a type that we know"));
   }
 
-  void check_unique_names() const {
+  void check_unique_names() {
     std::vector<std::string_view> names;
     names.reserve(header_.tensors.size());
     for (const TensorInfo& tensor : header_.tensors) names.push_back(tensor.name);
     std::ranges::sort(names);
     const auto twice = std::ranges::adjacent_find(names);
-    if (twice != names.end()) throw Error(ErrorKind::kFormat, "the header names it twice").tensor(*twice);
+    if (twice != names.end()) object(Error(ErrorKind::kFormat, "the header names it twice").tensor(*twice));
   }
 
   // Fixes where the data begins, turns relative offsets into file offsets and checks the size of the file.
@@ -268,20 +289,21 @@ class HeaderParser {
       tensor.file_offset = checked_add(tensor.file_offset, header_.data_offset, "data offset");
       const uint64_t tensor_end = checked_add(tensor.file_offset, tensor.size_bytes, "end of the data");
       if (tensor_end > file_size_bytes) {
-        throw Error(ErrorKind::kFormat, "data ends at byte " + std::to_string(tensor_end) + ", the file has " +
-                                            std::to_string(file_size_bytes) + " (incomplete download?)")
-            .tensor(tensor.name);
+        object(Error(ErrorKind::kFormat, "data ends at byte " + std::to_string(tensor_end) + ", the file has " +
+                                             std::to_string(file_size_bytes) + " (incomplete download?)")
+                   .tensor(tensor.name));
       }
     }
     const uint64_t end = checked_add(header_.data_offset, blob_bytes, "end of the data");
     const uint64_t least = header_.tensors.empty() ? header_bytes : end;  // without tensors the padding may be missing
     if (file_size_bytes < least || file_size_bytes > end) {
-      throw Error(ErrorKind::kFormat, "the file has " + std::to_string(file_size_bytes) + " bytes, its header asks for " +
-                                          std::to_string(end) + " with the padding of the last tensor");
+      object(Error(ErrorKind::kFormat, "the file has " + std::to_string(file_size_bytes) + " bytes, its header asks for " +
+                                           std::to_string(end) + " with the padding of the last tensor"));
     }
   }
 
   HeaderStream in_;
+  std::vector<std::string>* problems_;
   Header header_;
   uint64_t n_array_strings_ = 0;
 };
@@ -299,6 +321,10 @@ Header read_header(const InputFile& file) {
     e.file(file.path().string());
     throw;
   }
+}
+
+Header survey_header(const InputFile& file, std::vector<std::string>& problems) {
+  return HeaderParser(HeaderStream(file), &problems).parse();
 }
 
 }  // namespace quern::gguf

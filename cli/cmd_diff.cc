@@ -1,0 +1,98 @@
+#include <iostream>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "cli/cli.h"
+#include "cli/metadata_text.h"
+#include "cli/progress_bar.h"
+#include "formats/base/parallel.h"
+#include "formats/base/resources.h"
+#include "verify/model_diff.h"
+
+namespace quern::cli {
+namespace {
+
+using nlohmann::ordered_json;
+
+struct DiffOptions {
+  std::string a, b;
+  bool json = false;
+};
+
+std::string type_of(const ModelSource& source, std::optional<size_t> tensor) {
+  return tensor ? std::string(name_of(source.tensors()[*tensor].source_type)) : "-";
+}
+
+std::string remark(const ModelSource& a, const ModelSource& b, const TensorDifference& tensor) {
+  if (!tensor.a) return "only in B";
+  if (!tensor.b) return "only in A";
+  const Shape &shape_a = a.tensors()[*tensor.a].shape, &shape_b = b.tensors()[*tensor.b].shape;
+  if (!(shape_a == shape_b)) return shape_a.to_string() + " and " + shape_b.to_string();
+  return tensor.n_different == 0 ? "same weights" : "";
+}
+
+void print_text(const ModelSource& a, const ModelSource& b, const ModelDifference& difference) {
+  for (const KeyDifference& key : difference.keys) {
+    std::cout << printable(key.key) << '\n';
+    if (key.a != nullptr) std::cout << "  A  " << type_name(*key.a) << "  " << value_text(*key.a) << '\n';
+    if (key.b != nullptr) std::cout << "  B  " << type_name(*key.b) << "  " << value_text(*key.b) << '\n';
+  }
+  if (!difference.keys.empty() && !difference.tensors.empty()) std::cout << '\n';
+  std::vector<std::vector<std::string>> rows = {{"tensor", "A", "B", "weights", "different", "relative error", "largest change", ""}};
+  for (const TensorDifference& tensor : difference.tensors) {
+    const bool compared = tensor.comparable && tensor.n_different > 0;
+    rows.push_back({printable(tensor.name), type_of(a, tensor.a), type_of(b, tensor.b), std::to_string(tensor.n_weights),
+                    std::to_string(tensor.n_different), compared ? number("%.3e", tensor.relative_error) : "",
+                    compared ? number("%.3e", tensor.largest_change) : "", remark(a, b, tensor)});
+  }
+  if (rows.size() > 1) std::cout << format_table(rows);
+  std::cout << difference.keys.size() << " keys and " << difference.tensors.size() << " tensors differ, " << difference.n_same_tensors
+            << " tensors are the same\n";
+}
+
+void print_json(const ModelSource& a, const ModelSource& b, const ModelDifference& difference) {
+  ordered_json keys = ordered_json::array(), tensors = ordered_json::array();
+  for (const KeyDifference& key : difference.keys) {
+    ordered_json entry = {{"key", key.key}};
+    if (key.a != nullptr) entry["a"] = value_text(*key.a);
+    if (key.b != nullptr) entry["b"] = value_text(*key.b);
+    keys.push_back(std::move(entry));
+  }
+  for (const TensorDifference& tensor : difference.tensors) {
+    ordered_json entry = {{"name", tensor.name}};
+    if (tensor.a) entry["type_a"] = type_of(a, tensor.a);
+    if (tensor.b) entry["type_b"] = type_of(b, tensor.b);
+    entry["weights"] = tensor.n_weights;
+    entry["different"] = tensor.n_different;
+    if (tensor.comparable) {
+      entry["relative_error"] = tensor.relative_error;
+      entry["largest_change"] = tensor.largest_change;
+    }
+    tensors.push_back(std::move(entry));
+  }
+  const ordered_json root = {{"schema", "quern.diff/1"}, {"keys", keys}, {"tensors", tensors}, {"same_tensors", difference.n_same_tensors}};
+  std::cout << root.dump(1, ' ', false, ordered_json::error_handler_t::replace) << '\n';
+}
+
+int run_diff(const DiffOptions& options) {
+  const ThreadLimit limit(available_threads());
+  const std::unique_ptr<ModelSource> a = open_model(options.a), b = open_model(options.b);
+  ProgressBar bar;
+  const ModelDifference difference = compare_models(*a, *b, bar);
+  options.json ? print_json(*a, *b, difference) : print_text(*a, *b, difference);
+  return difference.keys.empty() && difference.tensors.empty() ? 0 : exit_code(ErrorKind::kGate);
+}
+
+}  // namespace
+
+void add_diff(CLI::App& app, Context& context) {
+  const auto options = std::make_shared<DiffOptions>();
+  CLI::App* verb = app.add_subcommand("diff", "Show in what two models differ; exit code 1 if they do");
+  verb->group("Look")->footer("quern diff old-Q4_K_M.gguf new-Q4_K_M.gguf");
+  verb->add_option("A", options->a, "GGUF file, first shard, or checkpoint folder")->required()->group("Input");
+  verb->add_option("B", options->b, "the same")->required()->group("Input");
+  verb->add_flag("--json", options->json, "results as JSON on stdout")->group("Run");
+  verb->callback([options, &context] { context.command = [options] { return run_diff(*options); }; });
+}
+
+}  // namespace quern::cli
