@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <functional>
 #include <iostream>
 #include <memory>
 
@@ -10,11 +11,14 @@
 #include "formats/base/resources.h"
 #include "formats/base/sha256.h"
 #include "formats/base/version.h"
+#include "recipes/machines.h"
+#include "recipes/size_estimate.h"
 #include "verify/drift_report.h"
 #include "verify/file_scan.h"
 #include "verify/publish.h"
 #include "verify/published.h"
 #include "verify/readme.h"
+#include "verify/report.h"
 
 namespace quern::cli {
 namespace {
@@ -55,6 +59,31 @@ void drop_unfinished_outputs_problems(const Plan& plan, std::vector<Problem>& pr
   });
 }
 
+// The largest output that fits on each machine.
+std::vector<MachineAdvice> advise(const ModelSource& source, const Plan& plan) {
+  std::vector<LogicalTensor> tensors;
+  for (const PlannedTensor& tensor : plan.tensors) tensors.push_back(source.tensors()[tensor.source_index]);
+  std::vector<std::pair<const PlannedOutput*, RunCost>> costs;
+  for (const PlannedOutput& output : plan.outputs) {
+    std::vector<DType> types;
+    for (const Placement& placement : output.tensors) types.push_back(placement.type);
+    costs.emplace_back(&output, run_cost(plan.metadata, tensors, types, kAdviceContext));
+  }
+  std::ranges::stable_sort(costs, std::greater(), [](const auto& cost) { return cost.first->tensor_bytes; });
+  std::vector<MachineAdvice> advice;
+  for (const Machine& machine : all_machines()) {
+    MachineAdvice line{machine.name, "", 0, 0};
+    for (const auto& [output, cost] : costs) {
+      const MachineFit fit = fit_on(machine, cost);
+      if (fit.verdict == MachineFit::Verdict::kTooLarge) continue;
+      line = {machine.name, output->label, static_cast<uint64_t>(std::max<int64_t>(fit.left_bytes, 0)), fit.tokens_per_second};
+      break;
+    }
+    advice.push_back(std::move(line));
+  }
+  return advice;
+}
+
 // One run of the verb.
 class Publication {
  public:
@@ -69,6 +98,7 @@ class Publication {
     publish_inputs();
     measure();
     write_readme();
+    write_report();
     write_documents(plan_.folder, manifest_, key_ ? &*key_ : nullptr);
     remove_state(plan_.folder);
   }
@@ -198,7 +228,15 @@ class Publication {
     if (!manifest_.drift.empty()) facts.drift = drift_from_json(manifest_.drift);
     facts.quantized_by = options_.quantized_by;
     facts.is_signed = key_.has_value();
+    facts.machines = advise(source_, plan_);
     write_file_atomically(plan_.folder / kReadmeName, make_readme(facts), kReplace);
+  }
+
+  // From the manifest on disk, as quern report would make it again.
+  void write_report() const {
+    const fs::path manifest = plan_.folder / kManifestName;
+    write_file_atomically(manifest, manifest_to_json(manifest_), kReplace);
+    write_file_atomically(plan_.folder / kReportName, report_html(read_report(manifest, {})), kReplace);
   }
 
   const PublishOptions& options_;

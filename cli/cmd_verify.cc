@@ -16,7 +16,7 @@ namespace {
 using nlohmann::ordered_json;
 
 struct VerifyFlags {
-  std::string path, key, source, sample, tensors;
+  std::string path, key, source, imatrix, sample, tensors;
   std::optional<uint64_t> seed;
   bool all = false;
   int threads = 0;
@@ -42,6 +42,7 @@ VerifyOptions options_of(const VerifyFlags& flags) {
   options.path = flags.path;
   if (!flags.key.empty()) options.public_key = flags.key;
   if (!flags.source.empty()) options.source = flags.source;
+  if (!flags.imatrix.empty()) options.imatrix = flags.imatrix;
   if (flags.source.empty() && (flags.all || !flags.sample.empty() || !flags.tensors.empty())) {
     throw Error(ErrorKind::kUsage, "--sample, --tensor and --all need --source");
   }
@@ -116,6 +117,7 @@ void add_verify(CLI::App& app, Context& context) {
   verb->add_option("PATH", flags->path, "published folder, or a GGUF file in one")->required()->group("Input");
   verb->add_option("--key", flags->key, "public key that must have signed it")->type_name("PUB.pem")->group("Input");
   verb->add_option("--source", flags->source, "derive tensors again from this checkpoint")->type_name("DIR")->group("Source");
+  verb->add_option("--imatrix", flags->imatrix, "it was made with; default: the published one")->type_name("FILE")->group("Source");
   verb->add_option("--sample", flags->sample, "share of every tensor's chunks; default 5%")->type_name("SHARE")->group("Source");
   verb->add_option("--tensor", flags->tensors, "these only, completely")->type_name("REGEX")->group("Source");
   verb->add_flag("--all", flags->all, "everything, and the sums of the checkpoint")->group("Source");

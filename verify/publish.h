@@ -17,6 +17,7 @@ namespace quern {
 // stopped; the documents come last, and none holds a time, a path or anything else that is not the same on the next run.
 
 inline constexpr const char* kReadmeName = "README.md";
+inline constexpr const char* kReportName = "report.html";
 
 // What an unfinished publication knows that is not in the folder's other files, in a hidden file beside them.
 struct PublishState {

@@ -140,10 +140,25 @@ class Readme {
     for (const BuildRecord* build : builds) text_ += row(cells_of(*build, measured));
     text_ += "\n";
     if (measured) measurement();
-    text_ += "The size is what has to fit in memory, with the context on top. ";
-    text_ += "Take the largest that does; `lossless` holds every weight of the original exactly.\n\n";
-    for (const std::string& line : facts_.memory_advice) text_ += "- " + line + "\n";
-    if (!facts_.memory_advice.empty()) text_ += "\n";
+    text_ +=
+        "`manifest.json` has the error of every tensor and expert. A relative error of 0.06 is the usual one of 4-bit types; builds called "
+        "lossless hold every weight of the original exactly.\n\n";
+    machines();
+  }
+
+  void machines() {
+    if (facts_.machines.empty()) return;
+    text_ += "## Which file for which memory\n\nThe largest build that fits with a context of " + std::to_string(kAdviceContext) +
+             " tokens; speeds are what the memory's bandwidth allows at most.\n\n" +
+             row({"machine", "build", "memory left", "tokens per second"}) + row({"---", "---", "---", "---"});
+    for (const MachineAdvice& advice : facts_.machines) {
+      if (advice.label.empty()) {
+        text_ += row({advice.machine, "none fits", "", ""});
+      } else {
+        text_ += row({advice.machine, advice.label, format_size(advice.left_bytes), "≤ " + number("%.1f", advice.tokens_per_second)});
+      }
+    }
+    text_ += "\n";
   }
 
   std::vector<std::string> cells_of(const BuildRecord& build, bool measured) const {

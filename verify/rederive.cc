@@ -102,6 +102,9 @@ class Rederivation {
     const std::string name(name_of(type));
     if (traits(type).block_weights == 1) return "";
     if (!has_encoder(type)) return "it has no encoder for " + name;
+    const std::string imatrix = build_.settings.find_string(kImatrixKey).value_or("");
+    if (importance_.record().sha256 != imatrix)
+      return "it was encoded with the importance matrix of SHA-256 " + imatrix + ", which is not here";
     const int64_t made_by = build_.settings.find_int("quern.encoder." + name).value_or(0);
     if (made_by == encoder_revision(type)) return "";
     return name + " was made by encoder revision " + std::to_string(made_by) + ", this is revision " +

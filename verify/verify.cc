@@ -217,12 +217,15 @@ class Verification {
     }
   }
 
-  // The importance matrix that is published beside the builds; nothing when they were made without one.
-  Importance importance_of(const ModelSource& source) {
+  // The importance matrix that the build was made with: the one given, or the one of that sum that is published beside it. Without it
+  // rederive() says what cannot be proved.
+  Importance importance_of(const BuildRecord& build, const ModelSource& source) {
+    const std::string sha256 = build.settings.find_string(kImatrixKey).value_or("");
+    if (sha256.empty()) return {};
+    if (options_.imatrix) return Importance(read_imatrix(*options_.imatrix), source.tensors());
     if (folder_.manifest) {
       for (const InputRecord& input : folder_.manifest->inputs) {
-        if (input.kind == "imatrix" && folder_.has(input.name))
-          return Importance(read_imatrix(folder_.path / input.name), source.tensors());
+        if (input.sha256 == sha256 && folder_.has(input.name)) return Importance(read_imatrix(folder_.path / input.name), source.tensors());
       }
     }
     return {};
@@ -241,7 +244,7 @@ class Verification {
       ModelOptions model;
       model.mtp = build.mtp;
       const std::unique_ptr<ModelSource> source = open_model(*options_.source, model);
-      const RederiveCount count = rederive(folder_, build, *source, importance_of(*source), options, report_.findings, progress_);
+      const RederiveCount count = rederive(folder_, build, *source, importance_of(build, *source), options, report_.findings, progress_);
       sum.n_tensors += count.n_tensors;
       sum.n_chunks += count.n_chunks;
       sum.n_chunks_in_all += count.n_chunks_in_all;

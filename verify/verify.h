@@ -17,6 +17,7 @@ struct VerifyOptions {
   std::filesystem::path path;                       // a published folder, an output folder of convert, or a GGUF file (first shard)
   std::optional<std::filesystem::path> public_key;  // the attestation must be signed by it
   std::optional<std::filesystem::path> source;      // checkpoint to derive tensors from again
+  std::optional<std::filesystem::path> imatrix;     // that the build was made with; default: the one published beside it
   double sample = 0.05;                             // share of the chunks of every tensor, at least one; 1: all
   std::optional<std::string> tensors;               // regular expression: these only, completely
   uint64_t seed = 0;                                // decides the sample
