@@ -11,6 +11,7 @@
 #include "formats/base/resources.h"
 #include "formats/base/sha256.h"
 #include "formats/base/version.h"
+#include "formats/gguf.h"
 #include "recipes/machines.h"
 #include "recipes/size_estimate.h"
 #include "verify/drift_report.h"
@@ -59,6 +60,21 @@ void drop_unfinished_outputs_problems(const Plan& plan, std::vector<Problem>& pr
   });
 }
 
+// llama-imatrix notes its texts as they were given, folders and all, and the file is published as it is.
+void check_imatrix_texts(const std::string& imatrix) {
+  if (imatrix.empty() || fs::path(imatrix).extension() != ".gguf") return;
+  const gguf::Header header = gguf::read_header(InputFile(imatrix));
+  const auto* texts = header.metadata.find_string_array("imatrix.datasets");
+  if (texts == nullptr) return;
+  for (const std::string& text : *texts) {
+    if (text.find('/') == std::string::npos && text.find('\\') == std::string::npos) continue;
+    throw Error(ErrorKind::kUsage, "names its text by the path '" + printable(text) +
+                                       "', which would be published; change it first, with quern edit "
+                                       "--set 'imatrix.datasets=[\"name\"]' --force")
+        .file(imatrix);
+  }
+}
+
 // The largest output that fits on each machine.
 std::vector<MachineAdvice> advise(const ModelSource& source, const Plan& plan) {
   std::vector<LogicalTensor> tensors;
@@ -87,8 +103,8 @@ std::vector<MachineAdvice> advise(const ModelSource& source, const Plan& plan) {
 // One run of the verb.
 class Publication {
  public:
-  Publication(const PublishOptions& options, const ModelSource& source, const Plan& plan)
-      : options_(options), source_(source), plan_(plan) {}
+  Publication(const PublishOptions& options, const OpenedPlan& opened)
+      : options_(options), source_(*opened.source), calibration_(opened.calibration), plan_(*opened.plan) {}
 
   void run() {
     if (!options_.key.empty()) key_.emplace(Ed25519Key::read_private(options_.key));
@@ -139,7 +155,7 @@ class Publication {
     }
   }
 
-  std::string imatrix_name() const { return ""; }
+  std::string imatrix_name() const { return fs::path(options_.output.imatrix).filename(); }
 
   // Converts what is not there yet, all of it in one read.
   void build() {
@@ -154,7 +170,7 @@ class Publication {
     }
     if (!missing.outputs.empty()) {
       if (const int code = report_problems(check_destination(missing)); code != 0) throw Error(ErrorKind::kIo, "nothing was built");
-      print_report(run_plan(source_, missing, bar), false);
+      print_report(run_plan(source_, missing, bar, calibration_), false);
     }
     for (size_t i = 0; i < records.size(); ++i) {
       if (!records[i]) records[i] = finished_record(plan_.outputs[i]);
@@ -179,7 +195,17 @@ class Publication {
     manifest_.sources = state_.sources;
   }
 
+  // Statistics are published themselves, of texts only the sums.
   void publish_inputs() {
+    if (const std::string& imatrix = options_.output.imatrix; !imatrix.empty()) {
+      const fs::path copy = plan_.folder / imatrix_name();
+      constexpr uint64_t kMaxImatrixBytes = uint64_t{1} << 32;
+      if (!fs::exists(copy) || !fs::equivalent(copy, imatrix)) {
+        const std::vector<std::byte> bytes = read_file(imatrix, kMaxImatrixBytes);
+        write_file_atomically(copy, {reinterpret_cast<const char*>(bytes.data()), bytes.size()}, kReplace);
+      }
+      manifest_.inputs.push_back({"imatrix", imatrix_name(), fs::file_size(copy), hash_file(copy, no_progress())});
+    }
     const auto add_text = [this](const char* kind, const std::string& file) {
       if (!file.empty()) manifest_.inputs.push_back({kind, "", fs::file_size(file), hash_file(file, no_progress())});
     };
@@ -241,6 +267,7 @@ class Publication {
 
   const PublishOptions& options_;
   const ModelSource& source_;
+  const Calibration& calibration_;
   const Plan& plan_;
   std::optional<Ed25519Key> key_;
   PublishState state_;
@@ -257,7 +284,7 @@ int run_publish(const PublishOptions& options) {
   set_plan_options(output, options.run, plan_options);
   plan_options.force = true;  // whether the folder may be written to is decided below, for all steps
   plan_options.folder_per_type = true;
-  OpenedPlan opened = open_and_plan(options.model, model_options(options), plan_options);
+  OpenedPlan opened = open_and_plan(options.model, model_options(options), plan_options, output.strict);
   if (opened.plan) drop_unfinished_outputs_problems(*opened.plan, opened.problems);
   if (const int code = report_problems(opened.problems); code != 0) return code;
   const Plan& plan = *opened.plan;
@@ -266,7 +293,8 @@ int run_publish(const PublishOptions& options) {
     print_plan(plan, thread_limit(), options.run.json);
     return 0;
   }
-  Publication(options, *opened.source, plan).run();
+  check_imatrix_texts(options.output.imatrix);
+  Publication(options, opened).run();
   for (const std::string& name : list_published_files(plan.folder)) std::cout << name << '\n';
   return 0;
 }
@@ -299,6 +327,7 @@ void add_publish(CLI::App& app, Context& context) {
       ->type_name("REGEX=T")
       ->allow_extra_args(false)
       ->group("Output");
+  add("--imatrix", options->output.imatrix, "importance matrix; is published beside the builds", "FILE", "Input");
   add("--split-size", options->output.split_size, "tensor bytes per file; default 45GB", "SIZE", "Output");
   add("--sign", options->key, "private key, from 'quern keygen'", "KEY.pem", "Output");
   add("--base-model", options->base_model, "hub id of the original", "ID", "About");
