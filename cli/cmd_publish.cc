@@ -327,7 +327,7 @@ void add_publish(CLI::App& app, Context& context) {
       ->type_name("REGEX=T")
       ->allow_extra_args(false)
       ->group("Output");
-  add("--imatrix", options->output.imatrix, "importance matrix; is published beside the builds", "FILE", "Input");
+  add("--imatrix", options->output.imatrix, "importance matrix, published with the builds", "FILE", "Input");
   add("--split-size", options->output.split_size, "tensor bytes per file; default 45GB", "SIZE", "Output");
   add("--sign", options->key, "private key, from 'quern keygen'", "KEY.pem", "Output");
   add("--base-model", options->base_model, "hub id of the original", "ID", "About");

@@ -92,8 +92,9 @@ TEST(Manifest, SumsAreThoseOfSha256sum) {
   EXPECT_EQ(sums[1].name, "Q4_K_M/y z.gguf");
   EXPECT_EQ(sums[1].sha256, b);
   EXPECT_TRUE(parse_sums("").empty());
-  for (const std::string& text : {a + " x\n", a + "  \n", "x  y\n", a.substr(1) + "  xy\n", "\n"})
+  for (const std::string& text : std::vector<std::string>{a + " x\n", a + "  \n", "x  y\n", a.substr(1) + "  xy\n", "\n"}) {
     EXPECT_THROW(parse_sums(text), Error) << text;
+  }
 }
 
 }  // namespace
