@@ -23,7 +23,7 @@ struct ImatrixEntry {
   int64_t n_columns = 0;        // as the file divides it: a stack of heads or groups with one count has them all in one slice
   int64_t n_slices = 1;         // experts
   std::vector<float> sums;      // [n_slices, n_columns]: squares of the inputs, summed over `counts` rows
-  std::vector<int64_t> counts;  // [n_slices]; from a .dat: the number of chunks, with sums = means * that number
+  std::vector<int64_t> counts;  // [n_slices]; of a .dat the number of chunks, with sums = means * that number
 };
 
 enum class ImatrixFormat { kGguf, kDat };
@@ -41,12 +41,12 @@ struct Imatrix {
   std::vector<ImatrixEntry> entries;  // sorted by name, names unique
   std::vector<std::string> datasets;  // names of the calibration texts
   int64_t chunk_count = 0;
-  int64_t chunk_size = 0;  // tokens; 0 when read from a .dat: counts are chunks, not rows
+  int64_t chunk_size = 0;  // tokens; 0 when read from a .dat
   ImatrixFormat format = ImatrixFormat::kGguf;
   std::string file_name;  // of the file read, without folders
   std::string sha256;     // of the file read
 
-  bool counts_are_chunks() const noexcept { return chunk_size == 0; }
+  bool counts_are_chunks() const noexcept { return format == ImatrixFormat::kDat; }
   const ImatrixEntry* find(std::string_view name) const noexcept;
   ImatrixRecord record() const;
 };

@@ -43,6 +43,19 @@ ImatrixCollector::ImatrixCollector(std::span<const LogicalTensor> tensors) {
   for (const LogicalTensor& tensor : tensors) tensors_.emplace(tensor.name, &tensor);
 }
 
+// Floats of every weight and doubles of the largest block.
+uint64_t ImatrixCollector::memory_bytes() const {
+  std::map<std::string_view, uint64_t> by_block;
+  uint64_t sum = 0, largest = 0;
+  for (const auto& [name, tensor] : tensors_) {
+    if (tensor->shape.rank() < 2) continue;
+    const auto columns = static_cast<uint64_t>(stacked_slices(name) * tensor->shape.row_length());
+    sum += columns;
+    largest = std::max(largest, by_block[block_of(name)] += columns);
+  }
+  return sum * sizeof(float) + largest * sizeof(double);
+}
+
 int64_t ImatrixCollector::stacked_slices(std::string_view weight) const {
   const Shape& shape = tensors_.at(weight)->shape;
   return shape.rank() == 3 ? shape[0] : 1;
@@ -80,13 +93,11 @@ void ImatrixCollector::add_entries(const Sums& sums) {
     const bool grouped = stacked_slices(weight) == 1 && sums.slices.size() > 1;
     imatrix_.entries.push_back(make_entry(std::string(weight) + (grouped ? ".groups" : ""), sums.n_columns, sums.slices, sums.counts));
     if (!grouped) continue;
-    std::vector<double> total(static_cast<size_t>(sums.n_columns));
-    int64_t n_rows = 0;
-    for (size_t s = 0; s < sums.slices.size(); ++s) {
-      for (size_t j = 0; j < total.size(); ++j) total[j] += sums.slices[s][j];
-      n_rows += sums.counts[s];
+    std::vector<double> mean(static_cast<size_t>(sums.n_columns));  // every group sees every token
+    for (const std::vector<double>& group : sums.slices) {
+      for (size_t j = 0; j < mean.size(); ++j) mean[j] += group[j] / static_cast<double>(sums.slices.size());
     }
-    imatrix_.entries.push_back(make_entry(std::string(weight), sums.n_columns, std::span(&total, 1), {n_rows}));
+    imatrix_.entries.push_back(make_entry(std::string(weight), sums.n_columns, std::span(&mean, 1), {sums.counts.front()}));
   }
 }
 

@@ -13,7 +13,7 @@
 namespace quern {
 
 // Collects an importance matrix: per input column of every weight the sum of squares over the rows it multiplied, per expert for
-// stacks, per head for attn_k_b and attn_v_b. attn_output_a gets two entries, one over all its groups and ".groups" with one slice per
+// stacks, per head for attn_k_b and attn_v_b. attn_output_a gets two entries, the mean over its groups and ".groups" with one slice per
 // group (docs/formats/imatrix.md). Sums are in double, rows in the order of the calls: the same bits for any number of threads.
 class ImatrixCollector final : public ActivationObserver {
  public:
@@ -21,6 +21,9 @@ class ImatrixCollector final : public ActivationObserver {
   explicit ImatrixCollector(std::span<const LogicalTensor> tensors);
 
   void observe(const ObservedInput& input) override;
+
+  // What the sums take at most.
+  uint64_t memory_bytes() const;
 
   // Everything seen so far; the collector is empty afterwards. Names of texts, chunks and their size are the caller's to fill in.
   Imatrix take();

@@ -70,7 +70,7 @@ TEST(Importance, AnExpertThatWasNeverSeenGetsTheMeanOfTheOthers) {
 TEST(Importance, OnesInADatAreExpertsThatWereNeverSeen) {
   const std::vector<LogicalTensor> model = {tensor("blk.0.ffn_up_exps.weight", {3, 4, 2}, Role::kRoutedExpert)};
   Imatrix dat = of({{"blk.0.ffn_up_exps.weight", 6, 1, {9, 3, 3, 3, 3, 9}, {3}}});
-  dat.chunk_size = 0;
+  dat.format = ImatrixFormat::kDat;
   const Importance importance(std::move(dat), model);
   EXPECT_THAT(values(importance, 0, 0), ElementsAre(3, 1));
   EXPECT_THAT(values(importance, 0, 1), ElementsAre(2, 2));
