@@ -1,0 +1,36 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "formats/importance.h"
+#include "formats/model_source.h"
+#include "quantize/encode.h"
+
+namespace quern {
+
+// How rows of a model's tensors become blocks: the encoder of a type together with what is known about the tensor. The blocks are those
+// that convert writes with the same importance matrix and no error feedback; a test compares them.
+class TensorEncoder {
+ public:
+  // Both outlive the encoder. importance: nullptr for uniform.
+  explicit TensorEncoder(const ModelSource& source, const Importance* importance = nullptr, Effort effort = Effort::kDefault)
+      : source_(source), importance_(importance), effort_(effort) {}
+
+  // weights: n_rows x row_length floats, rows [first_row, first_row + n_rows) of the tensor. out: the blocks, exactly.
+  // Same bytes for every division into rows. Single-threaded.
+  void encode(size_t tensor, DType type, int64_t first_row, int64_t n_rows, std::span<const float> weights, std::span<std::byte> out) const;
+
+  // Weights of the columns of the slice that holds `row`; empty: uniform.
+  std::span<const float> importance(size_t tensor, int64_t row) const noexcept;
+
+ private:
+  int64_t rows_per_slice(size_t tensor) const noexcept;
+
+  const ModelSource& source_;
+  const Importance* importance_;
+  Effort effort_;
+};
+
+}  // namespace quern
