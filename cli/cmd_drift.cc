@@ -3,10 +3,13 @@
 #include <iostream>
 #include <memory>
 
+#include "cli/build.h"
 #include "cli/evaluation.h"
 #include "cli/progress_bar.h"
+#include "cli/simulation.h"
 #include "formats/base/parallel.h"
 #include "formats/base/resources.h"
+#include "quantize/simulated_source.h"
 #include "verify/base_file.h"
 #include "verify/drift_report.h"
 #include "verify/reference_file.h"
@@ -15,7 +18,9 @@ namespace quern::cli {
 namespace {
 
 struct DriftOptions {
-  std::vector<std::string> models;  // original, then builds; with --reference: builds only
+  std::vector<std::string> models;     // original, then builds; with --reference: builds only
+  std::vector<std::string> simulated;  // recipes and mixes
+  std::string imatrix;
   std::string save_reference;
   std::string reference;
   std::optional<double> max_kl;
@@ -132,8 +137,27 @@ void check_usage(const DriftOptions& options) {
   if (stored && !options.evaluation.text.empty())
     throw Error(ErrorKind::kUsage, "--reference holds its own tokens; --eval-text is not used with it");
   if (!stored && options.evaluation.text.empty()) throw Error(ErrorKind::kUsage, "--eval-text FILE is required (or --reference FILE)");
-  if (options.models.empty() || (!stored && options.save_reference.empty() && options.models.size() < 2)) {
+  if (stored && !options.simulated.empty()) throw Error(ErrorKind::kUsage, "--simulate needs the original, not --reference");
+  if (!options.imatrix.empty() && options.simulated.empty()) throw Error(ErrorKind::kUsage, "--imatrix is for --simulate");
+  const bool no_build = options.models.size() < 2 && options.simulated.empty() && options.save_reference.empty();
+  if (options.models.empty() || (!stored && no_build)) {
     throw Error(ErrorKind::kUsage, stored ? "no build given" : "give the original and at least one build (or --save-reference)");
+  }
+}
+
+// Rows of builds that are not written: encoded layer by layer while they are measured.
+void measure_simulated(const DriftOptions& options, const EvalOptions& eval, Reference& reference, Progress& progress) {
+  if (options.simulated.empty()) return;
+  const ModelSource& original = *reference.source;
+  const Calibration calibration = load_calibration(options.imatrix, false, {}, original);
+  const Importance* importance = options.imatrix.empty() ? nullptr : &calibration.importance;
+  const TensorEncoder encoder(original, importance);
+  for (const std::string& name : options.simulated) {
+    const PlannedBuild build = plan_builds(original, options.models.front(), {load_recipe(name)}, {}, importance).front();
+    std::cerr << "simulating " << printable(build.name) << " (" << format_size(build.size_bytes) << ")\n";
+    const SimulatedSource simulated(original, build.types, encoder, nullptr);
+    reference.rows.push_back(
+        {build.name, build.size_bytes, bits_per_weight(simulated), measure_drift(simulated, eval, *reference.distribution, progress)});
   }
 }
 
@@ -167,6 +191,9 @@ int run_drift(const DriftOptions& options) {
     bytes_read += build->bytes_read();
     size_bytes += size_on_disk(*build);
   }
+  if (reference.source) bytes_read -= reference.source->bytes_read();
+  measure_simulated(options, eval, reference, bar);
+  if (reference.source) bytes_read += reference.source->bytes_read();
   if (options.evaluation.json) {
     const std::vector<Sequence>& chunks = reference.distribution->chunks();
     const DriftReport report{.original = stored ? options.reference : options.models.front(),
@@ -194,6 +221,11 @@ void add_drift(CLI::App& app, Context& context) {
   CLI::App* verb = app.add_subcommand("drift", "Measure what builds lost against their original");
   verb->group("Measure")->footer("quern drift DeepSeek-V4-Flash out/*.gguf --eval-text wiki.test.raw");
   verb->add_option("MODELS", options->models, "the original, then its builds")->required()->group("Input");
+  verb->add_option("--simulate", options->simulated, "a recipe or mix that was not written")
+      ->type_name("RECIPE")
+      ->allow_extra_args(false)
+      ->group("Input");
+  verb->add_option("--imatrix", options->imatrix, "importance matrix for --simulate")->type_name("FILE")->group("Input");
   verb->add_option("--save-reference", options->save_reference, "keep the original: .h5, or a base file")
       ->type_name("FILE")
       ->group("Input");
