@@ -8,6 +8,7 @@
 #include "cli/inspection.h"
 #include "cli/metadata_text.h"
 #include "formats/base/resources.h"
+#include "recipes/recipe.h"
 
 namespace quern::cli {
 namespace {
@@ -87,6 +88,16 @@ void print_metadata(const Metadata& metadata) {
   std::cout << "\nMetadata, " << rows.size() << (rows.size() == 1 ? " key\n" : " keys\n") << left_aligned(rows);
 }
 
+// The rules that the file was built by, where the name of a mix does not say it.
+void print_recipe(const Metadata& metadata) {
+  if (metadata.find("quern.recipe.json") == nullptr) return;
+  try {
+    std::cout << "\nRecipe\n" << recipe_to_json(embedded_recipe(metadata));
+  } catch (const Error& error) {
+    std::cout << error.what() << '\n';
+  }
+}
+
 void print_files(const Inspection& found) {
   if (found.files.size() == 1) return;
   std::vector<std::vector<std::string>> rows{{"File", "tensors", "size"}};
@@ -126,6 +137,7 @@ void print_text(const Inspection& found, const InspectOptions& options) {
   std::cout << '\n';
   if (found.model) print_model(*found.model);
   print_metadata(found.metadata);
+  print_recipe(found.metadata);
   print_files(found);
   // What a checkpoint stores may be packed codes and scales: elements, not weights.
   print_totals("Type", is_gguf ? "weights" : "elements", found.types);

@@ -32,20 +32,6 @@ bool is_gguf(const InputFile& file) {
   return std::memcmp(magic.data(), "GGUF", magic.size()) == 0;
 }
 
-Recipe embedded_recipe(const Metadata& metadata) {
-  const std::optional<std::string> name = metadata.find_string("quern.recipe");
-  const std::optional<std::string> text = metadata.find_string("quern.recipe.json");
-  if (text) {
-    Recipe recipe = recipe_from_json(*text);
-    const std::string expected = metadata.find_string("quern.recipe.sha256").value_or("");
-    if (recipe_id(recipe) != expected) throw Error(ErrorKind::kFormat, "quern.recipe.json does not have the hash quern.recipe.sha256");
-    return recipe;
-  }
-  const Mix* mix = name ? find_mix(*name) : nullptr;
-  if (mix == nullptr) throw Error(ErrorKind::kUsage, "the file does not say by which recipe it was built (no key quern.recipe)");
-  return mix_recipe(*mix);
-}
-
 Recipe recipe_of_file(const std::filesystem::path& path) {
   try {
     const InputFile file(path);
@@ -65,6 +51,20 @@ Recipe recipe_of_file(const std::filesystem::path& path) {
 }
 
 }  // namespace
+
+Recipe embedded_recipe(const Metadata& metadata) {
+  const std::optional<std::string> name = metadata.find_string("quern.recipe");
+  const std::optional<std::string> text = metadata.find_string("quern.recipe.json");
+  if (text) {
+    Recipe recipe = recipe_from_json(*text);
+    const std::string expected = metadata.find_string("quern.recipe.sha256").value_or("");
+    if (recipe_id(recipe) != expected) throw Error(ErrorKind::kFormat, "quern.recipe.json does not have the hash quern.recipe.sha256");
+    return recipe;
+  }
+  const Mix* mix = name ? find_mix(*name) : nullptr;
+  if (mix == nullptr) throw Error(ErrorKind::kUsage, "the file does not say by which recipe it was built (no key quern.recipe)");
+  return mix_recipe(*mix);
+}
 
 std::span<const Recipe> shipped_recipes() {
   static const std::vector<Recipe> recipes = read_shipped();

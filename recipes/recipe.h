@@ -101,6 +101,8 @@ std::span<const Recipe> shipped_recipes();
 // A shipped recipe or a mix by name (any case), a recipe file, or a GGUF file that has one embedded. Throws kUsage with the nearest name
 // for unknown ones; errors of a file name it.
 Recipe load_recipe(const std::string& file_or_name);
+// By the keys of a GGUF file. Throws kUsage when it does not say, kFormat when the recipe does not have the hash that it should.
+Recipe embedded_recipe(const Metadata& metadata);
 
 // The word that tells tensors of one role apart: the name without "blk.N.", "attn_", "ffn_", "indexer.", ".weight", "_exps", "_shexp".
 // "gate", "up", "down", "q_a", "kv_a_mqa", "k_b", "output".
