@@ -152,7 +152,11 @@ void add_output_options(CLI::App& verb, OutputOptions& options) {
   imatrix->type_name("FILE")->group("Output");
   verb.add_flag("--strict", options.strict, "refuse one with gaps; default: warn")->needs(imatrix)->group("Output");
   verb.add_option("--feedback", options.statistics, "error feedback; see 'quern statistics'")->type_name("FOLDER")->group("Output");
-  verb.add_option("--tensors", options.tensors, "write these only: a partial file")->type_name("REGEX")->group("Output");
+  verb.add_option("--effort", options.effort, "fast, default or best: depth of the search")
+      ->type_name("WORD")
+      ->check([](const std::string& text) { return find_effort(text) ? "" : "must be fast, default or best"; })
+      ->group("Output");
+  verb.add_option("--tensors", options.tensors, "")->type_name("REGEX")->group("");  // for trials; docs/convert.md has it
   verb.add_option("--split-size", options.split_size, "tensor bytes per file, as 45GB; default: all")->type_name("SIZE")->group("Output");
 }
 
@@ -166,6 +170,7 @@ void set_plan_options(const OutputOptions& output, const RunOptions& run, PlanOp
   if (!run.memory.empty()) plan.memory_bytes = parse_size(run.memory);
   plan.imatrix = output.imatrix;
   plan.statistics = output.statistics;
+  if (!output.effort.empty()) plan.effort = find_effort(output.effort);
   plan.force = run.force;
 }
 

@@ -33,6 +33,7 @@ struct OutputOptions {
   std::string split_size;
   std::string imatrix;
   std::string statistics;
+  std::string effort;
   bool strict = false;
 };
 void add_output_options(CLI::App& verb, OutputOptions& options);

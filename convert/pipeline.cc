@@ -263,9 +263,9 @@ class Pipeline {
       const auto blocks = out.subspan(static_cast<size_t>(row * row_bytes), static_cast<size_t>(n * row_bytes));
       const std::span<const float> importance = importance_.columns(tensor.source_index, at / importance_rows);
       if (fed_slices > 0) {
-        feedback_->encode(tensor.source_index, at / fed_rows, type, weights, n, importance, Effort::kDefault, blocks);
+        feedback_->encode(tensor.source_index, at / fed_rows, type, weights, n, importance, plan_.effort, blocks);
       } else {
-        encode_rows(type, weights, n, row_length, importance, blocks);
+        encode_rows(type, weights, n, row_length, importance, blocks, plan_.effort);
       }
       row += n;
     }

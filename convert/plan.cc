@@ -319,8 +319,9 @@ Plan plan_outputs(const ModelSource& source, const std::filesystem::path& model,
   plan.notes.assign(source.notes().begin(), source.notes().end());
   plan.tensors = select_tensors(source, usable, problems);
   check_overrides(source, options, problems);
-  for (const WantedOutput& wanted : wanted_outputs(options)) {
-    const auto types = planned_types(source, wanted, plan.tensors, options.importance != nullptr, plan.notes, problems);
+  plan.effort = wanted_effort(options, problems);
+  for (const WantedOutput& wanted : wanted_outputs(options, plan.effort)) {
+    const auto types = planned_types(source, wanted, plan.tensors, options.importance != nullptr, problems);
     if (!types) continue;
     plan.outputs.push_back(plan_output(source, plan, wanted, *types, usable));
     if (wanted.lossless && !options.tensor_types.empty()) plan.notes.push_back(wanted.recipe.name + ": --tensor-type does not apply");

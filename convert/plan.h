@@ -14,6 +14,7 @@
 #include "formats/model_source.h"
 #include "formats/statistics_record.h"
 #include "formats/tensor.h"
+#include "quantize/encode.h"
 #include "recipes/recipe.h"
 
 namespace quern {
@@ -41,6 +42,7 @@ struct PlanOptions {
   std::filesystem::path imatrix;             // where it was read from
   const FeedbackSource* feedback = nullptr;  // for error feedback, of this model; nullptr: none
   std::filesystem::path statistics;          // the folder it was read from
+  std::optional<Effort> effort;              // of the encoders; empty: what the recipes say, else the default
 };
 
 // A file that the plan was made from. The fingerprint covers its first and last 64 KiB, headers in practice.
@@ -102,6 +104,7 @@ struct Plan {
   Metadata metadata;  // shared by the outputs
   std::vector<PlannedTensor> tensors;
   std::vector<PlannedOutput> outputs;
+  Effort effort = Effort::kDefault;
   std::optional<ImatrixRecord> imatrix;        // what the encoders go by; Calibration must be of this file
   std::filesystem::path imatrix_path;          // where it was; never written to outputs
   std::optional<StatisticsRecord> statistics;  // for error feedback; Calibration must be of this folder

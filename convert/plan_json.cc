@@ -19,6 +19,12 @@ DType dtype_from_json(const json& value) {
   return *type;
 }
 
+Effort effort_from_json(const json& value) {
+  const std::optional<Effort> effort = find_effort(value.get<std::string>());
+  if (!effort) throw Error(ErrorKind::kFormat, "unknown effort '" + printable(value.get<std::string>()) + "'");
+  return *effort;
+}
+
 json to_json(const PlannedSource& source) {
   return {{"name", source.name}, {"size_bytes", source.size_bytes}, {"mtime_ns", source.mtime_ns}, {"fingerprint", source.fingerprint}};
 }
@@ -173,6 +179,7 @@ Plan parse(const json& root) {
   plan.folder = root.at("folder").get<std::string>();
   plan.force = root.at("force").get<bool>();
   plan.lists = root.at("lists").get<bool>();
+  plan.effort = effort_from_json(root.at("effort"));
   plan.memory_bytes = root.at("memory_bytes").get<uint64_t>();
   plan.base_bytes = root.at("base_bytes").get<uint64_t>();
   plan.chunk_bytes = root.at("chunk_bytes").get<uint64_t>();
@@ -205,6 +212,7 @@ std::string plan_to_json(const Plan& plan) {
                {"folder", plan.folder.string()},
                {"force", plan.force},
                {"lists", plan.lists},
+               {"effort", name_of(plan.effort)},
                {"memory_bytes", plan.memory_bytes},
                {"base_bytes", plan.base_bytes},
                {"chunk_bytes", plan.chunk_bytes},

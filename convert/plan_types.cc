@@ -14,19 +14,17 @@ bool is_lossless(const Recipe& recipe) {
                      [](const RecipeRule& rule) { return rule.type.kind == RecipeType::Kind::kLossless; });
 }
 
-WantedOutput wanted_output(const Recipe& recipe, const std::vector<RecipeRule>& overrides) {
-  WantedOutput wanted{recipe, as_mix(recipe), is_lossless(recipe)};
-  if (!wanted.lossless) wanted.recipe.rules.insert(wanted.recipe.rules.begin(), overrides.begin(), overrides.end());
-  return wanted;
+// The mix that a recipe is a variation of: its last rule.
+const Mix* base_mix(const Recipe& recipe) {
+  RecipeRule rest;
+  rest.type = recipe.rules.back().type;
+  return recipe.rules.back() == rest ? rest.type.mix : nullptr;
 }
 
-// Recipes that are better with an importance matrix, used without one.
-void note_missing_importance(const Recipe& recipe, const std::vector<TypeChoice>& choices, std::vector<std::string>& notes) {
-  const auto count = std::count_if(choices.begin(), choices.end(), [&](const TypeChoice& choice) {
-    return choice.rule >= 0 && recipe.rules[static_cast<size_t>(choice.rule)].importance == ImportanceNeed::kRecommended;
-  });
-  if (count == 0) return;
-  notes.push_back(recipe.name + ": " + std::to_string(count) + " tensors get types that are much better with an importance matrix");
+WantedOutput wanted_output(const Recipe& recipe, const std::vector<RecipeRule>& overrides) {
+  WantedOutput wanted{recipe, base_mix(recipe), is_lossless(recipe)};
+  if (!wanted.lossless) wanted.recipe.rules.insert(wanted.recipe.rules.begin(), overrides.begin(), overrides.end());
+  return wanted;
 }
 
 // llama_ftype of a file that is mostly of one type.
@@ -38,18 +36,29 @@ int32_t file_type_of(DType type) {
 
 }  // namespace
 
-std::vector<WantedOutput> wanted_outputs(const PlanOptions& options) {
+Effort wanted_effort(const PlanOptions& options, std::vector<Problem>& problems) {
+  if (options.effort) return *options.effort;
+  std::set<std::string> efforts;
+  for (const Recipe& recipe : options.recipes) efforts.insert(recipe.effort.empty() ? "default" : recipe.effort);
+  if (efforts.size() > 1 || (efforts.size() == 1 && !options.types.empty() && *efforts.begin() != "default")) {
+    problems.push_back({ErrorKind::kUsage, "the outputs ask for different efforts; --effort decides for all"});
+  }
+  return efforts.empty() ? Effort::kDefault : find_effort(*efforts.begin()).value_or(Effort::kDefault);
+}
+
+std::vector<WantedOutput> wanted_outputs(const PlanOptions& options, Effort effort) {
   std::vector<Problem> already_reported;
   const std::vector<RecipeRule> overrides = parse_overrides(options.tensor_types, already_reported);
   std::vector<WantedOutput> outputs;
   for (const Mix* mix : parse_types(options.types, already_reported)) outputs.push_back(wanted_output(mix_recipe(*mix), overrides));
   for (const Recipe& recipe : options.recipes) outputs.push_back(wanted_output(recipe, overrides));
+  for (WantedOutput& wanted : outputs) wanted.recipe.effort = effort == Effort::kDefault ? "" : name_of(effort);
   return outputs;
 }
 
 std::optional<std::vector<DType>> planned_types(const ModelSource& source, const WantedOutput& wanted,
                                                 const std::vector<PlannedTensor>& selected, bool have_imatrix,
-                                                std::vector<std::string>& notes, std::vector<Problem>& problems) {
+                                                std::vector<Problem>& problems) {
   std::set<size_t> planned;
   for (const PlannedTensor& tensor : selected) planned.insert(tensor.source_index);
   const auto exactness = [&](size_t i) {  // asking reads bytes: not for tensors that are left out
@@ -57,7 +66,6 @@ std::optional<std::vector<DType>> planned_types(const ModelSource& source, const
   };
   try {
     const std::vector<TypeChoice> choices = choose_types(wanted.recipe, source.metadata(), source.tensors(), have_imatrix, exactness);
-    if (!have_imatrix) note_missing_importance(wanted.recipe, choices, notes);
     std::vector<DType> types;
     for (const PlannedTensor& tensor : selected) types.push_back(choices[tensor.source_index].type);
     return types;
@@ -76,11 +84,11 @@ DType dominant_type(const Plan& plan, const PlannedOutput& output) {
 }
 
 void set_recipe_keys(const Plan& plan, const WantedOutput& wanted, PlannedOutput& output) {
-  const bool named = wanted.mix != nullptr && !wanted.lossless;
-  const int32_t file_type = named ? wanted.mix->file_type : file_type_of(dominant_type(plan, output));
+  const int32_t file_type = wanted.mix != nullptr ? wanted.mix->file_type : file_type_of(dominant_type(plan, output));
   output.metadata.set("general.file_type", static_cast<uint32_t>(file_type));
   output.metadata.set("quern.version", plan.quern_version);
   output.metadata.set("quern.recipe", wanted.recipe.name);
+  if (plan.effort != Effort::kDefault) output.metadata.set("quern.effort", std::string(name_of(plan.effort)));
   if (as_mix(wanted.recipe) != nullptr) return;
   output.metadata.set("quern.recipe.json", canonical_json(wanted.recipe));
   output.metadata.set("quern.recipe.sha256", recipe_id(wanted.recipe));

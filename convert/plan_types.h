@@ -10,18 +10,22 @@ namespace quern {
 
 struct WantedOutput {
   Recipe recipe;             // with the overrides of --tensor-type as its first rules
-  const Mix* mix = nullptr;  // when nothing but a named mix is wanted, overrides aside
+  const Mix* mix = nullptr;  // that decides what no other rule does
   bool lossless = false;     // every rule keeps every value
 };
 
-// Mixes first, then recipes. Overrides apply to all but lossless ones. Options that cannot be read are left out: check_options
-// reports them.
-std::vector<WantedOutput> wanted_outputs(const PlanOptions& options);
+// That of the options, else the one that recipes ask for: all outputs are encoded together. Recipes that ask for different ones are a
+// problem.
+Effort wanted_effort(const PlanOptions& options, std::vector<Problem>& problems);
+
+// Mixes first, then recipes, each with the effort in its recipe unless it is the default. Overrides apply to all but lossless ones. Options
+// that cannot be read are left out: check_options reports them.
+std::vector<WantedOutput> wanted_outputs(const PlanOptions& options, Effort effort);
 
 // One type per planned tensor, or nothing when the recipe cannot be used on this model.
 std::optional<std::vector<DType>> planned_types(const ModelSource& source, const WantedOutput& wanted,
                                                 const std::vector<PlannedTensor>& selected, bool have_imatrix,
-                                                std::vector<std::string>& notes, std::vector<Problem>& problems);
+                                                std::vector<Problem>& problems);
 
 // The type that most weights of an output have.
 DType dominant_type(const Plan& plan, const PlannedOutput& output);

@@ -141,7 +141,7 @@ class Chooser {
     const RecipeRule& rule = recipe_.rules[r];
     const LogicalTensor& tensor = tensors_[k];
     const auto number = static_cast<int64_t>(r);
-    if (rule.importance == ImportanceNeed::kRequired && !have_imatrix_) {
+    if (rule.needs_importance && !have_imatrix_) {
       throw Error(ErrorKind::kUsage,
                   rule_label(recipe_, r) + " (" + to_string(rule.type) + ") requires an importance matrix; add --imatrix")
           .tensor(tensor.name);

@@ -50,9 +50,6 @@ std::string to_string(const RecipeType& type);
 // Throws kUsage with the nearest known name.
 RecipeType recipe_type_from_string(std::string_view text);
 
-// What a rule wants of an importance matrix.
-enum class ImportanceNeed { kNone, kRecommended, kRequired };
-
 // Models with and without routed experts.
 enum class ModelKind { kAny, kDense, kMoe };
 
@@ -65,9 +62,9 @@ struct RecipeRule {
   std::vector<DType> sources;      // any of them: LogicalTensor::source_type
   ModelKind model = ModelKind::kAny;
   RecipeType type;
-  std::vector<DType> fallbacks;  // tried in order when the blocks of `type` do not divide the rows; then as llama-quantize falls back
-  ImportanceNeed importance = ImportanceNeed::kNone;
-  bool override_keep = false;  // also for matrices that the keep-list leaves in their 16-bit type (Keep::kSource)
+  std::vector<DType> fallbacks;   // tried in order when the blocks of `type` do not divide the rows; then as llama-quantize falls back
+  bool needs_importance = false;  // refuse to go on without an importance matrix
+  bool override_keep = false;     // also for matrices that the keep-list leaves in their 16-bit type (Keep::kSource)
   std::string note;
 
   bool operator==(const RecipeRule&) const = default;

@@ -176,12 +176,10 @@ ModelKind model_of(const ordered_json& rule) {
   fail("'model' is '" + printable(model) + "', expected 'dense' or 'moe'");
 }
 
-ImportanceNeed importance_of(const ordered_json& rule) {
+bool needs_importance(const ordered_json& rule) {
   const std::string need = text_of(rule, "importance", kMaxNameBytes);
-  if (need.empty()) return ImportanceNeed::kNone;
-  if (need == "recommended") return ImportanceNeed::kRecommended;
-  if (need == "required") return ImportanceNeed::kRequired;
-  fail("'importance' is '" + printable(need) + "', expected 'recommended' or 'required'");
+  if (!need.empty() && need != "required") fail("'importance' is '" + printable(need) + "', expected 'required'");
+  return !need.empty();
 }
 
 RecipeRule rule_from_json(const ordered_json& value) {
@@ -199,7 +197,7 @@ RecipeRule rule_from_json(const ordered_json& value) {
   if (!value.contains("type")) fail("'type' is missing");
   rule.type = recipe_type_from_string(text_of(value, "type", kMaxNameBytes));
   rule.fallbacks = types_of(value, "fallback");
-  rule.importance = importance_of(value);
+  rule.needs_importance = needs_importance(value);
   if (const auto keep = value.find("override_keep"); keep != value.end()) {
     if (!keep->is_boolean()) fail("'override_keep' is not true or false");
     rule.override_keep = keep->get<bool>();
@@ -232,8 +230,7 @@ ordered_json to_json(const RecipeRule& rule) {
   if (rule.model != ModelKind::kAny) value["model"] = rule.model == ModelKind::kMoe ? "moe" : "dense";
   value["type"] = to_string(rule.type);
   put(value, "fallback", rule.fallbacks);
-  if (rule.importance != ImportanceNeed::kNone)
-    value["importance"] = rule.importance == ImportanceNeed::kRequired ? "required" : "recommended";
+  if (rule.needs_importance) value["importance"] = "required";
   if (rule.override_keep) value["override_keep"] = true;
   if (!rule.note.empty()) value["note"] = rule.note;
   return value;

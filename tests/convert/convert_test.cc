@@ -150,7 +150,8 @@ TEST(Convert, RecordsHowAFileWasMade) {
 
 TEST(Convert, AFileIsRebuiltFromTheRecipeThatItHolds) {
   const TempDir dir;
-  PlanOptions options = options_for(dir / "first", {"Q4_K_M", "lossless"});
+  PlanOptions options = options_for(dir / "first", {"Q4_K_S", "lossless"});
+  options.effort = Effort::kFast;
   options.recipes = {load_recipe("dynamic-2bit"), load_recipe("dynamic-4bit")};
   options.tensor_types = {"blk\\.1\\..*ffn_up=Q5_0"};
   convert(bundled("mini-qwen3moe"), options);
@@ -161,6 +162,23 @@ TEST(Convert, AFileIsRebuiltFromTheRecipeThatItHolds) {
   ASSERT_EQ(again.recipes.size(), 4u);
   convert(bundled("mini-qwen3moe"), again);
   EXPECT_EQ(hashes(dir / "again"), hashes(dir / "first"));
+}
+
+TEST(Convert, TheEffortIsOneForAllOutputs) {
+  const TempDir dir;
+  Recipe best = load_recipe("Q8_0");
+  best.effort = "best";
+  PlanOptions options = options_for(dir.path(), {"IQ4_XS"});
+  options.recipes = {best};
+  const std::unique_ptr<ModelSource> source = open_model(bundled("mini-llama3"));
+  std::vector<Problem> problems;
+  make_plan(*source, bundled("mini-llama3"), options, problems);
+  EXPECT_THAT(messages(problems), HasSubstr("different efforts; --effort decides for all"));
+  options.types.clear();
+  const Plan plan = plan_for(*source, bundled("mini-llama3"), options);
+  EXPECT_EQ(plan.effort, Effort::kBest);
+  EXPECT_EQ(plan.outputs[0].metadata.get_string("quern.effort"), "best");
+  EXPECT_EQ(plan_from_json(plan_to_json(plan)).effort, Effort::kBest);
 }
 
 TEST(Convert, RecipesGiveFilesTheirNameAndTheTypeOfMostWeights) {
