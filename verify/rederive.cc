@@ -105,6 +105,9 @@ class Rederivation {
     const std::string imatrix = build_.settings.find_string(kImatrixKey).value_or("");
     if (importance_.record().sha256 != imatrix)
       return "it was encoded with the importance matrix of SHA-256 " + imatrix + ", which is not here";
+    const std::string statistics = build_.settings.find_string(kStatisticsKey).value_or("");
+    if (!statistics.empty())
+      return "it was encoded with error feedback from statistics of SHA-256 " + statistics + ", which are not used here";
     const int64_t made_by = build_.settings.find_int("quern.encoder." + name).value_or(0);
     if (made_by == encoder_revision(type)) return "";
     return name + " was made by encoder revision " + std::to_string(made_by) + ", this is revision " +

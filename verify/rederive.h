@@ -14,8 +14,9 @@ namespace quern {
 // statistics that the record names, and compared byte by byte with the files. A sample takes a share of the chunks of every tensor,
 // at least one, chosen by the seed: damage that touches a share s of a tensor's chunks escapes n samples with probability (1 - s)^n.
 
-// The setting that names the importance matrix of a build by its sum.
+// The settings that name the importance matrix and the statistics for error feedback of a build by their sums.
 inline constexpr const char* kImatrixKey = "quern.imatrix.sha256";
+inline constexpr const char* kStatisticsKey = "quern.feedback.statistics_sha256";
 
 struct RederiveOptions {
   double sample = 1.0;

@@ -372,6 +372,23 @@ TEST(Verify, AnOlderEncoderIsNoDamage) {
   EXPECT_THAT(text_of(report), HasSubstr("cannot be re-derived by this version: Q4_K was made by encoder revision 9999"));
 }
 
+TEST(Verify, StatisticsThatAreNotHereAreNoDamage) {
+  for (const char* key : {"quern.imatrix.sha256", "quern.feedback.statistics_sha256"}) {
+    const TempDir dir;
+    Folder folder(repository().path(), dir / "repo");
+    folder.manifest.builds[0].settings.set(key, std::string(64, '7'));
+    write_documents(folder.path(), folder.manifest, nullptr);
+    fs::remove(folder.path() / kAttestationName);
+    const VerifyReport report = verified(folder.path(), [](VerifyOptions& options) {
+      options.public_key.reset();
+      options.source = test::bundled(kModel);
+    });
+    EXPECT_EQ(report.count(Verdict::kDamage), 0U) << text_of(report);
+    EXPECT_EQ(report.count(Verdict::kUnprovable), 1U);
+    EXPECT_THAT(text_of(report), HasSubstr("SHA-256 7777"));
+  }
+}
+
 TEST(Verify, ABuildOfOtherWeightsIsNotDerivable) {
   const TempDir dir;
   const fs::path source = test::copy_model(kModel, dir / "model");
