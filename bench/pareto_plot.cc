@@ -2,6 +2,8 @@
 //
 //   quern_pareto_plot TITLE drift.json > plot.svg
 
+#include <algorithm>
+#include <functional>
 #include <iostream>
 
 #include "formats/base/error.h"
