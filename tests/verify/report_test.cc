@@ -177,7 +177,7 @@ TEST(Report, CountsExpertsThatCalibrationMissed) {
   Report report = report_from_drift(three_builds(), {});
   report.coverage = coverage;
   EXPECT_NE(report_html(report).find("never reached 1 of 4 experts in 1 layer, and 1 more"), std::string::npos);
-  imatrix.chunk_size = 0;
+  imatrix.format = ImatrixFormat::kDat;
   EXPECT_TRUE(expert_coverage(imatrix).empty()) << "chunks say nothing of experts";
 }
 
