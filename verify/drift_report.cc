@@ -73,29 +73,37 @@ ordered_json to_json(const DriftRow& row, DriftDetail detail, int64_t n_per_chun
   return entry;
 }
 
+// Counts and sizes: whole numbers that an int64_t holds.
+int64_t count_from(const json& value) {
+  if (!value.is_number_unsigned() || value.get<uint64_t>() > static_cast<uint64_t>(std::numeric_limits<int64_t>::max())) {
+    throw Error(ErrorKind::kFormat, "'" + printable(value.dump(), 40) + "' is not a count");
+  }
+  return value.get<int64_t>();
+}
+
 double number_from(const json& value) { return value.is_null() ? std::numeric_limits<double>::quiet_NaN() : value.get<double>(); }
 
 Estimate estimate_from(const json& entry, const char* value) { return {number_from(entry.at(value)), number_from(entry.at("error"))}; }
 
 KlHistogram histogram_from(const json& entry) {
-  if (entry.at("from").get<double>() != KlHistogram::kFirst || entry.at("bins_per_decade").get<int>() != KlHistogram::kPerDecade ||
+  if (number_from(entry.at("from")) != KlHistogram::kFirst || count_from(entry.at("bins_per_decade")) != KlHistogram::kPerDecade ||
       entry.at("counts").size() != KlHistogram::kBins) {
     throw Error(ErrorKind::kFormat, "kl_histogram has other bins than those of quern.drift/1");
   }
   KlHistogram histogram;
-  histogram.below = entry.at("below").get<uint64_t>();
-  histogram.above = entry.at("above").get<uint64_t>();
-  for (size_t i = 0; i < KlHistogram::kBins; ++i) histogram.counts[i] = entry.at("counts").at(i).get<uint64_t>();
+  histogram.below = static_cast<uint64_t>(count_from(entry.at("below")));
+  histogram.above = static_cast<uint64_t>(count_from(entry.at("above")));
+  for (size_t i = 0; i < KlHistogram::kBins; ++i) histogram.counts[i] = static_cast<uint64_t>(count_from(entry.at("counts").at(i)));
   return histogram;
 }
 
 DriftRow row_from(const json& entry) {
   DriftRow row;
   row.name = entry.at("name").get<std::string>();
-  row.size_bytes = entry.at("size_bytes").get<uint64_t>();
+  row.size_bytes = static_cast<uint64_t>(count_from(entry.at("size_bytes")));
   row.bits_per_weight = number_from(entry.at("bits_per_weight"));
   DriftStatistics& s = row.drift.statistics;
-  s.n_tokens = entry.at("scored_tokens").get<int64_t>();
+  s.n_tokens = count_from(entry.at("scored_tokens"));
   s.ppl = estimate_from(entry.at("ppl"), "value");
   s.ppl_original = estimate_from(entry.at("ppl_original"), "value");
   s.ln_ratio = estimate_from(entry.at("ln_ppl_ratio"), "value");
@@ -116,7 +124,7 @@ DriftRow row_from(const json& entry) {
   s.probability_change = estimate_from(entry.at("probability_change"), "value");
   s.rms_probability_change = estimate_from(entry.at("rms_probability_change"), "value");
   for (const json& change : entry.at("expert_changes")) {
-    row.drift.expert_changes.push_back({change.at("layer").get<int64_t>(), number_from(change.at("share"))});
+    row.drift.expert_changes.push_back({count_from(change.at("layer")), number_from(change.at("share"))});
   }
   if (entry.contains("kl_histogram")) {
     s.kl_histogram = histogram_from(entry.at("kl_histogram"));
@@ -149,8 +157,8 @@ DriftReport drift_from_json(std::string_view text) {
     DriftReport report;
     report.original = root.at("original").get<std::string>();
     report.text = root.value("text", "");
-    report.n_ctx = root.at("ctx").get<int64_t>();
-    report.n_chunks = root.at("chunks").get<int64_t>();
+    report.n_ctx = count_from(root.at("ctx"));
+    report.n_chunks = count_from(root.at("chunks"));
     if (root.at("models").size() > kMaxModels) throw Error(ErrorKind::kFormat, "more than " + std::to_string(kMaxModels) + " models");
     for (const json& entry : root.at("models")) report.rows.push_back(row_from(entry));
     return report;
