@@ -2,9 +2,9 @@
 
 #include <memory>
 
-#include "convert/feedback_source.h"
 #include "convert/plan.h"
 #include "formats/importance.h"
+#include "quantize/feedback_source.h"
 
 namespace quern {
 

@@ -12,7 +12,7 @@
 
 #include "convert/compare.h"
 #include "formats/base/parallel.h"
-#include "quantize/encode.h"
+#include "quantize/tensor_encoder.h"
 
 namespace quern {
 namespace {
@@ -114,8 +114,7 @@ class Pipeline {
            ChunkSink& sink, Progress& progress)
       : source_(source),
         plan_(plan),
-        importance_(calibration.importance),
-        feedback_(calibration.feedback.get()),
+        encoder_(source, &calibration.importance, plan.effort, calibration.feedback.get()),
         chunks_(chunks),
         range_(range),
         sink_(sink),
@@ -240,34 +239,10 @@ class Pipeline {
       if (work.types.copied[k]) {
         source_.copy(work.raw, type, out);
       } else {
-        encode_slices(type, work, out);
+        encoder_.encode(tensor.source_index, type, work.chunk.first_row, work.chunk.n_rows, work.weights, out);
       }
       work.seconds[k] = thread_seconds() - start;
       if (!tensor.integer) compare(work, k);
-    }
-  }
-
-  // A chunk may hold rows of several slices that have an importance or statistics of their own.
-  void encode_slices(DType type, const Work& work, std::span<std::byte> out) const {
-    const PlannedTensor& tensor = plan_.tensors[work.chunk.tensor];
-    const int64_t row_length = tensor.shape.row_length();
-    const int64_t row_bytes = static_cast<int64_t>(row_size_bytes(type, row_length));
-    const int64_t fed_slices = feedback_ != nullptr ? feedback_->n_slices(tensor.source_index, type) : 0;
-    const int64_t importance_rows = tensor.shape.n_rows() / importance_.n_slices(tensor.source_index);
-    const int64_t fed_rows = fed_slices > 0 ? tensor.shape.n_rows() / fed_slices : tensor.shape.n_rows();
-    for (int64_t row = 0; row < work.chunk.n_rows;) {
-      const int64_t at = work.chunk.first_row + row;
-      const int64_t end = std::min((at / importance_rows + 1) * importance_rows, (at / fed_rows + 1) * fed_rows);
-      const int64_t n = std::min(work.chunk.n_rows, end - work.chunk.first_row) - row;
-      const auto weights = std::span(work.weights).subspan(static_cast<size_t>(row * row_length), static_cast<size_t>(n * row_length));
-      const auto blocks = out.subspan(static_cast<size_t>(row * row_bytes), static_cast<size_t>(n * row_bytes));
-      const std::span<const float> importance = importance_.columns(tensor.source_index, at / importance_rows);
-      if (fed_slices > 0) {
-        feedback_->encode(tensor.source_index, at / fed_rows, type, weights, n, importance, plan_.effort, blocks);
-      } else {
-        encode_rows(type, weights, n, row_length, importance, blocks, plan_.effort);
-      }
-      row += n;
     }
   }
 
@@ -338,8 +313,7 @@ class Pipeline {
 
   const ModelSource& source_;
   const Plan& plan_;
-  const Importance& importance_;
-  FeedbackSource* feedback_;  // nullptr: none
+  const TensorEncoder encoder_;
   const Chunks& chunks_;
   const Chunks::Range range_;
   ChunkSink& sink_;

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "quantize/unbiased.h"
+
 namespace quern {
 
 int64_t TensorEncoder::rows_per_slice(size_t tensor) const noexcept {
@@ -15,14 +17,23 @@ std::span<const float> TensorEncoder::importance(size_t tensor, int64_t row) con
 
 void TensorEncoder::encode(size_t tensor, DType type, int64_t first_row, int64_t n_rows, std::span<const float> weights,
                            std::span<std::byte> out) const {
-  const int64_t n_columns = source_.tensors()[tensor].shape.row_length(), slice_rows = rows_per_slice(tensor);
+  const Shape& shape = source_.tensors()[tensor].shape;
+  const int64_t n_columns = shape.row_length(), slice_rows = rows_per_slice(tensor);
+  const int64_t fed_slices = feedback_ != nullptr ? feedback_->n_slices(tensor, type) : 0;
+  const int64_t fed_rows = fed_slices > 0 ? shape.n_rows() / fed_slices : shape.n_rows();
   const auto row_bytes = static_cast<int64_t>(row_size_bytes(type, n_columns));
   for (int64_t row = first_row, end = first_row; row < first_row + n_rows; row = end) {
-    end = std::min((row / slice_rows + 1) * slice_rows, first_row + n_rows);
-    const auto at = [&](int64_t unit) { return static_cast<size_t>((row - first_row) * unit); };
-    const auto n = [&](int64_t unit) { return static_cast<size_t>((end - row) * unit); };
-    encode_rows(type, weights.subspan(at(n_columns), n(n_columns)), end - row, n_columns, importance(tensor, row),
-                out.subspan(at(row_bytes), n(row_bytes)), effort_);
+    end = std::min({(row / slice_rows + 1) * slice_rows, (row / fed_rows + 1) * fed_rows, first_row + n_rows});
+    const auto part = [&](auto all, int64_t unit) {
+      return all.subspan(static_cast<size_t>((row - first_row) * unit), static_cast<size_t>((end - row) * unit));
+    };
+    const std::span<const float> x = part(weights, n_columns);
+    const std::span<std::byte> blocks = part(out, row_bytes);
+    if (fed_slices > 0) {
+      feedback_->encode(tensor, row / fed_rows, type, x, end - row, importance(tensor, row), effort_, blocks);
+    } else {
+      encode_rows_unbiased(type, x, end - row, n_columns, importance(tensor, row), blocks, effort_);
+    }
   }
 }
 

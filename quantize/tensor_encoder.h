@@ -7,19 +7,24 @@
 #include "formats/importance.h"
 #include "formats/model_source.h"
 #include "quantize/encode.h"
+#include "quantize/feedback_source.h"
 
 namespace quern {
 
-// How rows of a model's tensors become blocks: the encoder of a type together with what is known about the tensor. The blocks are those
-// that convert writes with the same importance matrix and no error feedback; a test compares them.
+// How rows of a model's tensors become blocks: the encoder of a type together with what is known about the tensor's inputs. Whoever
+// writes, simulates or re-derives a build encodes through this, so all make the same bytes.
+//
+// With feedback, tensors that have statistics and types that can have feedback use it (quantize/feedback_source.h); everything else is
+// encoded by encode_rows_unbiased with the importance of its slice.
 class TensorEncoder {
  public:
-  // Both outlive the encoder. importance: nullptr for uniform.
-  explicit TensorEncoder(const ModelSource& source, const Importance* importance = nullptr, Effort effort = Effort::kDefault)
-      : source_(source), importance_(importance), effort_(effort) {}
+  // All outlive the encoder. importance: nullptr for uniform. feedback: nullptr for none.
+  explicit TensorEncoder(const ModelSource& source, const Importance* importance = nullptr, Effort effort = Effort::kDefault,
+                         FeedbackSource* feedback = nullptr)
+      : source_(source), importance_(importance), effort_(effort), feedback_(feedback) {}
 
   // weights: n_rows x row_length floats, rows [first_row, first_row + n_rows) of the tensor. out: the blocks, exactly.
-  // Same bytes for every division into rows. Single-threaded.
+  // Same bytes for every division into rows. Thread-safe; single-threaded, but for the factorisation of second moments.
   void encode(size_t tensor, DType type, int64_t first_row, int64_t n_rows, std::span<const float> weights, std::span<std::byte> out) const;
 
   // Weights of the columns of the slice that holds `row`; empty: uniform.
@@ -31,6 +36,7 @@ class TensorEncoder {
   const ModelSource& source_;
   const Importance* importance_;
   Effort effort_;
+  FeedbackSource* feedback_;
 };
 
 }  // namespace quern

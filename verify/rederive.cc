@@ -9,7 +9,7 @@
 #include "formats/base/error.h"
 #include "formats/base/file.h"
 #include "formats/base/parallel.h"
-#include "quantize/encode.h"
+#include "quantize/tensor_encoder.h"
 
 namespace quern {
 namespace {
@@ -34,20 +34,27 @@ struct Task {
   size_t source = 0;  // in the model
   int64_t first_row = 0;
   int64_t n_rows = 0;
-  int64_t slice = 0;  // of the importance
   bool copied = false;
 };
+
+Effort effort_of(const BuildRecord& build) {
+  return find_effort(build.settings.find_string("quern.effort").value_or("default")).value_or(Effort::kDefault);
+}
 
 class Rederivation {
  public:
   Rederivation(const PublishedFolder& folder, const BuildRecord& build, const ModelSource& source, const Importance& importance,
                const RederiveOptions& options, std::vector<Finding>& findings)
-      : build_(build), source_(source), importance_(importance), options_(options), findings_(findings) {
+      : build_(build),
+        source_(source),
+        importance_(importance),
+        encoder_(source, &importance, effort_of(build)),
+        options_(options),
+        findings_(findings) {
     if (options.tensors) pattern_.emplace(*options.tensors);
     for (const FileRecord& file : build.files) {
       files_.push_back(folder.has(file.name) ? std::make_unique<InputFile>(folder.path / file.name) : nullptr);
     }
-    effort_ = find_effort(build.settings.find_string("quern.effort").value_or("default")).value_or(Effort::kDefault);
   }
 
   RederiveCount run(Progress& progress) {
@@ -122,7 +129,7 @@ class Rederivation {
     std::vector<Task> chunks;
     for (int64_t slice = 0; slice < n_slices; ++slice) {
       for (int64_t row = 0; row < slice_rows; row += wanted) {
-        chunks.push_back({t, source, slice * slice_rows + row, std::min(wanted, slice_rows - row), slice, copied});
+        chunks.push_back({t, source, slice * slice_rows + row, std::min(wanted, slice_rows - row), copied});
       }
     }
     const double share = pattern_ ? 1.0 : options_.sample;
@@ -152,7 +159,7 @@ class Rederivation {
       } else {
         std::vector<float> weights(static_cast<size_t>(task.n_rows * row_length));
         source_.decode(raw, weights);
-        encode_rows(tensor.type, weights, task.n_rows, row_length, importance_.columns(task.source, task.slice), made, effort_);
+        encoder_.encode(task.source, tensor.type, task.first_row, task.n_rows, weights, made);
       }
       const uint64_t offset = tensor.offset + static_cast<uint64_t>(task.first_row) * row_bytes;
       files_[tensor.file]->read_at(offset, published);
@@ -196,11 +203,11 @@ class Rederivation {
   const BuildRecord& build_;
   const ModelSource& source_;
   const Importance& importance_;
+  const TensorEncoder encoder_;
   const RederiveOptions& options_;
   std::vector<Finding>& findings_;
   std::optional<std::regex> pattern_;
   std::vector<std::unique_ptr<InputFile>> files_;
-  Effort effort_;
   std::vector<Task> tasks_;
   RederiveCount count_;
   std::mutex mutex_;

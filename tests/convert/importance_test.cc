@@ -7,7 +7,7 @@
 #include "convert/part.h"
 #include "formats/gguf.h"
 #include "formats/imatrix.h"
-#include "quantize/encode.h"
+#include "quantize/unbiased.h"
 #include "tests/convert/conversion.h"
 #include "tests/formats/expect_error.h"
 
@@ -84,8 +84,8 @@ TEST(ConvertWithImportance, EncodesEveryExpertWithItsOwn) {
       RawRows raw;
       measured.source->fetch(plan.tensors[t].source_index, e * rows, rows, raw);
       measured.source->decode(raw, weights);
-      encode_rows(placement.type, weights, rows, columns, measured.calibration.importance.columns(plan.tensors[t].source_index, e),
-                  expected);
+      encode_rows_unbiased(placement.type, weights, rows, columns, measured.calibration.importance.columns(plan.tensors[t].source_index, e),
+                           expected);
       EXPECT_EQ(std::memcmp(stored.data() + static_cast<size_t>(e) * expected.size(), expected.data(), expected.size()), 0)
           << tensor.name << " expert " << e;
       ++n_compared;

@@ -40,8 +40,8 @@ class FeedbackSource {
   // Memory that factors need at most: the cache, and what is being made.
   uint64_t resident_bytes() const noexcept;
 
-  // As encode_rows; the rows belong to this slice (0 of a tensor that has one). importance: what the plain encoding uses, or empty for the
-  // diagonal of the moment.
+  // As encode_rows_unbiased; the rows belong to this slice (0 of a tensor that has one). importance: what the plain encoding uses, or empty
+  // for the diagonal of the moment.
   void encode(size_t tensor, int64_t slice, DType dtype, std::span<const float> x, int64_t n_rows, std::span<const float> importance,
               Effort effort, std::span<std::byte> out);
 

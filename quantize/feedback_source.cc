@@ -1,4 +1,4 @@
-#include "convert/feedback_source.h"
+#include "quantize/feedback_source.h"
 
 #include <tbb/task_arena.h>
 
@@ -7,6 +7,7 @@
 
 #include "formats/base/error.h"
 #include "formats/decode.h"
+#include "quantize/unbiased.h"
 
 namespace quern {
 namespace {
@@ -128,7 +129,7 @@ void FeedbackSource::encode(size_t tensor, int64_t slice, DType dtype, std::span
   const Statistics::Input& input = *inputs_[tensor];
   const std::shared_ptr<const Prepared> prepared = prepare(input, slice);
   const int64_t n_cols = input.n_columns;
-  encode_rows(dtype, x, n_rows, n_cols, importance.empty() ? std::span<const float>(prepared->diagonal) : importance, out, effort);
+  encode_rows_unbiased(dtype, x, n_rows, n_cols, importance.empty() ? std::span<const float>(prepared->diagonal) : importance, out, effort);
   Sums sums;
   sums.n_rows = n_rows;
   if (prepared->factor.n_columns == 0) {
