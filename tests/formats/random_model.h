@@ -151,9 +151,14 @@ class RandomModel {
     const bool embedding = rule.role == Role::kTokenEmbedding && !config_.get_bool("tie_word_embeddings", false);
     // A uniform variable of half-width sqrt(3 / n) has variance 1 / n.
     const float spread = norm ? 0.2F : vector ? 0.3F : embedding ? 1.7F : std::sqrt(3.0F / static_cast<float>(shape.row_length()));
-    for (int64_t i = 0; i < shape.n_elements(); ++i) {
-      const float value = (norm ? 1.0F : 0.0F) + spread * uniform();
-      append(tensor.bytes, dtype == DType::F32 ? values_to_bytes<float>({value}) : values_to_bytes<uint16_t>({f32_to_bf16(value)}));
+    std::vector<float> values(static_cast<size_t>(shape.n_elements()));
+    for (float& value : values) value = (norm ? 1.0F : 0.0F) + spread * uniform();
+    if (dtype == DType::F32) {
+      tensor.bytes = values_to_bytes(values);
+    } else {
+      std::vector<uint16_t> rounded(values.size());
+      std::ranges::transform(values, rounded.begin(), f32_to_bf16);
+      tensor.bytes = values_to_bytes(rounded);
     }
     return tensor;
   }
