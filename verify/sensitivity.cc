@@ -11,11 +11,12 @@
 namespace quern {
 namespace {
 
-// Types of 256 weights per block, then those for rows that such blocks do not divide. Others lose more than a neighbour of no greater
-// size on every model measured (docs/encoders.md).
-constexpr DType kWideTypes[] = {DType::IQ1_S, DType::IQ1_M, DType::IQ2_XXS, DType::IQ2_XS, DType::IQ2_S, DType::Q2_K, DType::IQ3_XXS,
-                                DType::Q3_K,  DType::IQ3_S, DType::IQ4_XS,  DType::Q4_K,   DType::Q5_K,  DType::Q6_K, DType::Q8_0};
-constexpr DType kNarrowTypes[] = {DType::IQ4_NL, DType::Q4_1, DType::Q5_0, DType::Q5_1, DType::Q8_0};
+// All block types that the mixes of llama-quantize use. Some never pay beside a neighbour of no greater size (docs/encoders.md), but fit
+// compares itself with mixes that have them, and a predicted loss decides which of those are measured.
+constexpr DType kBlockTypes[] = {DType::IQ1_S, DType::TQ1_0,  DType::IQ1_M,   DType::IQ2_XXS, DType::TQ2_0, DType::IQ2_XS,
+                                 DType::IQ2_S, DType::Q2_K,   DType::IQ3_XXS, DType::Q3_K,    DType::IQ3_S, DType::IQ4_XS,
+                                 DType::MXFP4, DType::IQ4_NL, DType::Q4_0,    DType::Q4_K,    DType::Q4_1,  DType::Q5_0,
+                                 DType::Q5_K,  DType::Q5_1,   DType::Q6_K,    DType::Q8_0};
 // The probe of fewest bits is far above what the perturbed routing of a mixture of experts adds to every build; the other is where
 // most tensors of a build of 3 to 4 bits are.
 constexpr DType kProbeTypes[] = {DType::IQ2_XS, DType::IQ3_S};
@@ -25,9 +26,14 @@ std::string_view name_in_layer(const LogicalTensor& tensor) {
   return tensor.layer < 0 ? name : name.substr(name.find('.', 4) + 1);
 }
 
-// The candidate nearest to `type` in size, the smaller of two.
-DType nearest_candidate(std::span<const DType> candidates, DType type) {
-  return *std::ranges::min_element(candidates, {}, [&](DType c) { return std::abs(bits_per_weight(c) - bits_per_weight(type)); });
+// Of the candidates that lose something the one nearest to `type` in size, the first of equals.
+size_t nearest_candidate(std::span<const DType> candidates, std::span<const double> errors, DType type) {
+  size_t nearest = 0;
+  const auto distance = [&](size_t c) { return errors[c] > 0.0 ? std::abs(bits_per_weight(candidates[c]) - bits_per_weight(type)) : 1e9; };
+  for (size_t c = 1; c < candidates.size(); ++c) {
+    if (distance(c) < distance(nearest)) nearest = c;
+  }
+  return nearest;
 }
 
 }  // namespace
@@ -40,8 +46,8 @@ std::vector<DType> candidate_types(const ModelSource& source, size_t tensor) {
   DType exact = info.source_type;
   if (traits(exact).gguf_id < 0 || (exact != DType::F32 && exact != DType::F16 && !source.can_copy(tensor, exact))) exact = DType::BF16;
   std::vector<DType> types = {exact};
-  for (const DType type : width % 256 == 0 ? std::span<const DType>(kWideTypes) : std::span<const DType>(kNarrowTypes)) {
-    if (width % traits(type).block_weights == 0 && bits_per_weight(type) < bits_per_weight(exact)) types.push_back(type);
+  for (const DType type : kBlockTypes) {
+    if (type != exact && width % traits(type).block_weights == 0 && bits_per_weight(type) < bits_per_weight(exact)) types.push_back(type);
   }
   std::ranges::stable_sort(types, {}, [](DType t) { return bits_per_weight(t); });
   return types;
@@ -112,11 +118,10 @@ std::vector<TypeAssignment> probe_builds(const ModelSource& source, Sensitivitie
       probe.group = g;
       TypeAssignment build = exact_assignment(sensitivities);
       for (const size_t tensor : sensitivities.groups[g].tensors) {
-        const std::span<const DType> candidates = sensitivities.candidates[tensor];
-        const DType type = nearest_candidate(candidates, wanted);
-        build[tensor] = type;
-        probe.types.push_back(type);
-        probe.reconstruction += sensitivities.errors[tensor][static_cast<size_t>(std::ranges::find(candidates, type) - candidates.begin())];
+        const size_t chosen = nearest_candidate(sensitivities.candidates[tensor], sensitivities.errors[tensor], wanted);
+        build[tensor] = sensitivities.candidates[tensor][chosen];
+        probe.types.push_back(build[tensor]);
+        probe.reconstruction += sensitivities.errors[tensor][chosen];
       }
       // Narrow rows may have no second type in this range.
       const bool known =
