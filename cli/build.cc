@@ -4,6 +4,7 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
+#include "cli/evaluation.h"
 #include "formats/base/parallel.h"
 #include "formats/base/resources.h"
 
@@ -76,32 +77,32 @@ void print_report_json(const ConvertReport& report) {
                        {"bytes_read", report.bytes_read},
                        {"seconds", report.seconds},
                        {"peak_memory_bytes", peak_resident_bytes()}};
-  for (const FeedbackSource::Outcome& outcome : report.feedback) {
-    root["feedback"].push_back({{"tensor", outcome.tensor},
+  for (const auto& [tensor, outcome] : report.feedback) {
+    root["feedback"].push_back({{"tensor", tensor},
                                 {"type", name_of(outcome.dtype)},
                                 {"rows", outcome.n_rows},
                                 {"plain_rows", outcome.n_plain},
                                 {"plain_error", outcome.plain_error},
-                                {"error", outcome.feedback_error}});
+                                {"error", outcome.error}});
   }
   std::cout << root.dump(1) << '\n';
 }
 
 // What error feedback did to the outputs of layers, over all tensors that had it; and those that mostly went without.
-void print_feedback(const std::vector<FeedbackSource::Outcome>& outcomes) {
+void print_feedback(const std::vector<FeedbackReport>& outcomes) {
   if (outcomes.empty()) return;
   double log_ratio = 0;
   int64_t n_measured = 0, n_rows = 0, n_plain = 0;
-  for (const FeedbackSource::Outcome& outcome : outcomes) {
+  for (const auto& [tensor, outcome] : outcomes) {
     n_rows += outcome.n_rows;
     n_plain += outcome.n_plain;
     if (2 * outcome.n_plain > outcome.n_rows) {
-      print_warning("'" + outcome.tensor + "': error feedback did not help " + std::to_string(outcome.n_plain) + " of " +
+      print_warning("'" + tensor + "': error feedback did not help " + std::to_string(outcome.n_plain) + " of " +
                     std::to_string(outcome.n_rows) + " rows" + (outcome.n_unfactored > 0 ? ": no stable factor" : "") +
                     "; they are encoded without");
     }
-    if (!(outcome.plain_error > 0 && outcome.feedback_error > 0)) continue;
-    log_ratio += std::log(outcome.feedback_error / outcome.plain_error);
+    if (!(outcome.plain_error > 0 && outcome.error > 0)) continue;
+    log_ratio += std::log(outcome.error / outcome.plain_error);
     ++n_measured;
   }
   const std::string ratio = n_measured > 0 ? number("%.3f", std::exp(log_ratio / static_cast<double>(n_measured))) : "1";
@@ -149,9 +150,9 @@ void add_output_options(CLI::App& verb, OutputOptions& options) {
       ->allow_extra_args(false)
       ->group("Output");
   CLI::Option* imatrix = verb.add_option("--imatrix", options.imatrix, "importance matrix; see 'quern imatrix'");
-  imatrix->type_name("FILE")->group("Output");
-  verb.add_flag("--strict", options.strict, "refuse one with gaps; default: warn")->needs(imatrix)->group("Output");
-  verb.add_option("--feedback", options.statistics, "error feedback; see 'quern statistics'")->type_name("FOLDER")->group("Output");
+  imatrix->type_name("FILE")->group("Quality");
+  verb.add_flag("--strict", options.strict, "refuse one with gaps; default: warn")->needs(imatrix)->group("Quality");
+  add_feedback_options(verb, options.feedback, "Quality");
   verb.add_option("--effort", options.effort, "fast, default or best: depth of the search")
       ->type_name("WORD")
       ->check([](const std::string& text) { return find_effort(text) ? "" : "must be fast, default or best"; })
@@ -169,7 +170,7 @@ void set_plan_options(const OutputOptions& output, const RunOptions& run, PlanOp
   plan.metadata_shard = true;
   if (!run.memory.empty()) plan.memory_bytes = parse_size(run.memory);
   plan.imatrix = output.imatrix;
-  plan.statistics = output.statistics;
+  plan.statistics = output.feedback.statistics;
   if (!output.effort.empty()) plan.effort = find_effort(output.effort);
   plan.force = run.force;
 }
@@ -185,15 +186,11 @@ int report_problems(const std::vector<Problem>& problems) {
   return code;
 }
 
-Calibration load_calibration(const std::filesystem::path& imatrix, bool strict, const std::filesystem::path& statistics,
-                             const ModelSource& source) {
-  constexpr uint64_t kFactorCacheBytes = uint64_t{256} << 20;
-  Calibration calibration;
-  if (!statistics.empty()) calibration.feedback = std::make_unique<FeedbackSource>(statistics, source.tensors(), kFactorCacheBytes);
-  if (imatrix.empty()) return calibration;
-  calibration.importance = Importance(read_imatrix(imatrix), source.tensors());
-  if (strict) calibration.importance.require_sound();
-  for (const ImportanceFinding& finding : calibration.importance.findings()) {
+Importance load_importance(const std::filesystem::path& imatrix, bool strict, const ModelSource& source) {
+  if (imatrix.empty()) return {};
+  Importance importance(read_imatrix(imatrix), source.tensors());
+  if (strict) importance.require_sound();
+  for (const ImportanceFinding& finding : importance.findings()) {
     const std::string message = printable(imatrix.filename().string()) + ": " + finding.message;
     if (finding.serious) {
       print_warning(message);
@@ -201,17 +198,53 @@ Calibration load_calibration(const std::filesystem::path& imatrix, bool strict, 
       std::cerr << "quern: note: " << message << '\n';
     }
   }
-  return calibration;
+  return importance;
 }
 
-OpenedPlan open_and_plan(const std::filesystem::path& model, const ModelOptions& model_options, PlanOptions options, bool strict) {
+namespace {
+
+// Running the model gets three quarters of the memory, as its layers are the larger part; what else is done goes on beside it.
+uint64_t memory_of_feedback(const RunOptions& run, PlanOptions& options) {
+  if (run.memory.empty()) return eval_options({}).memory_bytes;
+  options.memory_bytes /= 4;
+  return options.memory_bytes * 3;
+}
+
+// The types that the build gives the tensors of the model; those it leaves out stay as they are.
+std::vector<DType> types_of_build(const ModelSource& source, const Plan& plan, const PlannedOutput& output) {
+  std::vector<DType> types;
+  for (const LogicalTensor& tensor : source.tensors()) types.push_back(tensor.source_type);
+  for (size_t t = 0; t < plan.tensors.size(); ++t) types[plan.tensors[t].source_index] = output.tensors[t].type;
+  return types;
+}
+
+void follow_build(const PlanOptions& options, OpenedPlan& opened) {
+  const Plan& plan = *opened.plan;
+  if (plan.outputs.size() != 1) {
+    opened.problems.push_back({ErrorKind::kUsage, "--feedback sequential follows one build; give one --type or --recipe"});
+    return;
+  }
+  opened.feedback->follow(*opened.source, types_of_build(*opened.source, plan, plan.outputs.front()), options.importance, plan.effort);
+}
+
+}  // namespace
+
+OpenedPlan open_and_plan(const std::filesystem::path& model, const ModelOptions& model_options, PlanOptions options,
+                         const OutputOptions& output, const RunOptions& run) {
   OpenedPlan opened;
   try {
     opened.source = open_model(model, model_options);
-    opened.calibration = load_calibration(options.imatrix, strict, options.statistics, *opened.source);
-    options.feedback = opened.calibration.feedback.get();
-    if (!options.imatrix.empty()) options.importance = &opened.calibration.importance;
+    opened.calibration->importance = load_importance(options.imatrix, output.strict, *opened.source);
+    if (!options.imatrix.empty()) options.importance = &opened.calibration->importance;
+    if (output.feedback.wanted()) {
+      const uint64_t memory = output.feedback.live() ? memory_of_feedback(run, options) : 0;
+      opened.feedback = std::make_unique<Feedback>(output.feedback, *opened.source, model, memory);
+      options.feedback = &opened.feedback->source();
+    }
     opened.plan = make_plan(*opened.source, model, options, opened.problems);
+    if (opened.feedback && !opened.feedback->note().empty()) opened.plan->notes.push_back(opened.feedback->note());
+    if (opened.feedback && opened.feedback->follows() && opened.problems.empty()) follow_build(options, opened);
+    if (opened.feedback) opened.calibration->feedback = opened.feedback->take();
   } catch (const Error& error) {
     if (error.kind() == ErrorKind::kInternal || error.kind() == ErrorKind::kInterrupted) throw;
     opened.plan.reset();

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "cli/cli.h"
+#include "cli/feedback.h"
 #include "convert/convert.h"
 #include "convert/plan.h"
 #include "formats/model_source.h"
@@ -24,7 +25,8 @@ struct RunOptions {
 
 // "Run" group: --threads, --memory, --dry-run, --force, --json.
 void add_run_options(CLI::App& verb, RunOptions& options);
-// --type, --recipe, --tensor-type, --imatrix, --strict, --feedback, --tensors, --split-size of the "Output" group.
+// --type, --recipe, --tensor-type, --effort, --tensors, --split-size of the "Output" group, --imatrix, --strict and those of error feedback
+// of the "Quality" group.
 struct OutputOptions {
   std::vector<std::string> types;
   std::vector<std::string> recipes;
@@ -32,7 +34,7 @@ struct OutputOptions {
   std::string tensors;
   std::string split_size;
   std::string imatrix;
-  std::string statistics;
+  FeedbackOptions feedback;
   std::string effort;
   bool strict = false;
 };
@@ -47,16 +49,17 @@ int report_problems(const std::vector<Problem>& problems);
 // Opens the model and makes the plan; what is wrong with the options and with the model is collected together.
 struct OpenedPlan {
   std::unique_ptr<ModelSource> source;
-  Calibration calibration;
+  std::unique_ptr<Feedback> feedback;  // what calibration's follows, when statistics are collected on the way
+  std::unique_ptr<Calibration> calibration = std::make_unique<Calibration>();  // where others may point to it
   std::optional<Plan> plan;
   std::vector<Problem> problems;
 };
-OpenedPlan open_and_plan(const std::filesystem::path& model, const ModelOptions& model_options, PlanOptions options, bool strict);
+OpenedPlan open_and_plan(const std::filesystem::path& model, const ModelOptions& model_options, PlanOptions options,
+                         const OutputOptions& output, const RunOptions& run);
 
-// Reads an importance matrix and statistics for error feedback and matches them with the model; empty paths give none. What is wrong
-// with the matrix is said on stderr, or with strict thrown (Importance::require_sound). The model must outlive the result.
-Calibration load_calibration(const std::filesystem::path& imatrix, bool strict, const std::filesystem::path& statistics,
-                             const ModelSource& source);
+// Reads an importance matrix and matches it with the model; an empty path gives none. What is wrong with it is said on stderr, or with
+// strict thrown (Importance::require_sound). The model must outlive the result.
+Importance load_importance(const std::filesystem::path& imatrix, bool strict, const ModelSource& source);
 
 // The first two lines on stderr, what will be read and what will be written, then the notes.
 void announce(const ModelSource& source, const Plan& plan, const std::string& place);

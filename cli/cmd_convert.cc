@@ -51,12 +51,14 @@ int run_new_plan(const ConvertOptions& options) {
   plan_options.mtp = options.mtp;
   set_plan_options(options.output, options.run, plan_options);
   if (options.model.empty()) throw Error(ErrorKind::kUsage, "no model given; name a checkpoint folder or a GGUF file");
-  const OpenedPlan opened = open_and_plan(options.model, model_options(options), plan_options, options.output.strict);
+  const OpenedPlan opened = open_and_plan(options.model, model_options(options), plan_options, options.output, options.run);
   if (const int code = report_problems(opened.problems); code != 0) return code;
 
   const Plan& plan = *opened.plan;
   announce(*opened.source, plan, plan.folder.string());
   if (!options.plan_out.empty()) {
+    if (options.output.feedback.live())
+      throw Error(ErrorKind::kUsage, "a plan needs statistics that stay: collect them with 'quern statistics' and give --statistics");
     write_file_atomically(options.plan_out, plan_to_json(plan),
                           options.run.force ? OutputFile::Overwrite::kAllow : OutputFile::Overwrite::kRefuse);
   }
@@ -65,7 +67,7 @@ int run_new_plan(const ConvertOptions& options) {
     return 0;
   }
   ProgressBar bar;
-  print_report(run_plan(*opened.source, plan, bar, opened.calibration), options.run.json);
+  print_report(run_plan(*opened.source, plan, bar, *opened.calibration), options.run.json);
   return 0;
 }
 
@@ -78,7 +80,7 @@ Plan load_plan(const ConvertOptions& options) {
   if (!options.model.empty()) plan.model = options.model;
   if (!options.folder.empty()) plan.folder = options.folder;
   if (!options.output.imatrix.empty()) plan.imatrix_path = options.output.imatrix;
-  if (!options.output.statistics.empty()) plan.statistics_path = options.output.statistics;
+  if (!options.output.feedback.statistics.empty()) plan.statistics_path = options.output.feedback.statistics;
   if (!options.run.memory.empty()) plan.memory_bytes = parse_size(options.run.memory);
   plan.force = plan.force || options.run.force;
   return plan;
@@ -90,7 +92,11 @@ int run_saved_plan(const ConvertOptions& options) {
   model.mtp = plan.mtp;
   const std::unique_ptr<ModelSource> source = open_model(plan.model, model);
   check_source(plan, *source);
-  const Calibration calibration = load_calibration(plan.imatrix_path, options.output.strict, plan.statistics_path, *source);
+  Calibration calibration{load_importance(plan.imatrix_path, options.output.strict, *source), nullptr};
+  if (!plan.statistics_path.empty()) {
+    const FeedbackOptions feedback{.mode = "", .statistics = plan.statistics_path, .text = "", .tokens = 0};
+    calibration.feedback = Feedback(feedback, *source, "", 0).take();
+  }
   check_calibration(plan, calibration);
   ProgressBar bar;
   if (options.part.empty()) {
@@ -127,13 +133,10 @@ void add_convert(CLI::App& app, Context& context) {
   verb->add_flag("--mtp", options->mtp, "the draft (MTP) layers as their own file")->group("Input");
   verb->add_option("-o,--output", options->folder, "where the files go; made if absent")->type_name("FOLDER")->group("Output");
   add_output_options(*verb, options->output);
-  verb->add_option("--name", options->name, "default: from README.md or the folder")->type_name("NAME")->group("About");
+  verb->add_option("--name", options->name, "else from README.md; --license, --base-model")->type_name("NAME")->group("About");
   verb->add_option("--chat-template", options->chat_template, "Jinja text; default: the model's own")->type_name("FILE")->group("About");
-  verb->add_option("--license", options->license, "as apache-2.0; default: from README.md")->type_name("ID")->group("About");
-  verb->add_option("--base-model", options->base_models, "hub id it derives from; may be repeated")
-      ->type_name("ID")
-      ->allow_extra_args(false)
-      ->group("About");
+  verb->add_option("--license", options->license, "")->type_name("ID")->group("");  // these two are in docs/convert.md
+  verb->add_option("--base-model", options->base_models, "")->type_name("ID")->allow_extra_args(false)->group("");
   add_run_options(*verb, options->run);
   verb->add_option("--plan-out", options->plan_out, "save the plan, write nothing else")->type_name("FILE")->group("Parts");
   verb->add_option("--plan", options->plan, "run a saved plan")->type_name("FILE")->group("Parts");

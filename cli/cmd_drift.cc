@@ -149,8 +149,8 @@ void check_usage(const DriftOptions& options) {
 void measure_simulated(const DriftOptions& options, const EvalOptions& eval, Reference& reference, Progress& progress) {
   if (options.simulated.empty()) return;
   const ModelSource& original = *reference.source;
-  const Calibration calibration = load_calibration(options.imatrix, false, {}, original);
-  const Importance* importance = options.imatrix.empty() ? nullptr : &calibration.importance;
+  const Importance matrix = load_importance(options.imatrix, false, original);
+  const Importance* importance = options.imatrix.empty() ? nullptr : &matrix;
   const TensorEncoder encoder(original, importance);
   for (const std::string& name : options.simulated) {
     const PlannedBuild build = plan_builds(original, options.models.front(), {load_recipe(name)}, {}, importance).front();

@@ -260,8 +260,8 @@ int run_fit(const FitVerb& options) {
   std::vector<uint64_t> sizes;
   for (const std::string& size : options.sizes) sizes.push_back(parse_size(size));
   const std::unique_ptr<ModelSource> source = open_model(options.model);
-  const Calibration calibration = load_calibration(options.imatrix, false, {}, *source);
-  const Importance* importance = options.imatrix.empty() ? nullptr : &calibration.importance;
+  const Importance matrix = load_importance(options.imatrix, false, *source);
+  const Importance* importance = options.imatrix.empty() ? nullptr : &matrix;
   const TensorEncoder encoder(*source, importance);
   const Texts texts = load_texts(*source, options);
   EvalOptions eval = eval_options(options.evaluation(""));

@@ -33,7 +33,7 @@ struct PublishOptions {
   std::string model, folder;
   OutputOptions output;
   RunOptions run;
-  std::string eval_text, calibration_text, key, base_model, revision, license, name, quantized_by;
+  std::string eval_text, key, base_model, revision, license, name, quantized_by;
 };
 
 ModelOptions model_options(const PublishOptions& options) {
@@ -47,7 +47,7 @@ ModelOptions model_options(const PublishOptions& options) {
 // Two publications of one id give the same bytes.
 std::string publication_id(const Plan& plan, const PublishOptions& options) {
   std::string text = plan_id(plan) + "\n" + kVersion;
-  for (const std::string& file : {options.eval_text, options.calibration_text}) {
+  for (const std::string& file : {options.eval_text, options.output.feedback.text}) {
     text += "\n" + (file.empty() ? "" : hash_file(file, no_progress()));
   }
   return sha256_hex(text);
@@ -104,7 +104,7 @@ std::vector<MachineAdvice> advise(const ModelSource& source, const Plan& plan) {
 class Publication {
  public:
   Publication(const PublishOptions& options, const OpenedPlan& opened)
-      : options_(options), source_(*opened.source), calibration_(opened.calibration), plan_(*opened.plan) {}
+      : options_(options), source_(*opened.source), calibration_(*opened.calibration), plan_(*opened.plan) {}
 
   void run() {
     if (!options_.key.empty()) key_.emplace(Ed25519Key::read_private(options_.key));
@@ -209,7 +209,7 @@ class Publication {
     const auto add_text = [this](const char* kind, const std::string& file) {
       if (!file.empty()) manifest_.inputs.push_back({kind, "", fs::file_size(file), hash_file(file, no_progress())});
     };
-    add_text("calibration text", options_.calibration_text);
+    add_text("calibration text", options_.output.feedback.text);
     add_text("evaluation text", options_.eval_text);
   }
 
@@ -284,7 +284,7 @@ int run_publish(const PublishOptions& options) {
   set_plan_options(output, options.run, plan_options);
   plan_options.force = true;  // whether the folder may be written to is decided below, for all steps
   plan_options.folder_per_type = true;
-  OpenedPlan opened = open_and_plan(options.model, model_options(options), plan_options, output.strict);
+  OpenedPlan opened = open_and_plan(options.model, model_options(options), plan_options, output, options.run);
   if (opened.plan) drop_unfinished_outputs_problems(*opened.plan, opened.problems);
   if (const int code = report_problems(opened.problems); code != 0) return code;
   const Plan& plan = *opened.plan;
@@ -310,7 +310,7 @@ void add_publish(CLI::App& app, Context& context) {
   };
   verb->add_option("MODEL", options->model, "checkpoint folder, or a GGUF file")->required()->group("Input");
   add("--eval-text", options->eval_text, "measure what each build lost on this text", "FILE", "Input");
-  add("--calib-text", options->calibration_text, "text of the imatrix; only its sum is published", "FILE", "Input");
+  add("--calib-text", options->output.feedback.text, "of imatrix and feedback; its sum is published", "FILE", "Quality");
   verb->add_option("-o,--output", options->folder, "the folder; a begun one is continued")
       ->type_name("FOLDER")
       ->required()
@@ -327,7 +327,8 @@ void add_publish(CLI::App& app, Context& context) {
       ->type_name("REGEX=T")
       ->allow_extra_args(false)
       ->group("Output");
-  add("--imatrix", options->output.imatrix, "importance matrix, published with the builds", "FILE", "Input");
+  add("--imatrix", options->output.imatrix, "importance matrix, published with the builds", "FILE", "Quality");
+  add_feedback_options(*verb, options->output.feedback, "Quality");
   add("--split-size", options->output.split_size, "tensor bytes per file; default 45GB", "SIZE", "Output");
   add("--sign", options->key, "private key, from 'quern keygen'", "KEY.pem", "Output");
   add("--base-model", options->base_model, "hub id of the original", "ID", "About");

@@ -15,8 +15,8 @@ std::vector<PlannedBuild> plan_builds(const ModelSource& source, const std::file
   if (plan.outputs.empty() && !problems.empty()) throw Error(problems.front().kind, problems.front().message);
   std::vector<PlannedBuild> builds;
   for (const PlannedOutput& output : plan.outputs) {
-    PlannedBuild build{output.mix, {}, 0};
-    for (const Placement& placement : output.tensors) build.types.push_back(placement.type);
+    PlannedBuild build{output.mix, std::vector<DType>(source.tensors().size()), 0};
+    for (size_t t = 0; t < plan.tensors.size(); ++t) build.types[plan.tensors[t].source_index] = output.tensors[t].type;
     for (const PlannedFile& file : output.files) build.size_bytes += file.size_bytes;
     builds.push_back(std::move(build));
   }

@@ -28,16 +28,17 @@ void check_calibration(const Plan& plan, const Calibration& calibration) {
                                      (plan.statistics ? "SHA-256 of the list " + plan.statistics->sha256 : std::string("none")));
 }
 
-void set_feedback_keys(const Plan& plan, const FeedbackSource& feedback, PlannedOutput& output) {
-  bool used = false;
-  for (size_t t = 0; t < plan.tensors.size(); ++t) {
+void set_feedback_keys(const Plan& plan, FeedbackSource& feedback, PlannedOutput& output) {
+  const StatisticsRecord& record = feedback.record();
+  const bool in_folder = !record.sha256.empty();
+  bool used = !in_folder;
+  for (size_t t = 0; in_folder && t < plan.tensors.size(); ++t) {
     const Placement& placement = output.tensors[t];
     used = used || (!placement.copied && feedback.n_slices(plan.tensors[t].source_index, placement.type) > 0);
   }
   if (!used) return;
-  const StatisticsRecord& record = feedback.record();
   output.metadata.set("quern.feedback.mode", record.mode);
-  output.metadata.set("quern.feedback.statistics_sha256", record.sha256);
+  if (in_folder) output.metadata.set("quern.feedback.statistics_sha256", record.sha256);
   output.metadata.set("quern.feedback.text", record.text);
   output.metadata.set("quern.feedback.text_sha256", record.text_sha256);
   output.metadata.set("quern.feedback.tokens", static_cast<uint64_t>(record.n_tokens));

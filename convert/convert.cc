@@ -106,7 +106,7 @@ ConvertReport run_plan(const ModelSource& source, const Plan& plan, Progress& pr
 
   ConvertReport report;
   report.outputs = report_outputs(plan, finished, result.figures, result.encode_seconds);
-  if (calibration.feedback) report.feedback = calibration.feedback->outcomes();
+  for (const FeedbackLog::Outcome& outcome : result.feedback) report.feedback.push_back({source.tensors()[outcome.tensor].name, outcome});
   report.stored_bytes = plan.source_bytes();
   report.bytes_read = source.bytes_read() - read_before;
   report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();

@@ -34,10 +34,16 @@ struct OutputReport {
   int64_t exact_weights = 0;
 };
 
+// What error feedback did to the outputs of a tensor that was encoded with it.
+struct FeedbackReport {
+  std::string tensor;
+  FeedbackLog::Outcome outcome;
+};
+
 struct ConvertReport {
   std::vector<OutputReport> outputs;
-  std::vector<FeedbackSource::Outcome> feedback;  // per tensor and type encoded with error feedback
-  uint64_t stored_bytes = 0;                      // of the tensors that were converted
+  std::vector<FeedbackReport> feedback;
+  uint64_t stored_bytes = 0;  // of the tensors that were converted
   uint64_t bytes_read = 0;
   double seconds = 0;
 };

@@ -68,6 +68,7 @@ struct Work {
   int64_t index = 0;
   Chunk chunk;
   TypeSet types;
+  std::shared_ptr<const void> statistics;  // of its tensor, kept alive while it is in work
   RawRows raw;
   std::vector<float> weights;
   std::vector<std::vector<std::byte>> encoded;  // per distinct type
@@ -114,7 +115,8 @@ class Pipeline {
            ChunkSink& sink, Progress& progress)
       : source_(source),
         plan_(plan),
-        encoder_(source, &calibration.importance, plan.effort, calibration.feedback.get()),
+        encoder_(source, &calibration.importance, plan.effort, calibration.feedback.get(), &feedback_log_),
+        feedback_(calibration.feedback.get()),
         chunks_(chunks),
         range_(range),
         sink_(sink),
@@ -144,6 +146,7 @@ class Pipeline {
         flow & tbb::make_filter<Work*, void>(filter_mode::serial_in_order, [this](Work* work) { finish(work); });
     tbb::parallel_pipeline(all_.size(), whole);
     bad_.throw_if_any(plan_);
+    result_.feedback = feedback_log_.outcomes();
     return std::move(result_);
   }
 
@@ -181,13 +184,16 @@ class Pipeline {
       flow.stop();
       return nullptr;
     }
+    const Chunk chunk = chunks_[next_];
+    std::shared_ptr<const void> statistics;
+    if (feedback_ != nullptr) statistics = feedback_->prepare(plan_.tensors[chunk.tensor].source_index);
     const std::lock_guard lock(free_mutex_);
     Work* work = free_.back();  // as many as the pipeline has tokens
     free_.pop_back();
     work->index = next_++;
-    const Chunk chunk = chunks_[work->index];
     if (work->types.types.empty() || chunk.tensor != work->chunk.tensor) work->types = distinct_types(plan_, chunk.tensor);
     work->chunk = chunk;
+    work->statistics = std::move(statistics);
     return work;
   }
 
@@ -295,6 +301,7 @@ class Pipeline {
       result_.encode_seconds[output] += work->seconds[work->types.of_output[output]];
     }
     progress_.advance(chunks_.source_bytes(work->chunk));
+    work->statistics.reset();
     const std::lock_guard lock(free_mutex_);
     free_.push_back(work);
   }
@@ -313,7 +320,9 @@ class Pipeline {
 
   const ModelSource& source_;
   const Plan& plan_;
+  FeedbackLog feedback_log_;
   const TensorEncoder encoder_;
+  FeedbackSource* feedback_;  // nullptr: none
   const Chunks& chunks_;
   const Chunks::Range range_;
   ChunkSink& sink_;

@@ -71,6 +71,7 @@ struct PipelineResult {
   std::vector<TensorFigures> figures;      // per planned tensor; those outside the range of chunks stay empty
   std::map<Unit, PartialFigures> partial;  // tensors and slices that begin or end outside the range
   std::vector<double> encode_seconds;      // per output, processor time summed over threads
+  std::vector<FeedbackLog::Outcome> feedback;
 };
 
 // Puts the figures of a unit where they belong in its tensor's.

@@ -28,21 +28,21 @@ class FeedbackSource;
 struct PlanOptions {
   std::filesystem::path output;  // folder of the outputs; with single_file the output itself
   bool single_file = false;
-  std::vector<std::string> types;            // names of mixes
-  std::vector<Recipe> recipes;               // outputs beside those of `types`
-  std::vector<std::string> tensor_types;     // "REGEX=TYPE"; the first that matches a tensor name wins
-  std::optional<std::string> tensors;        // REGEX: only these tensors, in a file that says so
-  uint64_t split_bytes = 0;                  // most tensor bytes per file; 0: one file
-  bool metadata_shard = false;               // when split, the first file holds no tensors
-  bool folder_per_type = false;              // split outputs go into a folder of their own, named by the type
-  uint64_t memory_bytes = 0;                 // bound of the resident memory; 0: default_memory_budget()
-  bool force = false;                        // existing files may be replaced
-  bool mtp = false;                          // the model was opened with ModelOptions::mtp
-  const Importance* importance = nullptr;    // of this model; nullptr: none
-  std::filesystem::path imatrix;             // where it was read from
-  const FeedbackSource* feedback = nullptr;  // for error feedback, of this model; nullptr: none
-  std::filesystem::path statistics;          // the folder it was read from
-  std::optional<Effort> effort;              // of the encoders; empty: what the recipes say, else the default
+  std::vector<std::string> types;          // names of mixes
+  std::vector<Recipe> recipes;             // outputs beside those of `types`
+  std::vector<std::string> tensor_types;   // "REGEX=TYPE"; the first that matches a tensor name wins
+  std::optional<std::string> tensors;      // REGEX: only these tensors, in a file that says so
+  uint64_t split_bytes = 0;                // most tensor bytes per file; 0: one file
+  bool metadata_shard = false;             // when split, the first file holds no tensors
+  bool folder_per_type = false;            // split outputs go into a folder of their own, named by the type
+  uint64_t memory_bytes = 0;               // bound of the resident memory; 0: default_memory_budget()
+  bool force = false;                      // existing files may be replaced
+  bool mtp = false;                        // the model was opened with ModelOptions::mtp
+  const Importance* importance = nullptr;  // of this model; nullptr: none
+  std::filesystem::path imatrix;           // where it was read from
+  FeedbackSource* feedback = nullptr;      // for error feedback, of this model; nullptr: none
+  std::filesystem::path statistics;        // the folder it was read from
+  std::optional<Effort> effort;            // of the encoders; empty: what the recipes say, else the default
 };
 
 // A file that the plan was made from. The fingerprint covers its first and last 64 KiB, headers in practice.

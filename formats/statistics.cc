@@ -1,7 +1,8 @@
 #include "formats/statistics.h"
 
+#include <algorithm>
+#include <array>
 #include <nlohmann/json.hpp>
-#include <optional>
 
 #include "formats/base/checked.h"
 #include "formats/base/error.h"
@@ -14,31 +15,68 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 using nlohmann::ordered_json;
 
-constexpr const char* kSchema = "quern.statistics/1";
+constexpr const char* kSchema = "quern.statistics/2";
 constexpr const char* kListName = "statistics.json";
 constexpr uint64_t kMaxListBytes = uint64_t{1} << 28;
 constexpr int64_t kMaxColumns = 1 << 20;
 
-// "blk.3" of "blk.3.ffn_up.weight", "model" outside blocks.
-std::string block_of(std::string_view weight) {
-  if (!weight.starts_with("blk.")) return "model";
-  return std::string(weight.substr(0, weight.find('.', 4)));
+// "blk.3.ffn_up.bin" of "blk.3.ffn_up.weight"
+std::string file_name(std::string_view weight) {
+  constexpr std::string_view kEnding = ".weight";
+  if (weight.ends_with(kEnding)) weight.remove_suffix(kEnding.size());
+  return std::string(weight) + ".bin";
 }
 
 uint64_t half_count(int64_t n) { return static_cast<uint64_t>(n) * static_cast<uint64_t>(n + 1) / 2; }
 
+// Floats of a slice in the order in which they are stored.
+template <typename Loaded>
+auto parts_of(Loaded& loaded) {
+  return std::array{&loaded.moment.half, &loaded.held.rows, &loaded.shift, &loaded.held_original.rows};
+}
+
+uint64_t float_count(int64_t n_columns, const StatisticsInput::Place& place) {
+  const auto n = static_cast<uint64_t>(n_columns), held = static_cast<uint64_t>(place.n_held) * n;
+  return half_count(n_columns) + held + (place.sequential ? n * n + held : 0);
+}
+
 }  // namespace
 
-struct StatisticsWriter::Block {
-  Block(const fs::path& path, OutputFile::Overwrite overwrite) : file(path, overwrite) {}
+InputStatistics load_statistics(const StatisticsInput& input, int64_t slice) {
+  const StatisticsInput::Place& place = input.slices.at(slice);
+  const auto n = static_cast<size_t>(input.n_columns), held = static_cast<size_t>(place.n_held) * n;
+  InputStatistics loaded;
+  loaded.moment = {input.n_columns, place.n_rows, place.fourth, std::vector<float>(half_count(input.n_columns))};
+  loaded.held = {input.n_columns, std::vector<float>(held)};
+  if (place.sequential) {
+    loaded.shift.resize(n * n);
+    loaded.held_original = {input.n_columns, std::vector<float>(held)};
+  }
+  const InputFile file(input.file);
+  Sha256 hash;
+  uint64_t offset = place.offset;
+  for (std::vector<float>* numbers : parts_of(loaded)) {
+    const auto bytes = std::as_writable_bytes(std::span(*numbers));
+    file.read_at(offset, bytes);
+    hash.update(bytes);
+    offset += bytes.size();
+  }
+  if (hash.finish_hex() != place.sha256) {
+    throw Error(ErrorKind::kFormat, "the statistics are damaged: SHA-256 differs").file(input.file.string()).at(place.offset);
+  }
+  return loaded;
+}
+
+struct StatisticsWriter::Open {
+  Open(const fs::path& path, OutputFile::Overwrite overwrite) : file(path, overwrite) {}
+  std::vector<std::string> weights;
   OutputFile file;
   uint64_t size = 0;
+  StatisticsInput input;
 };
 
 struct StatisticsWriter::List {
   ordered_json inputs = ordered_json::array();
-  std::map<std::string, size_t> by_first_weight;
-  std::vector<std::string> files;
 };
 
 StatisticsWriter::StatisticsWriter(fs::path folder, OutputFile::Overwrite overwrite)
@@ -53,37 +91,56 @@ StatisticsWriter::StatisticsWriter(fs::path folder, OutputFile::Overwrite overwr
 
 StatisticsWriter::~StatisticsWriter() = default;
 
-void StatisticsWriter::add(std::span<const std::string> weights, int64_t slice, const SecondMoment& moment, const HeldRows& held) {
-  QUERN_CHECK(moment.half.size() == half_count(moment.n_columns));
-  const std::string name = block_of(weights.front()) + ".bin";
-  if (list_->files.empty() || list_->files.back() != name) {
-    if (block_) block_->file.commit();
-    block_ = std::make_unique<Block>(folder_ / name, overwrite_);
-    list_->files.push_back(name);
+void StatisticsWriter::add(std::span<const std::string> weights, int64_t slice, const InputStatistics& statistics) {
+  const SecondMoment& moment = statistics.moment;
+  StatisticsInput::Place place{0, moment.n_rows, statistics.held.n_rows(), moment.fourth, !statistics.shift.empty(), ""};
+  auto found = std::ranges::find_if(open_, [&](const auto& open) { return open->weights.front() == weights.front(); });
+  if (found == open_.end()) {
+    open_.push_back(std::make_unique<Open>(folder_ / file_name(weights.front()), overwrite_));
+    found = open_.end() - 1;
+    (*found)->weights.assign(weights.begin(), weights.end());
+    (*found)->input.n_columns = moment.n_columns;
   }
-  const auto [found, is_new] = list_->by_first_weight.try_emplace(weights.front(), list_->inputs.size());
-  if (is_new) {
-    list_->inputs.push_back({{"weights", weights}, {"file", name}, {"n_columns", moment.n_columns}, {"slices", ordered_json::array()}});
-  }
+  Open& open = **found;
+  place.offset = open.size;
   Sha256 hash;
-  const uint64_t offset = block_->size;
-  for (const std::vector<float>* numbers : {&moment.half, &held.rows}) {
+  for (const std::vector<float>* numbers : parts_of(statistics)) {
     const auto bytes = std::as_bytes(std::span(*numbers));
-    block_->file.write_at(block_->size, bytes);
+    open.file.write_at(open.size, bytes);
     hash.update(bytes);
-    block_->size += bytes.size();
+    open.size += bytes.size();
   }
-  list_->inputs[found->second]["slices"].push_back({{"slice", slice},
-                                                    {"offset", offset},
-                                                    {"n_rows", moment.n_rows},
-                                                    {"n_held", held.n_rows()},
-                                                    {"fourth", moment.fourth},
-                                                    {"sha256", hash.finish_hex()}});
+  QUERN_CHECK(open.size - place.offset == float_count(moment.n_columns, place) * sizeof(float));
+  place.sha256 = hash.finish_hex();
+  open.input.slices.emplace(slice, std::move(place));
+}
+
+std::vector<StatisticsWriter::Finished> StatisticsWriter::finish_inputs() {
+  std::vector<Finished> finished;
+  for (const std::unique_ptr<Open>& open : open_) {
+    open->file.commit();
+    ordered_json slices = ordered_json::array();
+    for (const auto& [slice, place] : open->input.slices) {
+      slices.push_back({{"slice", slice},
+                        {"offset", place.offset},
+                        {"n_rows", place.n_rows},
+                        {"n_held", place.n_held},
+                        {"fourth", place.fourth},
+                        {"sha256", place.sha256}});
+    }
+    list_->inputs.push_back({{"weights", open->weights},
+                             {"file", open->file.path().filename().string()},
+                             {"n_columns", open->input.n_columns},
+                             {"slices", std::move(slices)}});
+    open->input.file = open->file.path();
+    finished.push_back({std::move(open->weights), std::make_shared<StatisticsInput>(std::move(open->input))});
+  }
+  open_.clear();
+  return finished;
 }
 
 void StatisticsWriter::finish(const StatisticsRecord& record) {
-  if (block_) block_->file.commit();
-  block_.reset();
+  finish_inputs();
   const ordered_json root = {
       {"schema", kSchema},   {"model", record.model}, {"text", record.text},         {"text_sha256", record.text_sha256},
       {"mode", record.mode}, {"ctx", record.ctx},     {"n_tokens", record.n_tokens}, {"inputs", std::move(list_->inputs)}};
@@ -103,32 +160,31 @@ Statistics::Statistics(const fs::path& folder) {
     record_.mode = root.at("mode").get<std::string>();
     record_.ctx = root.at("ctx").get<int64_t>();
     record_.n_tokens = root.at("n_tokens").get<int64_t>();
-    std::map<std::string, size_t> files;
+    const bool sequential = record_.mode == kSequentialMode;
     for (const json& entry : root.at("inputs")) {
-      Input input;
-      input.n_columns = entry.at("n_columns").get<int64_t>();
-      if (input.n_columns < 1 || input.n_columns > kMaxColumns) throw Error(ErrorKind::kFormat, "impossible n_columns");
+      auto input = std::make_shared<StatisticsInput>();
+      input->n_columns = entry.at("n_columns").get<int64_t>();
+      if (input->n_columns < 1 || input->n_columns > kMaxColumns) throw Error(ErrorKind::kFormat, "impossible n_columns");
       const auto name = entry.at("file").get<std::string>();
       if (name.empty() || name.find('/') != std::string::npos) throw Error(ErrorKind::kFormat, "impossible file name '" + name + "'");
-      const auto [file, is_new] = files.try_emplace(name, files_.size());
-      if (is_new) files_.emplace_back(folder / name);
+      input->file = folder / name;
+      const uint64_t size_bytes = InputFile(input->file).size_bytes();
       for (const json& slice : entry.at("slices")) {
-        Place place;
-        place.file = file->second;
+        StatisticsInput::Place place;
         place.offset = slice.at("offset").get<uint64_t>();
         place.n_rows = slice.at("n_rows").get<int64_t>();
         place.n_held = slice.at("n_held").get<int64_t>();
         place.fourth = slice.at("fourth").get<double>();
+        place.sequential = sequential;
         place.sha256 = slice.at("sha256").get<std::string>();
         if (place.n_rows < 0 || place.n_held < 0 || place.n_held > (int64_t{1} << 24)) throw Error(ErrorKind::kFormat, "impossible count");
-        const uint64_t floats = half_count(input.n_columns) + static_cast<uint64_t>(place.n_held) * static_cast<uint64_t>(input.n_columns);
-        if (checked_add(place.offset, floats * sizeof(float), "offset") > files_[place.file].size_bytes()) {
+        const uint64_t bytes = float_count(input->n_columns, place) * sizeof(float);
+        if (checked_add(place.offset, bytes, "offset") > size_bytes) {
           throw Error(ErrorKind::kFormat, "'" + name + "' ends before what the list says it holds");
         }
-        input.slices.emplace(slice.at("slice").get<int64_t>(), std::move(place));
+        input->slices.emplace(slice.at("slice").get<int64_t>(), std::move(place));
       }
-      for (const json& weight : entry.at("weights")) by_weight_.emplace(weight.get<std::string>(), inputs_.size());
-      inputs_.push_back(std::move(input));
+      for (const json& weight : entry.at("weights")) by_weight_.emplace(weight.get<std::string>(), input);
     }
   } catch (const json::exception& error) {
     throw Error(ErrorKind::kFormat, error.what()).file(path.string());
@@ -138,29 +194,15 @@ Statistics::Statistics(const fs::path& folder) {
   }
 }
 
-const Statistics::Input* Statistics::find(std::string_view weight) const noexcept {
+std::shared_ptr<const StatisticsInput> Statistics::find(std::string_view weight) {
   const auto found = by_weight_.find(weight);
-  return found == by_weight_.end() ? nullptr : &inputs_[found->second];
+  return found == by_weight_.end() ? nullptr : found->second;
 }
 
-Statistics::Loaded Statistics::load(const Input& input, const Place& place) const {
-  Loaded loaded;
-  loaded.moment = {input.n_columns, place.n_rows, place.fourth, std::vector<float>(half_count(input.n_columns))};
-  loaded.held = {input.n_columns, std::vector<float>(static_cast<size_t>(place.n_held * input.n_columns))};
-  Sha256 hash;
-  uint64_t offset = place.offset;
-  for (std::vector<float>* numbers : {&loaded.moment.half, &loaded.held.rows}) {
-    const auto bytes = std::as_writable_bytes(std::span(*numbers));
-    files_[place.file].read_at(offset, bytes);
-    hash.update(bytes);
-    offset += bytes.size();
-  }
-  if (hash.finish_hex() != place.sha256) {
-    throw Error(ErrorKind::kFormat, "the statistics are damaged: SHA-256 differs")
-        .file(files_[place.file].path().string())
-        .at(place.offset);
-  }
-  return loaded;
+std::vector<std::string> Statistics::weights() const {
+  std::vector<std::string> names;
+  for (const auto& [name, input] : by_weight_) names.push_back(name);
+  return names;
 }
 
 }  // namespace quern

@@ -18,7 +18,7 @@ namespace quern {
 
 // A folder of calibration statistics: second moments of the inputs of every linear layer of a model, and some of those inputs, held out
 // of the moments, to check encodings with. docs/formats/statistics.md has the layout: statistics.json lists what there is, with sizes,
-// places and SHA-256; one file of little-endian f32 per block of the model holds the numbers.
+// places and SHA-256; one file of little-endian f32 per input holds the numbers.
 
 // Inputs that are kept, one by one.
 struct HeldRows {
@@ -30,6 +30,42 @@ struct HeldRows {
 // Slice of a weight: an expert, a head, a group, or the whole of it.
 inline constexpr int64_t kWholeWeight = -1;
 
+// What is known of the inputs of one slice. In sequential mode they are those x' that reach the layer in the build, and beside them stands
+// what the original has in their place.
+struct InputStatistics {
+  SecondMoment moment;
+  HeldRows held;
+  std::vector<float> shift;  // sequential mode: [n, n], mean of (x - x') x'^T with the original's inputs x; else empty
+  HeldRows held_original;    // sequential mode: the original's inputs beside those held; else empty
+};
+
+// Where the statistics of an input are.
+struct StatisticsInput {
+  struct Place {
+    uint64_t offset = 0;
+    int64_t n_rows = 0;
+    int64_t n_held = 0;
+    double fourth = 0;
+    bool sequential = false;  // with shift and the original's inputs
+    std::string sha256;
+  };
+  int64_t n_columns = 0;
+  std::map<int64_t, Place> slices;
+  std::filesystem::path file;
+};
+
+// Throws kFormat when the numbers are not those that were written. The slice is one of input.slices.
+InputStatistics load_statistics(const StatisticsInput& input, int64_t slice);
+
+// Where error feedback has its statistics from: a folder, or a model that runs as they are asked for.
+class StatisticsSource {
+ public:
+  virtual ~StatisticsSource() = default;
+  virtual const StatisticsRecord& record() const noexcept = 0;
+  // The statistics of the weight's input, nullptr when there are none. Thread-safe; may run the model first.
+  virtual std::shared_ptr<const StatisticsInput> find(std::string_view weight) = 0;
+};
+
 class StatisticsWriter {
  public:
   // Creates the folder. Throws kUsage when it holds statistics and overwriting is refused.
@@ -37,53 +73,38 @@ class StatisticsWriter {
   ~StatisticsWriter();
 
   // weights: names of all that share the input. For weights with slices, kWholeWeight is what all slices have in common.
-  void add(std::span<const std::string> weights, int64_t slice, const SecondMoment& moment, const HeldRows& held);
-  // Writes the list; without it the folder is worth nothing.
+  void add(std::span<const std::string> weights, int64_t slice, const InputStatistics& statistics);
+
+  struct Finished {
+    std::vector<std::string> weights;
+    std::shared_ptr<const StatisticsInput> input;
+  };
+  // Closes the inputs that were added to since the last call; they are complete.
+  std::vector<Finished> finish_inputs();
+  // Finishes inputs and writes the list; without it the folder is worth nothing.
   void finish(const StatisticsRecord& record);
 
  private:
-  struct Block;
+  struct Open;
   struct List;
   std::filesystem::path folder_;
   OutputFile::Overwrite overwrite_;
-  std::unique_ptr<Block> block_;
+  std::vector<std::unique_ptr<Open>> open_;
   std::unique_ptr<List> list_;
 };
 
-// Reads what a StatisticsWriter wrote. Thread-safe after construction.
-class Statistics {
+// Reads what a StatisticsWriter wrote.
+class Statistics final : public StatisticsSource {
  public:
   explicit Statistics(const std::filesystem::path& folder);
 
-  const StatisticsRecord& record() const noexcept { return record_; }
-
-  struct Place {
-    size_t file = 0;
-    uint64_t offset = 0;
-    int64_t n_rows = 0;
-    int64_t n_held = 0;
-    double fourth = 0;
-    std::string sha256;
-  };
-  struct Input {
-    int64_t n_columns = 0;
-    std::map<int64_t, Place> slices;
-  };
-
-  // nullptr when the weight's input was not seen.
-  const Input* find(std::string_view weight) const noexcept;
-  // Throws kFormat when the numbers are not those that were written.
-  struct Loaded {
-    SecondMoment moment;
-    HeldRows held;
-  };
-  Loaded load(const Input& input, const Place& place) const;
+  const StatisticsRecord& record() const noexcept override { return record_; }
+  std::shared_ptr<const StatisticsInput> find(std::string_view weight) override;
+  std::vector<std::string> weights() const;  // all that have an input here
 
  private:
   StatisticsRecord record_;
-  std::vector<InputFile> files_;
-  std::vector<Input> inputs_;
-  std::map<std::string, size_t, std::less<>> by_weight_;
+  std::map<std::string, std::shared_ptr<const StatisticsInput>, std::less<>> by_weight_;
 };
 
 }  // namespace quern

@@ -1,4 +1,4 @@
-// What the errors of earlier tiles ask of a tile: a product of part of R with the errors of 16 rows of weights.
+// Products of part of R with 16 rows of weights side by side: what the errors of earlier tiles ask of a tile, and the way back.
 
 #include "quantize/feedback_tile.h"
 
@@ -35,6 +35,25 @@ void add_feedback(const float* r, int64_t n, const float* errors, int64_t n_k, f
   }
 }
 
+// kRows rows of R from r on.
+template <int kRows>
+void subtract_rows(const float* r, int64_t n, const float* a, float* v) {
+  Lanes part[kRows];
+  for (Lanes& sum : part) sum = splat(0.0f);
+  for (int64_t k = 0; k < n; ++k) {
+    const Lanes value = load(a + k * kLanes);
+    for (int i = 0; i < kRows; ++i) part[i] += splat(r[i * n + k]) * value;
+  }
+  for (int i = 0; i < kRows; ++i) store(load(v + i * kLanes) - part[i], v + i * kLanes);
+}
+
+void subtract_transposed(const float* r, int64_t n, const float* a, int64_t n_rows, float* v) {
+  constexpr int kRows = kParts > 2 ? 4 : 8;
+  int64_t i = 0;
+  for (; i + kRows <= n_rows; i += kRows) subtract_rows<kRows>(r + i * n, n, a, v + i * kLanes);
+  for (; i < n_rows; ++i) subtract_rows<1>(r + i * n, n, a, v + i * kLanes);
+}
+
 }  // namespace quern::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
@@ -43,6 +62,10 @@ namespace quern {
 HWY_EXPORT(add_feedback);
 void add_feedback(const float* r, int64_t n, const float* errors, int64_t n_k, float* sums) noexcept {
   HWY_DYNAMIC_DISPATCH(add_feedback)(r, n, errors, n_k, sums);
+}
+HWY_EXPORT(subtract_transposed);
+void subtract_transposed(const float* r, int64_t n, const float* a, int64_t n_rows, float* v) noexcept {
+  HWY_DYNAMIC_DISPATCH(subtract_transposed)(r, n, a, n_rows, v);
 }
 }  // namespace quern
 #endif

@@ -41,4 +41,7 @@ QUERN_FEEDBACK_ENCODERS(QUERN_DECLARE_TILE_ENCODER)
 // sums[c * 16 + lane] += sum over k < n_k of r[k * n + c] * errors[k * 16 + lane] for c < n, in blocks of 256 k, products rounded.
 void add_feedback(const float* r, int64_t n, const float* errors, int64_t n_k, float* sums) noexcept;
 
+// v[i * 16 + lane] -= sum over k < n of r[i * n + k] * a[k * 16 + lane] for i < n_rows, k ascending, products rounded.
+void subtract_transposed(const float* r, int64_t n, const float* a, int64_t n_rows, float* v) noexcept;
+
 }  // namespace quern

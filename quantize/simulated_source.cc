@@ -21,14 +21,15 @@ void BlockCache::add(const Key& key, std::span<const std::byte> blocks) {
   if (blocks_.try_emplace(key, blocks.begin(), blocks.end()).second) used_bytes_ += blocks.size() + kEntryBytes;
 }
 
-SimulatedSource::SimulatedSource(const ModelSource& base, std::vector<DType> types, const TensorEncoder& encoder, BlockCache* cache)
+SimulatedSource::SimulatedSource(const ModelSource& base, std::span<const std::optional<DType>> types, const TensorEncoder& encoder,
+                                 BlockCache* cache)
     : base_(base), encoder_(encoder), cache_(cache), tensors_(base.tensors().begin(), base.tensors().end()), encoded_(types.size()) {
   QUERN_CHECK(types.size() == tensors_.size());
   for (size_t i = 0; i < types.size(); ++i) {
-    encoded_[i] = tensors_[i].keep != Keep::kInteger && !base.can_copy(i, types[i]);
+    encoded_[i] = types[i] && tensors_[i].keep != Keep::kInteger && !base.can_copy(i, *types[i]);
     if (!encoded_[i]) continue;
-    tensors_[i].source_type = types[i];
-    tensors_[i].source_bytes = tensor_size_bytes(types[i], tensors_[i].shape);
+    tensors_[i].source_type = *types[i];
+    tensors_[i].source_bytes = tensor_size_bytes(*types[i], tensors_[i].shape);
   }
 }
 

@@ -4,6 +4,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <tuple>
 #include <vector>
@@ -41,8 +42,10 @@ class BlockCache {
 // decoded floats, sizes, memory. Encoding is split over all threads.
 class SimulatedSource final : public ModelSource {
  public:
-  // base, encoder and cache (may be nullptr) outlive the source. types: one per tensor of base.
-  SimulatedSource(const ModelSource& base, std::vector<DType> types, const TensorEncoder& encoder, BlockCache* cache);
+  // base, encoder and cache (may be nullptr) outlive the source. types: one per tensor of base; empty: as it is stored.
+  SimulatedSource(const ModelSource& base, std::span<const std::optional<DType>> types, const TensorEncoder& encoder, BlockCache* cache);
+  SimulatedSource(const ModelSource& base, std::span<const DType> types, const TensorEncoder& encoder, BlockCache* cache)
+      : SimulatedSource(base, std::vector<std::optional<DType>>(types.begin(), types.end()), encoder, cache) {}
 
   const Metadata& metadata() const noexcept override { return base_.metadata(); }
   std::span<const LogicalTensor> tensors() const noexcept override { return tensors_; }

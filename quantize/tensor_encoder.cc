@@ -30,7 +30,7 @@ void TensorEncoder::encode(size_t tensor, DType type, int64_t first_row, int64_t
     const std::span<const float> x = part(weights, n_columns);
     const std::span<std::byte> blocks = part(out, row_bytes);
     if (fed_slices > 0) {
-      feedback_->encode(tensor, row / fed_rows, type, x, end - row, importance(tensor, row), effort_, blocks);
+      feedback_->encode(tensor, row / fed_rows, type, x, end - row, importance(tensor, row), effort_, blocks, log_);
     } else {
       encode_rows_unbiased(type, x, end - row, n_columns, importance(tensor, row), blocks, effort_);
     }

@@ -18,10 +18,10 @@ namespace quern {
 // encoded by encode_rows_unbiased with the importance of its slice.
 class TensorEncoder {
  public:
-  // All outlive the encoder. importance: nullptr for uniform. feedback: nullptr for none.
+  // All outlive the encoder. importance: nullptr for uniform. feedback: nullptr for none; log: of what feedback does, or nullptr.
   explicit TensorEncoder(const ModelSource& source, const Importance* importance = nullptr, Effort effort = Effort::kDefault,
-                         FeedbackSource* feedback = nullptr)
-      : source_(source), importance_(importance), effort_(effort), feedback_(feedback) {}
+                         FeedbackSource* feedback = nullptr, FeedbackLog* log = nullptr)
+      : source_(source), importance_(importance), effort_(effort), feedback_(feedback), log_(log) {}
 
   // weights: n_rows x row_length floats, rows [first_row, first_row + n_rows) of the tensor. out: the blocks, exactly.
   // Same bytes for every division into rows. Thread-safe; single-threaded, but for the factorisation of second moments.
@@ -37,6 +37,7 @@ class TensorEncoder {
   const Importance* importance_;
   Effort effort_;
   FeedbackSource* feedback_;
+  FeedbackLog* log_;
 };
 
 }  // namespace quern

@@ -314,7 +314,9 @@ void Evaluator::run_layer(int64_t layer, bool last, const RoutingObserver& obser
     run_sequence(context, s, pass);
   }
   if (params.moe) {
-    if (observer) observer(layer, pass.experts);
+    Routing routing{pass.experts, pass.weights};
+    if (observer) observer(layer, routing);
+    if (!routing.run_experts) return prefetcher_.reset();  // with the experts' tiles that nobody will take
     run_experts(context, layer, ask_early, pass);
     if (!last) prefetcher_->request(dense_tiles(layer + 1));
     add_outputs(context, pass);

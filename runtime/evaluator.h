@@ -48,8 +48,15 @@ struct EvalPlan {
   uint64_t total_bytes() const noexcept { return (spill ? 0 : state_bytes) + layer_bytes + expert_bytes + work_bytes + prefetch_bytes; }
 };
 
-// Told about every MoE layer: experts[row * n_used + j] for all tokens, rows in the order of the sequences.
-using RoutingObserver = std::function<void(int64_t layer, std::span<const int32_t> experts)>;
+// The experts of all tokens in a MoE layer and their weights, [n_rows, n_used], rows in the order of the sequences.
+struct Routing {
+  std::span<int32_t> experts;
+  std::span<float> weights;
+  bool run_experts = true;  // false: leave the layer here; its states are not to be used
+};
+
+// Told about every MoE layer when its experts are chosen and before they run; may put others in their place.
+using RoutingObserver = std::function<void(int64_t layer, Routing& routing)>;
 
 class Evaluator {
  public:

@@ -2,56 +2,43 @@
 
 #include <functional>
 #include <map>
-#include <span>
 #include <string>
 #include <vector>
 
 #include "formats/statistics.h"
 #include "runtime/activation_observer.h"
+#include "runtime/moment_sums.h"
 
 namespace quern {
 
 // Collects second moments for error feedback and writes them block by block. Dense inputs of a block are in memory together, and of
 // routed experts the one that runs and the sum over all: experts come one after the other, and each is written when the next begins.
-//
-// Rows are counted per slice; of every eight panels of 16 rows the last is held out of the moments, and at most kMostHeld of these rows
-// are kept. Rows of routed experts are multiplied by the router's weight, which is what their outputs are multiplied by. The moments of
-// a weight with slices are followed by those of all slices together, under kWholeWeight, for slices that saw little.
-//
-// Sums within a call are taken in float over 16 lanes and at most 256 rows, then in double, in a fixed order: the same bits for any
-// number of threads.
+// The moments of a weight with slices are followed by those of all slices together, under kWholeWeight, for slices that saw little.
 class MomentCollector final : public ActivationObserver {
  public:
-  static constexpr int64_t kMostHeld = 256;
+  // In sequential mode: what the original has in place of the rows of this call.
+  using OriginalRows = std::function<PackedRows(const ObservedInput&)>;
 
-  // Weights for which wanted() is false are left alone (tensors that are never quantized).
-  MomentCollector(StatisticsWriter& writer, std::function<bool(std::string_view)> wanted);
+  // Inputs of which no weight is wanted are left alone (tensors that are never quantized). original: empty but in sequential mode.
+  MomentCollector(StatisticsWriter& writer, std::function<bool(std::string_view)> wanted, OriginalRows original = {});
 
   void observe(const ObservedInput& input) override;
-  void finish();  // writes what is still open
+  // Writes what is still open: the inputs of the last block. They are complete.
+  std::vector<StatisticsWriter::Finished> finish();
 
  private:
-  struct Sums {
-    int64_t n_rows = 0;
-    int64_t n_panels = 0;  // seen, held out or not
-    double fourth = 0.0;
-    std::vector<double> half;
-    HeldRows held;
-  };
   struct Open {
     std::vector<std::string> weights;
-    int64_t n_columns = 0;
     bool sliced = false;
-    std::map<int64_t, Sums> slices;
-    Sums all;
+    std::map<int64_t, MomentSums> slices;
+    MomentSums all;
   };
 
-  void add(const ObservedInput& input, int64_t n_columns, Sums& sums);
   void write_slice(Open& open, int64_t slice);
-  void close_block();
 
   StatisticsWriter& writer_;
   std::function<bool(std::string_view)> wanted_;
+  OriginalRows original_;
   std::string block_;
   std::map<std::string, Open, std::less<>> open_;
 };

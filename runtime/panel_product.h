@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 namespace quern {
@@ -43,11 +44,15 @@ class PackedRows {
   PackedRows() = default;
   // rows: n_rows x n_columns, row i at rows + i * stride (in floats).
   PackedRows(const float* rows, int64_t n_rows, int64_t n_columns, int64_t stride);
+  // From what panels() gave: [n_panels][n_columns][16].
+  PackedRows(std::vector<float> panels, int64_t n_rows, int64_t n_columns)
+      : n_rows_(n_rows), n_columns_(n_columns), data_(std::move(panels)) {}
 
   int64_t n_rows() const noexcept { return n_rows_; }
   int64_t n_columns() const noexcept { return n_columns_; }
   int64_t n_panels() const noexcept { return (n_rows_ + kPanelWidth - 1) / kPanelWidth; }
   const float* panel(int64_t p) const noexcept { return data_.data() + p * kPanelWidth * n_columns_; }
+  const std::vector<float>& panels() const noexcept { return data_; }
 
  private:
   int64_t n_rows_ = 0;

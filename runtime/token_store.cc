@@ -10,13 +10,13 @@
 #include <utility>
 
 #include "formats/base/error.h"
+#include "formats/base/file.h"
 
 namespace quern {
 namespace {
 
 int open_unnamed_file() {
-  const char* folder = std::getenv("TMPDIR");
-  std::string path = std::string(folder != nullptr && *folder != '\0' ? folder : "/var/tmp") + "/quern-XXXXXX";
+  std::string path = temporary_root() / "quern-XXXXXX";
   const int fd = mkstemp(path.data());
   if (fd < 0) throw Error(ErrorKind::kIo, std::string("cannot create a temporary file: ") + std::strerror(errno)).file(path);
   unlink(path.c_str());

@@ -83,10 +83,10 @@ OriginalModel::OriginalModel(const ModelSource& source, const EvalOptions& optio
   noise_experts_.resize(experts_.size());
   evaluator_->start(std::move(sequences));
   evaluator_->embed();
-  evaluator_->run_layers(0, h.n_layers, progress, [&](int64_t layer, std::span<const int32_t> experts) {
+  evaluator_->run_layers(0, h.n_layers, progress, [&](int64_t layer, const Routing& routing) {
     const size_t own = n_rows * static_cast<size_t>(h.routing.n_used);
-    experts_[static_cast<size_t>(layer)].assign(experts.begin(), experts.begin() + static_cast<ptrdiff_t>(own));
-    noise_experts_[static_cast<size_t>(layer)].assign(experts.begin() + static_cast<ptrdiff_t>(own), experts.end());
+    experts_[static_cast<size_t>(layer)].assign(routing.experts.begin(), routing.experts.begin() + static_cast<ptrdiff_t>(own));
+    noise_experts_[static_cast<size_t>(layer)].assign(routing.experts.begin() + static_cast<ptrdiff_t>(own), routing.experts.end());
   });
   evaluator_->finish("output_norm.weight");
   evaluator_->drop_states();
@@ -138,8 +138,8 @@ ModelDrift measure_drift(const ModelSource& build, const EvalOptions& options, R
   std::vector<std::vector<int32_t>> experts(static_cast<size_t>(evaluator.hparams().n_layers));
   evaluator.start(reference.chunks());
   evaluator.embed();
-  evaluator.run_layers(0, evaluator.hparams().n_layers, progress, [&](int64_t layer, std::span<const int32_t> chosen) {
-    experts[static_cast<size_t>(layer)].assign(chosen.begin(), chosen.end());
+  evaluator.run_layers(0, evaluator.hparams().n_layers, progress, [&](int64_t layer, const Routing& routing) {
+    experts[static_cast<size_t>(layer)].assign(routing.experts.begin(), routing.experts.end());
   });
   evaluator.finish("output_norm.weight");
   evaluator.drop_states();

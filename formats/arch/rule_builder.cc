@@ -1,6 +1,8 @@
 #include "formats/arch/rule_builder.h"
 
 #include <algorithm>
+#include <limits>
+#include <string_view>
 #include <tuple>
 #include <utility>
 
@@ -33,9 +35,13 @@ void RuleBuilder::add_linear(const std::string& stored, const std::string& name,
   if (biased) add(stored + ".bias", name + ".bias", {rows}, transform).n_head = n_head;
 }
 
+// As a token goes through the model: embedding, layers by number, output. Whoever streams a file meets weights in the order of their use,
+// and statistics that are collected while a model is converted are there in time.
 ArchRules RuleBuilder::finish() {
-  std::sort(rules_.rules.begin(), rules_.rules.end(),
-            [](const TensorRule& a, const TensorRule& b) { return std::tie(a.layer, a.name) < std::tie(b.layer, b.name); });
+  std::ranges::sort(rules_.rules, {}, [](const TensorRule& rule) {
+    const bool last = rule.layer < 0 && rule.name.starts_with("output");
+    return std::tuple(last ? std::numeric_limits<int64_t>::max() : rule.layer, std::string_view(rule.name));
+  });
   return std::move(rules_);
 }
 

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdlib>
 #include <system_error>
 #include <utility>
 
@@ -134,6 +135,17 @@ void InputFile::will_need(uint64_t offset, uint64_t size_bytes) const noexcept {
 
 void InputFile::done_with(uint64_t offset, uint64_t size_bytes) const noexcept {
   posix_fadvise(fd_, static_cast<off_t>(offset), static_cast<off_t>(size_bytes), POSIX_FADV_DONTNEED);
+}
+
+fs::path temporary_root() {
+  const char* folder = std::getenv("TMPDIR");
+  return folder != nullptr && *folder != '\0' ? folder : "/var/tmp";
+}
+
+fs::path make_temporary_folder(const std::string& name) {
+  std::string path = temporary_root() / (name + "-XXXXXX");
+  if (mkdtemp(path.data()) == nullptr) throw io_error(path, "cannot create a temporary folder", errno);
+  return path;
 }
 
 std::vector<std::byte> read_file(const fs::path& path, uint64_t max_bytes) { return read_whole<std::vector<std::byte>>(path, max_bytes); }

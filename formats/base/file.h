@@ -36,6 +36,11 @@ class InputFile {
   int64_t mtime_ns_ = 0;
 };
 
+// Where large temporary files go: TMPDIR, else /var/tmp, which unlike /tmp is on a disk.
+std::filesystem::path temporary_root();
+// A new folder there; whoever asks for it removes it.
+std::filesystem::path make_temporary_folder(const std::string& name);
+
 // Whole small file; throws kFormat when it is larger than max_bytes.
 std::vector<std::byte> read_file(const std::filesystem::path& path, uint64_t max_bytes);
 std::string read_text_file(const std::filesystem::path& path, uint64_t max_bytes);

@@ -47,7 +47,7 @@ void add_made_up(StatisticsWriter& writer, const std::string& weight, int64_t sl
     moment.fourth += norm * norm;
   }
   const std::vector<std::string> weights = {weight};
-  writer.add(weights, slice, moment, {columns, {rows.begin() + kRows * columns, rows.end()}});
+  writer.add(weights, slice, {moment, {columns, {rows.begin() + kRows * columns, rows.end()}}, {}, {}});
 }
 
 // A model with statistics for some of its tensors, of all kinds.
@@ -71,7 +71,10 @@ struct Fed {
     read();
   }
 
-  void read() { calibration.feedback = std::make_unique<FeedbackSource>(dir / "stats", source->tensors(), uint64_t{1} << 20); }
+  void read() {
+    calibration.feedback =
+        std::make_unique<FeedbackSource>(open_statistics(dir / "stats", source->tensors()), source->tensors(), uint64_t{1} << 20);
+  }
 
   Plan plan(const fs::path& folder, std::vector<std::string> types, uint64_t extra) const {
     PlanOptions options = options_for(folder, std::move(types));
@@ -87,10 +90,10 @@ TEST(ConvertWithFeedback, LowersTheOutputErrorAndSaysSo) {
   const Plan plan = fed.plan(fed.dir / "out", {"Q4_0"}, uint64_t{2} << 30);
   const ConvertReport report = run_plan(*fed.source, plan, no_progress(), fed.calibration);
   ASSERT_GT(report.feedback.size(), 4u);
-  for (const FeedbackSource::Outcome& outcome : report.feedback) {
-    EXPECT_TRUE(outcome.tensor.starts_with("blk.1.")) << outcome.tensor;
-    EXPECT_LT(outcome.feedback_error, 0.8 * outcome.plain_error) << outcome.tensor;
-    EXPECT_EQ(outcome.n_unfactored, 0) << outcome.tensor;
+  for (const auto& [tensor, outcome] : report.feedback) {
+    EXPECT_TRUE(tensor.starts_with("blk.1.")) << tensor;
+    EXPECT_LT(outcome.error, 0.8 * outcome.plain_error) << tensor;
+    EXPECT_EQ(outcome.n_unfactored, 0) << tensor;
   }
   const gguf::File file(fed.dir / "out" / plan.outputs[0].files[0].name);
   EXPECT_EQ(file.metadata().find("quern.feedback.statistics_sha256") != nullptr, true);
@@ -125,7 +128,7 @@ TEST(ConvertWithFeedback, RefusesStatisticsOfAnotherModel) {
       add_made_up(writer, weight, kWholeWeight, 32, 1);
       writer.finish({"another", "calib.txt", "00", "original", 512, 4096, ""});
     }
-    EXPECT_ERROR(FeedbackSource(dir / "stats", source->tensors(), 0), ErrorKind::kFormat, "of another model");
+    EXPECT_ERROR(open_statistics(dir / "stats", source->tensors()), ErrorKind::kFormat, "of another model");
   }
 }
 

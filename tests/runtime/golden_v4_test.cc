@@ -88,8 +88,8 @@ TEST(GoldenV4, RoutingEqualsTheReference) {
   evaluator.start({{GoldenV4::tokens()}});
   evaluator.embed();
   std::vector<std::vector<int32_t>> experts;
-  evaluator.run_layers(0, 4, no_progress(), [&](int64_t, std::span<const int32_t> all) {
-    experts.push_back({all.begin() + 40, all.begin() + 42});
+  evaluator.run_layers(0, 4, no_progress(), [&](int64_t, const Routing& all) {
+    experts.push_back({all.experts.begin() + 40, all.experts.begin() + 42});
   });
   ASSERT_EQ(experts.size(), 4u);
   EXPECT_EQ(experts[0], (std::vector<int32_t>{0, 5}));

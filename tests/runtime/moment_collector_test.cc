@@ -61,11 +61,11 @@ TEST(MomentCollector, TakesTheMeanOfProductsAndKeepsSomeRowsApart) {
     collector.finish();
     writer.finish({});
   }
-  const Statistics statistics(folder.path());
+  Statistics statistics(folder.path());
   EXPECT_EQ(statistics.find("unwanted"), nullptr);
-  const Statistics::Input* input = statistics.find("blk.0.attn_k.weight");
+  const std::shared_ptr<const StatisticsInput> input = statistics.find("blk.0.attn_k.weight");
   ASSERT_NE(input, nullptr);
-  const Statistics::Loaded loaded = statistics.load(*input, input->slices.at(kWholeWeight));
+  const InputStatistics loaded = load_statistics(*input, kWholeWeight);
   EXPECT_EQ(loaded.moment.n_rows, 300 - 32);
   EXPECT_EQ(loaded.held.n_rows(), 32);
   EXPECT_EQ(loaded.held.rows[0], rows[7 * 16 * kColumns]);
@@ -90,17 +90,50 @@ TEST(MomentCollector, WeighsRowsOfExpertsAndAddsTheExpertsUp) {
     collector.finish();
     writer.finish({});
   }
-  const Statistics statistics(folder.path());
-  const Statistics::Input* input = statistics.find("blk.0.ffn_down_exps.weight");
+  Statistics statistics(folder.path());
+  const std::shared_ptr<const StatisticsInput> input = statistics.find("blk.0.ffn_down_exps.weight");
   ASSERT_NE(input, nullptr);
   ASSERT_EQ(input->slices.size(), 3u);
   const std::vector<double> first = expected_mean(rows[0], shares[0]);
   const std::vector<double> second = expected_mean(rows[1], shares[1]);
-  expect_near(statistics.load(*input, input->slices.at(0)).moment, first);
-  expect_near(statistics.load(*input, input->slices.at(3)).moment, second);
+  expect_near(load_statistics(*input, 0).moment, first);
+  expect_near(load_statistics(*input, 3).moment, second);
   std::vector<double> all;
   for (size_t k = 0; k < first.size(); ++k) all.push_back((100 * first[k] + 40 * second[k]) / 140);
-  expect_near(statistics.load(*input, input->slices.at(kWholeWeight)).moment, all);
+  expect_near(load_statistics(*input, kWholeWeight).moment, all);
+}
+
+// In sequential mode rows come in pairs: x' of the build, x of the original.
+TEST(MomentCollector, TakesTheMeanOfShiftsInSequentialMode) {
+  const test::TempDir folder;
+  const std::vector<float> build = inputs(160, 4), original = inputs(160, 5);
+  std::vector<float> shares;
+  for (size_t t = 0; t < 160; ++t) shares.push_back(0.2f + 0.004f * static_cast<float>(t));
+  StatisticsWriter writer(folder.path(), OutputFile::Overwrite::kRefuse);
+  MomentCollector collector(
+      writer, [](std::string_view) { return true; },
+      [&](const ObservedInput& seen) { return PackedRows(original.data(), seen.rows->n_rows(), kColumns, kColumns); });
+  const std::string_view names[] = {"blk.0.ffn_down_exps.weight"};
+  const PackedRows packed(build.data(), 160, kColumns, kColumns);
+  collector.observe({names, 0, &packed, shares});
+  const InputStatistics loaded = load_statistics(*collector.finish().front().input, 0);
+  ASSERT_EQ(loaded.moment.n_rows, 144);  // the eighth panel is held out
+  ASSERT_EQ(loaded.held.n_rows(), 16);
+  for (int64_t i = 0; i < kColumns; ++i) {
+    for (int64_t j = 0; j < kColumns; ++j) {
+      double mean = 0.0;
+      for (int64_t t = 0; t < 160; ++t) {
+        if (t / 16 == 7) continue;
+        const double share = shares[static_cast<size_t>(t)];
+        const auto at = [&](const std::vector<float>& rows, int64_t column) {
+          return static_cast<double>(rows[static_cast<size_t>(t * kColumns + column)]);
+        };
+        mean += share * share * (at(original, i) - at(build, i)) * at(build, j) / 144.0;
+      }
+      EXPECT_NEAR(loaded.shift[static_cast<size_t>(i * kColumns + j)], mean, 1e-5) << i << " " << j;
+    }
+  }
+  EXPECT_FLOAT_EQ(loaded.held_original.rows[1], shares[112] * original[112 * kColumns + 1]);
 }
 
 }  // namespace

@@ -1,0 +1,85 @@
+#include "cli/feedback.h"
+
+#include "cli/evaluation.h"
+#include "formats/base/file.h"
+#include "formats/base/resources.h"
+#include "formats/base/sha256.h"
+
+namespace quern::cli {
+namespace {
+
+constexpr int64_t kContext = 512;  // as quern statistics takes unless told otherwise
+
+const char* mode_of(const FeedbackOptions& options) { return options.mode == "sequential" ? kSequentialMode : kOriginalMode; }
+
+}  // namespace
+
+void add_feedback_options(CLI::App& verb, FeedbackOptions& options, const char* group) {
+  verb.add_option("--feedback", options.mode, "on, sequential: error feedback from a text")
+      ->type_name("MODE")
+      ->check([](const std::string& text) { return text == "on" || text == "sequential" ? "" : "must be on or sequential"; })
+      ->group(group);
+  verb.add_option("--statistics", options.statistics, "or from what 'quern statistics' wrote")->type_name("FOLDER")->group(group);
+  if (verb.get_option_no_throw("--calib-text") == nullptr)
+    verb.add_option("--calib-text", options.text, "its text; --calib-tokens N, not 131072")->type_name("FILE")->group(group);
+  verb.add_option("--calib-tokens", options.tokens, "")->type_name("N")->group("");  // no room; named above
+}
+
+void check_feedback_options(const FeedbackOptions& options) {
+  if (options.mode.empty()) return;
+  if (options.statistics.empty() && options.text.empty())
+    throw Error(ErrorKind::kUsage, "--feedback needs a text (--calib-text FILE) or statistics (--statistics FOLDER)");
+  if (options.tokens < 1) throw Error(ErrorKind::kUsage, "--calib-tokens " + std::to_string(options.tokens) + " is not 1 or more");
+}
+
+CalibrationText load_calibration_text(const ModelSource& source, const std::string& model, const std::string& text, int64_t tokens,
+                                      int64_t ctx, const char* mode) {
+  EvaluationOptions evaluation;
+  evaluation.text = text;
+  evaluation.ctx = ctx;
+  evaluation.chunks = (tokens + ctx - 1) / ctx;
+  CalibrationText result;
+  result.chunks = load_chunks(source, evaluation).chunks;
+  StatisticsRecord& record = result.record;
+  record.model = shown_name(model);
+  record.text = std::filesystem::path(text).filename().string();
+  record.text_sha256 = sha256_hex(read_file(text, uint64_t{1} << 32));
+  record.mode = mode;
+  record.ctx = ctx;
+  for (const Sequence& chunk : result.chunks) record.n_tokens += std::ssize(chunk.tokens);
+  return result;
+}
+
+Feedback::Feedback(const FeedbackOptions& options, const ModelSource& source, const std::string& model, uint64_t memory_bytes) {
+  check_feedback_options(options);
+  std::unique_ptr<StatisticsSource> statistics;
+  if (options.live()) {
+    CalibrationText text = load_calibration_text(source, model, options.text, options.tokens, kContext, mode_of(options));
+    note_ = "error feedback from " + printable(options.text) + ": " + std::to_string(text.record.n_tokens) + " tokens in " +
+            std::to_string(text.chunks.size()) + " chunks of " + std::to_string(kContext) + ", up to " + format_size(memory_bytes) +
+            " of memory for running the model";
+    EvalOptions eval;
+    eval.memory_bytes = memory_bytes;
+    auto live =
+        std::make_unique<LiveStatistics>(source,
+                                         LiveStatistics::Options{eval, std::move(text.chunks), make_temporary_folder("quern-statistics"),
+                                                                 OutputFile::Overwrite::kAllow, false, nullptr, nullptr},
+                                         std::move(text.record));
+    live_ = live.get();
+    statistics = std::move(live);
+  } else {
+    statistics = open_statistics(options.statistics, source.tensors());
+    if (!options.mode.empty() && statistics->record().mode != mode_of(options)) {
+      throw Error(ErrorKind::kUsage, "--feedback " + options.mode + ": the statistics are of mode '" + statistics->record().mode + "'")
+          .file(options.statistics);
+    }
+  }
+  source_ = std::make_unique<FeedbackSource>(std::move(statistics), source.tensors(), kFactorCacheBytes);
+}
+
+void Feedback::follow(const ModelSource& model, std::vector<DType> types, const Importance* importance, Effort effort) {
+  encoder_ = std::make_unique<TensorEncoder>(model, importance, effort, source_.get());
+  live_->follow(std::move(types), *encoder_);
+}
+
+}  // namespace quern::cli

@@ -1,0 +1,61 @@
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "cli/cli.h"
+#include "convert/plan.h"
+#include "quantize/feedback_source.h"
+#include "verify/live_statistics.h"
+
+namespace quern::cli {
+
+// Error feedback on the command line: statistics from a folder, or collected from a text while the build is made.
+inline constexpr uint64_t kFactorCacheBytes = uint64_t{256} << 20;
+
+struct FeedbackOptions {
+  std::string mode;        // "on", "sequential"; empty: what the statistics are for, or none
+  std::string statistics;  // folder
+  std::string text;
+  int64_t tokens = 131072;
+  bool wanted() const noexcept { return !mode.empty() || !statistics.empty(); }
+  bool live() const noexcept { return !mode.empty() && statistics.empty(); }
+};
+
+// --feedback, --statistics, --calib-text, --calib-tokens.
+void add_feedback_options(CLI::App& verb, FeedbackOptions& options, const char* group);
+// Throws kUsage when the options contradict each other.
+void check_feedback_options(const FeedbackOptions& options);
+
+// A text as LiveStatistics runs it, with its record.
+struct CalibrationText {
+  std::vector<Sequence> chunks;
+  StatisticsRecord record;
+};
+CalibrationText load_calibration_text(const ModelSource& source, const std::string& model, const std::string& text, int64_t tokens,
+                                      int64_t ctx, const char* mode);
+
+// Where encoders get their second moments. In sequential mode the statistics follow the build once its types are known.
+class Feedback {
+ public:
+  // memory_bytes: for running the model, when there is a text. Numbers of one layer at a time are kept in a temporary folder.
+  Feedback(const FeedbackOptions& options, const ModelSource& source, const std::string& model, uint64_t memory_bytes);
+
+  FeedbackSource& source() noexcept { return *source_; }
+  std::unique_ptr<FeedbackSource> take() noexcept { return std::move(source_); }
+  // What is done with which text; empty when there is a folder.
+  const std::string& note() const noexcept { return note_; }
+  bool follows() const noexcept { return live_ != nullptr && source_->record().mode == kSequentialMode; }
+  // types: one per tensor of the model; importance: of the build, outlives the encoding.
+  void follow(const ModelSource& model, std::vector<DType> types, const Importance* importance, Effort effort);
+
+ private:
+  std::unique_ptr<FeedbackSource> source_;
+  LiveStatistics* live_ = nullptr;  // in source_
+  std::string note_;
+  std::unique_ptr<TensorEncoder> encoder_;
+};
+
+}  // namespace quern::cli

@@ -1,0 +1,20 @@
+# Error feedback from a text and from a folder give the same file; what goes wrong is said in one line.
+for i in {1..40}; do echo "Line $i: the quick brown fox jumps over the lazy dog, and nobody knows why it does so again and again."; done > text
+"$QUERN" statistics "$DATA/models/mini-llama3" --calib-text text --calib-tokens 2048 -o stats 2>&1 | grep -v ^read || exit
+ls stats | head -3
+"$QUERN" convert "$DATA/models/mini-llama3" -o folder --type Q4_0 --statistics stats 2>/dev/null || exit
+"$QUERN" convert "$DATA/models/mini-llama3" -o live --type Q4_0 --feedback on --calib-text text --calib-tokens 2048 2>/dev/null || exit
+"$QUERN" convert "$DATA/models/mini-llama3" -o sequential --memory 2GiB --type Q4_0 --feedback sequential --calib-text text --calib-tokens 2048 || exit
+"$QUERN" diff folder/*.gguf live/*.gguf
+for key in mode text tokens; do "$QUERN" inspect sequential/*.gguf | grep "feedback.$key "; done
+check() {
+  "$QUERN" convert "$DATA/models/mini-llama3" -o out --memory 2GiB "$@"
+  echo "exit $?" >&2
+}
+check --type Q4_0 --feedback on
+check --type Q4_0 --feedback maybe --calib-text text
+check --type Q4_0 --feedback sequential --statistics stats
+check --type Q4_0 --type Q8_0 --feedback sequential --calib-text text
+check --type Q4_0 --feedback on --calib-text text --plan-out plan.json
+"$QUERN" convert "$DATA/models/mini-v4" -o out --type Q4_0 --statistics stats
+echo "exit $?" >&2
