@@ -5,6 +5,7 @@
 
 #include "cli/build.h"
 #include "cli/evaluation.h"
+#include "cli/feedback.h"
 #include "cli/progress_bar.h"
 #include "cli/simulation.h"
 #include "formats/base/parallel.h"
@@ -20,7 +21,7 @@ namespace {
 struct DriftOptions {
   std::vector<std::string> models;     // original, then builds; with --reference: builds only
   std::vector<std::string> simulated;  // recipes and mixes
-  std::string imatrix;
+  std::string imatrix, statistics;
   std::string save_reference;
   std::string reference;
   std::optional<double> max_kl;
@@ -139,6 +140,7 @@ void check_usage(const DriftOptions& options) {
   if (!stored && options.evaluation.text.empty()) throw Error(ErrorKind::kUsage, "--eval-text FILE is required (or --reference FILE)");
   if (stored && !options.simulated.empty()) throw Error(ErrorKind::kUsage, "--simulate needs the original, not --reference");
   if (!options.imatrix.empty() && options.simulated.empty()) throw Error(ErrorKind::kUsage, "--imatrix is for --simulate");
+  if (!options.statistics.empty() && options.simulated.empty()) throw Error(ErrorKind::kUsage, "--statistics is for --simulate");
   const bool no_build = options.models.size() < 2 && options.simulated.empty() && options.save_reference.empty();
   if (options.models.empty() || (!stored && no_build)) {
     throw Error(ErrorKind::kUsage, stored ? "no build given" : "give the original and at least one build (or --save-reference)");
@@ -151,7 +153,8 @@ void measure_simulated(const DriftOptions& options, const EvalOptions& eval, Ref
   const ModelSource& original = *reference.source;
   const Importance matrix = load_importance(options.imatrix, false, original);
   const Importance* importance = options.imatrix.empty() ? nullptr : &matrix;
-  const TensorEncoder encoder(original, importance);
+  const std::unique_ptr<FeedbackSource> feedback = open_feedback(options.statistics, original);
+  const TensorEncoder encoder(original, importance, Effort::kDefault, feedback.get());
   for (const std::string& name : options.simulated) {
     const PlannedBuild build = plan_builds(original, options.models.front(), {load_recipe(name)}, {}, importance).front();
     std::cerr << "simulating " << printable(build.name) << " (" << format_size(build.size_bytes) << ")\n";
@@ -226,6 +229,7 @@ void add_drift(CLI::App& app, Context& context) {
       ->allow_extra_args(false)
       ->group("Input");
   verb->add_option("--imatrix", options->imatrix, "importance matrix for --simulate")->type_name("FILE")->group("Input");
+  verb->add_option("--statistics", options->statistics, "error feedback for --simulate")->type_name("FOLDER")->group("Input");
   verb->add_option("--save-reference", options->save_reference, "keep the original: .h5, or a base file")
       ->type_name("FILE")
       ->group("Input");

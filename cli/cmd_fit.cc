@@ -8,6 +8,7 @@
 #include "cli/build.h"
 #include "cli/cli.h"
 #include "cli/evaluation.h"
+#include "cli/feedback.h"
 #include "cli/progress_bar.h"
 #include "cli/simulation.h"
 #include "convert/plan_checks.h"
@@ -29,7 +30,7 @@ struct FitVerb {
   std::vector<std::string> sizes;
   std::string output;
   std::string calib_text, check_text;
-  std::string imatrix;
+  std::string imatrix, statistics;
   int64_t ctx = 512;
   int64_t chunks = 16, check_chunks = 64;
   int64_t probes = 128;
@@ -79,7 +80,8 @@ Texts load_texts(const ModelSource& source, const FitVerb& options) {
 }
 
 // What sensitivities depend on.
-std::string measurement_key(const ModelSource& source, const FitVerb& options, const Texts& texts, const Importance* importance) {
+std::string measurement_key(const ModelSource& source, const FitVerb& options, const Texts& texts, const Importance* importance,
+                            const FeedbackSource* feedback) {
   Sha256 hash;
   const auto add = [&](const std::string& text) {
     hash.update(std::as_bytes(std::span(text)));
@@ -89,6 +91,7 @@ std::string measurement_key(const ModelSource& source, const FitVerb& options, c
   for (const Sequence& sequence : texts.measuring) hash.update(std::as_bytes(std::span(sequence.tokens)));
   add(std::to_string(options.ctx) + " " + std::to_string(options.probes));
   add(importance == nullptr ? "" : importance->record().sha256);
+  add(feedback == nullptr ? "" : feedback->record().sha256);
   for (size_t i = 0; i < source.tensors().size(); ++i) {
     for (const DType type : candidate_types(source, i)) add(std::string(name_of(type)) + " " + std::to_string(encoder_revision(type)));
   }
@@ -133,10 +136,9 @@ struct Measured {
   std::unique_ptr<SimulatedBuilds> builds;
 };
 
-Measured measure(const ModelSource& source, const FitVerb& options, const TensorEncoder& encoder, const Importance* importance,
+Measured measure(const ModelSource& source, const FitVerb& options, const TensorEncoder& encoder, const std::string& key,
                  BlockCache& blocks, const Texts& texts, const EvalOptions& eval, Progress& progress) {
   Measured result;
-  const std::string key = measurement_key(source, options, texts, importance);
   const fs::path folder = cache_folder(options), path = folder.empty() ? folder : folder / ("sensitivities-" + key.substr(0, 16) + ".json");
   result.builds = std::make_unique<SimulatedBuilds>(source, encoder, blocks, eval, texts.measuring, options.ctx / 8, progress);
   if (std::optional<Sensitivities> cached = read_cache(path, source, key)) {
@@ -262,7 +264,8 @@ int run_fit(const FitVerb& options) {
   const std::unique_ptr<ModelSource> source = open_model(options.model);
   const Importance matrix = load_importance(options.imatrix, false, *source);
   const Importance* importance = options.imatrix.empty() ? nullptr : &matrix;
-  const TensorEncoder encoder(*source, importance);
+  const std::unique_ptr<FeedbackSource> feedback = open_feedback(options.statistics, *source);
+  const TensorEncoder encoder(*source, importance, Effort::kDefault, feedback.get());
   const Texts texts = load_texts(*source, options);
   EvalOptions eval = eval_options(options.evaluation(""));
   std::cerr << "quern: reading " << printable(options.model) << " (" << format_size(size_on_disk(*source)) << "); measuring on "
@@ -279,7 +282,8 @@ int run_fit(const FitVerb& options) {
   ProgressBar bar;
   BlockCache blocks(eval.memory_bytes / 4);
   eval.memory_bytes -= eval.memory_bytes / 4;
-  Measured measured = measure(*source, options, encoder, importance, blocks, texts, eval, bar);
+  const std::string key = measurement_key(*source, options, texts, importance, feedback.get());
+  Measured measured = measure(*source, options, encoder, key, blocks, texts, eval, bar);
   std::vector<FitBuild> proposals;
   for (size_t s = 0; s < sizes.size(); ++s) {
     const FileSize file_size = [&](const TypeAssignment& types) {
@@ -314,6 +318,7 @@ void add_fit(CLI::App& app, Context& context) {
   verb->group("Choose")->footer("quern fit V4-Flash --size 96GB --calib-text c.txt -o r.json");
   verb->add_option("MODEL", options->model, "checkpoint folder or GGUF file")->required()->group("Input");
   verb->add_option("--imatrix", options->imatrix, "importance matrix, as convert will use")->type_name("FILE")->group("Input");
+  verb->add_option("--statistics", options->statistics, "for error feedback, as convert will use")->type_name("FOLDER")->group("Input");
   verb->add_option("--calib-text", options->calib_text, "text to measure on")->type_name("FILE")->required()->group("Text");
   verb->add_option("--check-text", options->check_text, "text to judge on; default its last fifth")->type_name("FILE")->group("Text");
   verb->add_option("--ctx", options->ctx, "tokens per chunk; default 512")->type_name("N")->group("Text");

@@ -5,9 +5,12 @@
 #include <regex>
 
 #include "cli/cli.h"
+#include "cli/evaluation.h"
+#include "cli/feedback.h"
 #include "cli/progress_bar.h"
 #include "formats/base/parallel.h"
 #include "formats/base/resources.h"
+#include "verify/rederive.h"
 #include "verify/verify.h"
 
 namespace quern::cli {
@@ -17,6 +20,7 @@ using nlohmann::ordered_json;
 
 struct VerifyFlags {
   std::string path, key, source, imatrix, sample, tensors;
+  FeedbackOptions feedback;
   std::optional<uint64_t> seed;
   bool all = false;
   int threads = 0;
@@ -98,9 +102,46 @@ void print_json(const VerifyReport& report, uint64_t seed) {
   std::cout << root.dump(1, ' ', false, ordered_json::error_handler_t::replace) << '\n';
 }
 
+// The statistics of one build after another: a folder's, or the text's, as its record says how many tokens and in which mode.
+class FeedbackOfBuilds {
+ public:
+  explicit FeedbackOfBuilds(const VerifyFlags& flags) : flags_(flags) {}
+
+  FeedbackSource* open(const BuildRecord& build, const ModelSource& source, const Importance& importance) {
+    FeedbackOptions options = flags_.feedback;
+    if (options.statistics.empty() && options.text.empty()) return nullptr;
+    const std::string mode = build.settings.find_string(kFeedbackModeKey).value_or("");
+    if (options.statistics.empty()) options.mode = mode == kSequentialMode ? "sequential" : "on";
+    options.tokens = std::max<int64_t>(build.settings.find_int(kFeedbackTokensKey).value_or(1), 1);
+    feedback_ = std::make_unique<Feedback>(options, source, flags_.source, eval_options({}).memory_bytes);
+    if (feedback_->follows()) {
+      const Effort effort = find_effort(build.settings.find_string("quern.effort").value_or("default")).value_or(Effort::kDefault);
+      feedback_->follow(source, types_of(build, source), &importance, effort);
+    }
+    return &feedback_->source();
+  }
+
+ private:
+  static std::vector<DType> types_of(const BuildRecord& build, const ModelSource& source) {
+    std::vector<DType> types;
+    for (const LogicalTensor& tensor : source.tensors()) {
+      const auto found = std::ranges::find(build.tensors, tensor.name, &TensorRecord::name);
+      types.push_back(found == build.tensors.end() ? tensor.source_type : found->type);
+    }
+    return types;
+  }
+
+  const VerifyFlags& flags_;
+  std::unique_ptr<Feedback> feedback_;
+};
+
 int run_verify(const VerifyFlags& flags) {
   const ThreadLimit limit(flags.threads > 0 ? flags.threads : available_threads());
-  const VerifyOptions options = options_of(flags);
+  VerifyOptions options = options_of(flags);
+  FeedbackOfBuilds feedback(flags);
+  options.feedback = [&](const BuildRecord& build, const ModelSource& source, const Importance& importance) {
+    return feedback.open(build, source, importance);
+  };
   ProgressBar bar;
   const VerifyReport report = verify(options, bar);
   flags.json ? print_json(report, options.seed) : print_text(report);
@@ -118,6 +159,8 @@ void add_verify(CLI::App& app, Context& context) {
   verb->add_option("--key", flags->key, "public key that must have signed it")->type_name("PUB.pem")->group("Input");
   verb->add_option("--source", flags->source, "derive tensors again from this checkpoint")->type_name("DIR")->group("Source");
   verb->add_option("--imatrix", flags->imatrix, "it was made with; default: the published one")->type_name("FILE")->group("Source");
+  verb->add_option("--calib-text", flags->feedback.text, "of its error feedback, to run again")->type_name("FILE")->group("Source");
+  verb->add_option("--statistics", flags->feedback.statistics, "or the statistics made of it")->type_name("FOLDER")->group("Source");
   verb->add_option("--sample", flags->sample, "share of every tensor's chunks; default 5%")->type_name("SHARE")->group("Source");
   verb->add_option("--tensor", flags->tensors, "these only, completely")->type_name("REGEX")->group("Source");
   verb->add_flag("--all", flags->all, "everything, and the sums of the checkpoint")->group("Source");

@@ -32,6 +32,11 @@ void check_feedback_options(const FeedbackOptions& options) {
   if (options.tokens < 1) throw Error(ErrorKind::kUsage, "--calib-tokens " + std::to_string(options.tokens) + " is not 1 or more");
 }
 
+std::unique_ptr<FeedbackSource> open_feedback(const std::filesystem::path& statistics, const ModelSource& source) {
+  if (statistics.empty()) return nullptr;
+  return std::make_unique<FeedbackSource>(open_statistics(statistics, source.tensors()), source.tensors(), kFactorCacheBytes);
+}
+
 CalibrationText load_calibration_text(const ModelSource& source, const std::string& model, const std::string& text, int64_t tokens,
                                       int64_t ctx, const char* mode) {
   EvaluationOptions evaluation;

@@ -29,6 +29,9 @@ void add_feedback_options(CLI::App& verb, FeedbackOptions& options, const char* 
 // Throws kUsage when the options contradict each other.
 void check_feedback_options(const FeedbackOptions& options);
 
+// From a folder of statistics; nullptr when there is none. The model must outlive it.
+std::unique_ptr<FeedbackSource> open_feedback(const std::filesystem::path& statistics, const ModelSource& source);
+
 // A text as LiveStatistics runs it, with its record.
 struct CalibrationText {
   std::vector<Sequence> chunks;

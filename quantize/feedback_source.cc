@@ -219,6 +219,14 @@ std::shared_ptr<const FeedbackSource::Prepared> FeedbackSource::prepare(const In
   return slot->prepared;
 }
 
+std::optional<double> FeedbackSource::error(size_t tensor, int64_t slice, std::span<const float> w, std::span<const float> y) {
+  const std::shared_ptr<const Prepared> prepared = prepare(input_of(tensor), slice);
+  if (prepared->factor.n_columns == 0) return std::nullopt;
+  double error = 0.0;
+  feedback_errors(w, y, 1, prepared->factor, std::span(&error, 1));
+  return error;
+}
+
 void FeedbackSource::encode(size_t tensor, int64_t slice, DType dtype, std::span<const float> x, int64_t n_rows,
                             std::span<const float> importance, Effort effort, std::span<std::byte> out, FeedbackLog* log) {
   const Input input = input_of(tensor);

@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -75,6 +76,9 @@ class FeedbackSource {
 
   // Memory that factors need at most: the cache, and what is being made.
   uint64_t resident_bytes() const noexcept;
+
+  // (w - y) H (w - y)^T of one row of the slice, H being the damped second moment of its inputs; empty where that has no factor.
+  std::optional<double> error(size_t tensor, int64_t slice, std::span<const float> w, std::span<const float> y);
 
   // As encode_rows_unbiased; the rows belong to this slice (0 of a tensor that has one). importance: what the plain encoding uses, or
   // empty for the diagonal of the moment. log: where what came of it is noted, or nullptr.

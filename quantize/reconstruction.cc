@@ -7,18 +7,6 @@
 #include "formats/decode.h"
 
 namespace quern {
-namespace {
-
-double weighted_error(std::span<const float> a, std::span<const float> b, std::span<const float> importance) {
-  double sum = 0.0;
-  for (size_t i = 0; i < a.size(); ++i) {
-    const double difference = static_cast<double>(a[i]) - static_cast<double>(b[i]);
-    sum += (importance.empty() ? 1.0 : static_cast<double>(importance[i])) * difference * difference;
-  }
-  return sum;
-}
-
-}  // namespace
 
 std::vector<double> reconstruction_errors(const ModelSource& source, size_t tensor, std::span<const DType> types,
                                           const TensorEncoder& encoder) {
@@ -41,7 +29,7 @@ std::vector<double> reconstruction_errors(const ModelSource& source, size_t tens
         blocks.resize(static_cast<size_t>(row_size_bytes(types[t], n_columns)));
         encoder.encode(tensor, types[t], row, 1, weights, blocks);
         decode_blocks(types[t], blocks, decoded);
-        of_row[static_cast<size_t>(i) * n_types + t] = weighted_error(weights, decoded, encoder.importance(tensor, row));
+        of_row[static_cast<size_t>(i) * n_types + t] = encoder.error(tensor, types[t], row, weights, decoded);
       }
     }
   });

@@ -12,9 +12,8 @@ namespace quern {
 inline constexpr int64_t kErrorSampleWeights = int64_t{1} << 16;
 inline constexpr int64_t kErrorSampleRows = 48;
 
-// sum over the tensor of importance * (w - decode(encode(w)))^2 for every type, in the unit of the importance (1 where it is uniform):
-// for y = W x the expected error of y^2 if the inputs were uncorrelated. Estimated from rows spread evenly over the tensor, scaled to
-// all of it; sums in row order, so the same on any number of threads.
+// Sum of TensorEncoder::error over the rows of the tensor, encoded and decoded, for every type. Estimated from rows spread evenly over the
+// tensor, scaled to all of it; sums in row order, so the same on any number of threads.
 std::vector<double> reconstruction_errors(const ModelSource& source, size_t tensor, std::span<const DType> types,
                                           const TensorEncoder& encoder);
 

@@ -15,6 +15,21 @@ std::span<const float> TensorEncoder::importance(size_t tensor, int64_t row) con
   return importance_ == nullptr ? std::span<const float>() : importance_->columns(tensor, row / rows_per_slice(tensor));
 }
 
+double TensorEncoder::error(size_t tensor, DType type, int64_t row, std::span<const float> w, std::span<const float> y) const {
+  const int64_t fed_slices = feedback_ != nullptr ? feedback_->n_slices(tensor, type) : 0;
+  if (fed_slices > 0) {
+    const int64_t fed_rows = source_.tensors()[tensor].shape.n_rows() / fed_slices;
+    if (const std::optional<double> error = feedback_->error(tensor, row / fed_rows, w, y)) return *error;
+  }
+  const std::span<const float> h = importance(tensor, row);
+  double sum = 0.0;
+  for (size_t i = 0; i < w.size(); ++i) {
+    const double difference = static_cast<double>(w[i]) - static_cast<double>(y[i]);
+    sum += (h.empty() ? 1.0 : static_cast<double>(h[i])) * difference * difference;
+  }
+  return sum;
+}
+
 void TensorEncoder::encode(size_t tensor, DType type, int64_t first_row, int64_t n_rows, std::span<const float> weights,
                            std::span<std::byte> out) const {
   const Shape& shape = source_.tensors()[tensor].shape;

@@ -27,10 +27,13 @@ class TensorEncoder {
   // Same bytes for every division into rows. Thread-safe; single-threaded, but for the factorisation of second moments.
   void encode(size_t tensor, DType type, int64_t first_row, int64_t n_rows, std::span<const float> weights, std::span<std::byte> out) const;
 
-  // Weights of the columns of the slice that holds `row`; empty: uniform.
-  std::span<const float> importance(size_t tensor, int64_t row) const noexcept;
+  // Expected squared error of the tensor's outputs when its row `row`, w, becomes y, as far as it is known: with second moments of the
+  // inputs where they are, else with the importance of the columns, and with 1 for each without any. One unit for all types of a tensor.
+  double error(size_t tensor, DType type, int64_t row, std::span<const float> w, std::span<const float> y) const;
 
  private:
+  // Weights of the columns of the slice that holds `row`; empty: uniform.
+  std::span<const float> importance(size_t tensor, int64_t row) const noexcept;
   int64_t rows_per_slice(size_t tensor) const noexcept;
 
   const ModelSource& source_;

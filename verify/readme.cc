@@ -5,6 +5,8 @@
 #include <map>
 
 #include "formats/base/resources.h"
+#include "formats/statistics_record.h"
+#include "verify/rederive.h"
 
 namespace quern {
 namespace {
@@ -249,14 +251,30 @@ class Readme {
     text_ +=
         ". The bytes depend on the original, the recipe, the statistics and the version, and on nothing else: not on the machine, "
         "not on the number of threads.\n\n";
+    if (const BuildRecord* build = fed_build()) {
+      const bool sequential = build->settings.find_string(kFeedbackModeKey) == kSequentialMode;
+      text_ +=
+          "Encoded with error feedback: the rounding error of every weight is made up for by the weights after it, for the inputs that " +
+          std::to_string(build->settings.find_int(kFeedbackTokensKey).value_or(0)) + " tokens of `" +
+          cell(build->settings.find_string("quern.feedback.text").value_or("")) + "` give" +
+          (sequential ? ", and every layer makes up for the layers before it" : "") + ". File format and speed are the usual ones.\n\n";
+    }
+  }
+
+  // The first that was encoded with error feedback; nullptr when none was.
+  const BuildRecord* fed_build() const {
+    const auto found = std::ranges::find_if(
+        manifest_.builds, [](const BuildRecord& build) { return build.settings.find_string(kFeedbackModeKey).has_value(); });
+    return found == manifest_.builds.end() ? nullptr : &*found;
   }
 
   void verification() {
     text_ += "## How to check it\n\n```\nsha256sum -c SHA256SUMS\nquern verify .";
     if (facts_.is_signed) text_ += " --key PUB.pem";
-    text_ +=
-        "\nquern verify . --source ORIGINAL_CHECKPOINT --sample 5%\n```\n\n"
-        "The last command makes a random sample of every tensor again from the original checkpoint and compares it byte by byte";
+    text_ += std::string("\nquern verify . --source ORIGINAL_CHECKPOINT --sample 5%") +
+             (fed_build() != nullptr ? " --calib-text TEXT" : "") +
+             "\n```\n\n"
+             "The last command makes a random sample of every tensor again from the original checkpoint and compares it byte by byte";
     text_ += facts_.is_signed
                  ? ". The signature in `attestation.intoto.jsonl` is an in-toto statement in a DSSE envelope (Ed25519); the openssl "
                    "command line can check it too.\n"

@@ -41,6 +41,23 @@ Effort effort_of(const BuildRecord& build) {
   return find_effort(build.settings.find_string("quern.effort").value_or("default")).value_or(Effort::kDefault);
 }
 
+bool is_fed(const BuildRecord& build) { return build.settings.find_string(kFeedbackModeKey).has_value(); }
+
+// What is wrong with these statistics for a build with error feedback; empty when they are those that it was made with.
+std::string why_not_fed(const BuildRecord& build, const FeedbackSource* feedback) {
+  const std::string mode = build.settings.find_string(kFeedbackModeKey).value_or("");
+  const std::string text = build.settings.find_string(kFeedbackTextKey).value_or("");
+  const int64_t n_tokens = build.settings.find_int(kFeedbackTokensKey).value_or(0);
+  const std::string made_with =
+      "it was encoded with error feedback (" + mode + ") from " + std::to_string(n_tokens) + " tokens of the text of SHA-256 " + text;
+  if (feedback == nullptr) return made_with + ", which is not here";
+  const StatisticsRecord& record = feedback->record();
+  const std::string folder = build.settings.find_string(kStatisticsKey).value_or("");
+  const bool same_folder = folder.empty() || record.sha256.empty() || folder == record.sha256;
+  if (same_folder && record.mode == mode && record.text_sha256 == text && record.n_tokens == n_tokens) return "";
+  return made_with + "; the statistics given are others";
+}
+
 class Rederivation {
  public:
   Rederivation(const PublishedFolder& folder, const BuildRecord& build, const ModelSource& source, const Importance& importance,
@@ -48,7 +65,7 @@ class Rederivation {
       : build_(build),
         source_(source),
         importance_(importance),
-        encoder_(source, &importance, effort_of(build)),
+        encoder_(source, &importance, effort_of(build), is_fed(build) ? options.feedback : nullptr),
         options_(options),
         findings_(findings) {
     if (options.tensors) pattern_.emplace(*options.tensors);
@@ -60,13 +77,15 @@ class Rederivation {
   RederiveCount run(Progress& progress) {
     plan();
     progress.begin("deriving again", count_.source_bytes);
-    parallel_for(static_cast<int64_t>(tasks_.size()), 1, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        throw_if_interrupted();
-        run_task(tasks_[static_cast<size_t>(i)]);
-        progress.advance(bytes_of(tasks_[static_cast<size_t>(i)]));
-      }
-    });
+    // With feedback tensor by tensor, so that no thread waits for statistics while others collect them.
+    const std::span<const Task> all = tasks_;
+    for (size_t first = 0, end = 0; first < all.size(); first = end) {
+      end = is_fed(build_) ? first + 1 : all.size();
+      while (end < all.size() && all[end].tensor == all[first].tensor) ++end;
+      const std::shared_ptr<const void> statistics =
+          options_.feedback != nullptr && !all[first].copied ? options_.feedback->prepare(all[first].source) : nullptr;
+      run_tasks(all.subspan(first, end - first), progress);
+    }
     progress.end();
     report();
     return count_;
@@ -112,9 +131,9 @@ class Rederivation {
     const std::string imatrix = build_.settings.find_string(kImatrixKey).value_or("");
     if (importance_.record().sha256 != imatrix)
       return "it was encoded with the importance matrix of SHA-256 " + imatrix + ", which is not here";
-    const std::string statistics = build_.settings.find_string(kStatisticsKey).value_or("");
-    if (!statistics.empty())
-      return "it was encoded with error feedback from statistics of SHA-256 " + statistics + ", which are not used here";
+    if (is_fed(build_)) {
+      if (std::string reason = why_not_fed(build_, options_.feedback); !reason.empty()) return reason;
+    }
     const int64_t made_by = build_.settings.find_int("quern.encoder." + name).value_or(0);
     if (made_by == encoder_revision(type)) return "";
     return name + " was made by encoder revision " + std::to_string(made_by) + ", this is revision " +
@@ -142,6 +161,16 @@ class Rederivation {
     }
     ++count_.n_tensors;
     count_.n_chunks_in_all += static_cast<int64_t>(chunks.size());
+  }
+
+  void run_tasks(std::span<const Task> tasks, Progress& progress) {
+    parallel_for(std::ssize(tasks), 1, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        throw_if_interrupted();
+        run_task(tasks[static_cast<size_t>(i)]);
+        progress.advance(bytes_of(tasks[static_cast<size_t>(i)]));
+      }
+    });
   }
 
   uint64_t bytes_of(const Task& task) const { return source_.raw_bytes(task.source, task.n_rows); }

@@ -6,6 +6,7 @@
 #include "formats/base/progress.h"
 #include "formats/importance.h"
 #include "formats/model_source.h"
+#include "quantize/feedback_source.h"
 #include "verify/published.h"
 
 namespace quern {
@@ -14,14 +15,19 @@ namespace quern {
 // statistics that the record names, and compared byte by byte with the files. A sample takes a share of the chunks of every tensor,
 // at least one, chosen by the seed: damage that touches a share s of a tensor's chunks escapes n samples with probability (1 - s)^n.
 
-// The settings that name the importance matrix and the statistics for error feedback of a build by their sums.
+// The settings that name the importance matrix and the statistics for error feedback of a build by their sums, and what the statistics are
+// of: a text and a mode. Statistics that were collected on the way have no sum of their own.
 inline constexpr const char* kImatrixKey = "quern.imatrix.sha256";
 inline constexpr const char* kStatisticsKey = "quern.feedback.statistics_sha256";
+inline constexpr const char* kFeedbackModeKey = "quern.feedback.mode";
+inline constexpr const char* kFeedbackTextKey = "quern.feedback.text_sha256";
+inline constexpr const char* kFeedbackTokensKey = "quern.feedback.tokens";
 
 struct RederiveOptions {
   double sample = 1.0;
   std::optional<std::string> tensors;  // regular expression, searched in the name
   uint64_t seed = 0;
+  FeedbackSource* feedback = nullptr;  // for builds with error feedback, when its statistics are here
 };
 
 struct RederiveCount {

@@ -244,7 +244,10 @@ class Verification {
       ModelOptions model;
       model.mtp = build.mtp;
       const std::unique_ptr<ModelSource> source = open_model(*options_.source, model);
-      const RederiveCount count = rederive(folder_, build, *source, importance_of(build, *source), options, report_.findings, progress_);
+      const Importance importance = importance_of(build, *source);
+      const bool fed = build.settings.find_string(kFeedbackModeKey).has_value();
+      options.feedback = fed && options_.feedback ? options_.feedback(build, *source, importance) : nullptr;
+      const RederiveCount count = rederive(folder_, build, *source, importance, options, report_.findings, progress_);
       sum.n_tensors += count.n_tensors;
       sum.n_chunks += count.n_chunks;
       sum.n_chunks_in_all += count.n_chunks_in_all;

@@ -2,22 +2,31 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "convert/build_record.h"
 #include "formats/base/progress.h"
+#include "formats/importance.h"
+#include "formats/model_source.h"
+#include "quantize/feedback_source.h"
 
 namespace quern {
 
 // Is a build what its publisher made? Signature, sums and records against the files, the files against the rules of GGUF, and with
 // the original checkpoint the bytes themselves. Whatever is wrong is named as exactly as the records allow.
 
+// Where the statistics of a build with error feedback come from; nullptr when there are none. The result outlives the check of that build.
+using FeedbackOfBuild = std::function<FeedbackSource*(const BuildRecord& build, const ModelSource& source, const Importance& importance)>;
+
 struct VerifyOptions {
   std::filesystem::path path;                       // a published folder, an output folder of convert, or a GGUF file (first shard)
   std::optional<std::filesystem::path> public_key;  // the attestation must be signed by it
   std::optional<std::filesystem::path> source;      // checkpoint to derive tensors from again
   std::optional<std::filesystem::path> imatrix;     // that the build was made with; default: the one published beside it
+  FeedbackOfBuild feedback;                         // empty: none
   double sample = 0.05;                             // share of the chunks of every tensor, at least one; 1: all
   std::optional<std::string> tensors;               // regular expression: these only, completely
   uint64_t seed = 0;                                // decides the sample

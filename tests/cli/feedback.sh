@@ -7,6 +7,15 @@ ls stats | head -3
 "$QUERN" convert "$DATA/models/mini-llama3" -o sequential --memory 2GiB --type Q4_0 --feedback sequential --calib-text text --calib-tokens 2048 || exit
 "$QUERN" diff folder/*.gguf live/*.gguf
 for key in mode text tokens; do "$QUERN" inspect sequential/*.gguf | grep "feedback.$key "; done
+"$QUERN" publish "$DATA/models/mini-qwen3moe" -o repo --type Q4_0 --feedback sequential --calib-text text --calib-tokens 2048 2>/dev/null | grep -v '\.gguf' || exit
+grep -A3 "error feedback" repo/README.md; grep "quern verify" repo/README.md
+verify() {
+  "$QUERN" verify repo --source "$DATA/models/mini-qwen3moe" --all --seed 1 "$@" | grep -E '^(source|unproved|damage)' | cut -c1-150
+  echo "exit ${PIPESTATUS[0]}"
+}
+verify --calib-text text
+verify
+verify --statistics stats
 check() {
   "$QUERN" convert "$DATA/models/mini-llama3" -o out --memory 2GiB "$@"
   echo "exit $?" >&2

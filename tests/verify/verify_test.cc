@@ -373,10 +373,11 @@ TEST(Verify, AnOlderEncoderIsNoDamage) {
 }
 
 TEST(Verify, StatisticsThatAreNotHereAreNoDamage) {
-  for (const char* key : {"quern.imatrix.sha256", "quern.feedback.statistics_sha256"}) {
+  for (const char* key : {"quern.imatrix.sha256", "quern.feedback.text_sha256"}) {
     const TempDir dir;
     Folder folder(repository().path(), dir / "repo");
     folder.manifest.builds[0].settings.set(key, std::string(64, '7'));
+    if (key == std::string("quern.feedback.text_sha256")) folder.manifest.builds[0].settings.set("quern.feedback.mode", "original");
     write_documents(folder.path(), folder.manifest, nullptr);
     fs::remove(folder.path() / kAttestationName);
     const VerifyReport report = verified(folder.path(), [](VerifyOptions& options) {
