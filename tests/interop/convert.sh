@@ -1,23 +1,36 @@
 #!/usr/bin/env bash
-# convert.sh QUERN WORK_DIR MODEL_DIR [--calib-text FILE] TYPE...: converts the model into WORK_DIR/models/NAME, to types and shipped
-# recipes; with a text into WORK_DIR/models/NAME-imatrix, with an importance matrix of it. Skipped (77) without the model.
+# convert.sh QUERN WORK_DIR MODEL_DIR [--imatrix TEXT | --sequential TEXT] TYPE...: converts the model into WORK_DIR/models/NAME, to types and
+# shipped recipes; with a text into WORK_DIR/models/NAME+imatrix, with an importance matrix of it, or each type alone into NAME+sequential,
+# with error feedback. Skipped (77) without the model.
 set -euo pipefail
 quern=$1 out=$2/models/$(basename "$3") model=$3
 shift 3
 [[ -d "$model" ]] || { echo "skipped: $model is not here"; exit 77; }
-arguments=()
-if [[ $1 == --calib-text ]]; then
-  "$quern" imatrix "$model" --calib-text "$2" -o "$out.imatrix.gguf" --force
-  out+=-imatrix
-  arguments+=(--imatrix "${out%-imatrix}.imatrix.gguf")
-  shift 2
-fi
+arguments=() alone=()
+case $1 in
+  --imatrix)
+    "$quern" imatrix "$model" --calib-text "$2" -o "$out.imatrix.gguf" --force
+    arguments+=(--imatrix "$out.imatrix.gguf")
+    out+=+imatrix
+    shift 2
+    ;;
+  --sequential)
+    alone+=(--feedback sequential --calib-text "$2" --calib-tokens 8192)
+    out+=+sequential
+    shift 2
+    ;;
+esac
 rm -rf "$out"
 mkdir -p "$out"
 for type in "$@"; do
   case $type in
-    dynamic-*) arguments+=(--recipe "$type") ;;
-    *) arguments+=(--type "$type") ;;
+    dynamic-*) chosen=(--recipe "$type") ;;
+    *) chosen=(--type "$type") ;;
   esac
+  if ((${#alone[@]})); then
+    "$quern" convert "$model" -o "$out" "${chosen[@]}" "${alone[@]}"
+  else
+    arguments+=("${chosen[@]}")
+  fi
 done
-"$quern" convert "$model" -o "$out" "${arguments[@]}"
+((${#alone[@]})) || "$quern" convert "$model" -o "$out" "${arguments[@]}"
