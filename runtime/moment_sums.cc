@@ -16,6 +16,18 @@ void append_row(const float* panel, int64_t lane, int64_t n_columns, float share
   for (int64_t j = 0; j < n_columns; ++j) rows.push_back(share * panel[j * kPanelWidth + lane]);
 }
 
+// [tile][row][16] of some of the rows; columns that there are not are zeros.
+std::vector<float> cut_columns(const std::vector<float>& rows, int64_t n_columns, int64_t first_row, int64_t n_rows) {
+  const int64_t n_tiles = (n_columns + kMomentTile - 1) / kMomentTile;
+  std::vector<float> tiles(static_cast<size_t>(n_tiles * n_rows * kMomentTile));
+  for (int64_t t = 0; t < n_rows; ++t) {
+    const float* row = rows.data() + (first_row + t) * n_columns;
+    for (int64_t j = 0; j < n_columns; ++j)
+      tiles[static_cast<size_t>((j / kMomentTile * n_rows + t) * kMomentTile + j % kMomentTile)] = row[j];
+  }
+  return tiles;
+}
+
 std::vector<float> mean_of(const std::vector<double>& sums, int64_t n_rows) {
   std::vector<float> mean;
   mean.reserve(sums.size());
@@ -66,26 +78,39 @@ void MomentSums::add(const PackedRows& rows, std::span<const float> shares, cons
   add_products(scaled, differences);
 }
 
-void MomentSums::add_products(const std::vector<float>& rows, const std::vector<float>& differences) {
-  const int64_t n_rows = std::ssize(rows) / n_columns_, n_groups = (n_columns_ + kMomentRows - 1) / kMomentRows;
-  parallel_for(n_groups, 4, [&](int64_t begin, int64_t end) {
-    std::vector<double> triangle(static_cast<size_t>(kMomentRows * n_columns_));
-    for (int64_t group = begin; group < end; ++group) {
-      const int64_t first = group * kMomentRows, n_i = std::min(kMomentRows, n_columns_ - first), n_j = first + n_i;
-      double* out[kMomentRows] = {};
-      for (int64_t i = 0; i < n_i; ++i) {
-        out[i] = triangle.data() + i * n_columns_;
-        std::fill_n(out[i], n_j, 0.0);
-      }
-      add_moment_rows(rows.data(), rows.data(), n_rows, n_columns_, first, n_i, n_j, out);
-      for (int64_t i = 0; i < n_i; ++i) {
-        for (int64_t j = 0; j <= first + i; ++j) half_[half_position(first + i, j)] += out[i][j];
-      }
-      if (!sequential_) continue;
-      for (int64_t i = 0; i < n_i; ++i) out[i] = shift_.data() + (first + i) * n_columns_;
-      add_moment_rows(differences.data(), rows.data(), n_rows, n_columns_, first, n_i, n_columns_, out);
+template <typename Place>
+void MomentSums::add_tile(const float* tile, int64_t ti, int64_t tj, Place place) const {
+  const int64_t i_end = std::min(n_columns_, (ti + 1) * kMomentTile), j_end = std::min(n_columns_, (tj + 1) * kMomentTile);
+  for (int64_t i = ti * kMomentTile; i < i_end; ++i) {
+    for (int64_t j = tj * kMomentTile; j < j_end; ++j) {
+      double* sum = place(i, j);
+      if (sum != nullptr) *sum += static_cast<double>(tile[(i - ti * kMomentTile) * kMomentTile + j - tj * kMomentTile]);
     }
-  });
+  }
+}
+
+void MomentSums::add_products(const std::vector<float>& rows, const std::vector<float>& differences) {
+  constexpr int64_t kBlock = 256;  // rows that are summed in float
+  const int64_t n_rows = std::ssize(rows) / n_columns_, n_tiles = (n_columns_ + kMomentTile - 1) / kMomentTile;
+  for (int64_t first = 0; first < n_rows; first += kBlock) {
+    const int64_t n = std::min(kBlock, n_rows - first);
+    const std::vector<float> tiles = cut_columns(rows, n_columns_, first, n);
+    const std::vector<float> shifts = sequential_ ? cut_columns(differences, n_columns_, first, n) : std::vector<float>();
+    const auto tile = [&](const std::vector<float>& all, int64_t k) { return all.data() + k * n * kMomentTile; };
+    parallel_for(n_tiles, 1, [&](int64_t begin, int64_t end) {
+      float out[kMomentTile * kMomentTile];
+      for (int64_t ti = begin; ti < end; ++ti) {
+        for (int64_t tj = 0; tj <= ti; ++tj) {
+          moment_tile(tile(tiles, ti), tile(tiles, tj), n, out);
+          add_tile(out, ti, tj, [&](int64_t i, int64_t j) { return j <= i ? half_.data() + half_position(i, j) : nullptr; });
+        }
+        for (int64_t tj = 0; sequential_ && tj < n_tiles; ++tj) {
+          moment_tile(tile(shifts, ti), tile(tiles, tj), n, out);
+          add_tile(out, ti, tj, [&](int64_t i, int64_t j) { return shift_.data() + i * n_columns_ + j; });
+        }
+      }
+    });
+  }
 }
 
 void MomentSums::add(const MomentSums& slice) {

@@ -30,6 +30,8 @@ class MomentSums {
 
  private:
   void add_products(const std::vector<float>& rows, const std::vector<float>& differences);
+  template <typename Place>
+  void add_tile(const float* tile, int64_t ti, int64_t tj, Place place) const;
 
   int64_t n_columns_ = 0;
   bool sequential_ = false;
