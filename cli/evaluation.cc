@@ -33,7 +33,7 @@ void add_evaluation_options(CLI::App& verb, EvaluationOptions& options, bool tex
 }
 
 EvalOptions eval_options(const EvaluationOptions& options) {
-  return {.memory_bytes = memory_budget(options.memory), .plain = options.plain};
+  return {.memory_bytes = memory_budget(options.memory), .arithmetic = options.plain ? Arithmetic::kPlain : fastest_arithmetic()};
 }
 
 int threads_of(const EvaluationOptions& options) {

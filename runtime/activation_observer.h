@@ -5,7 +5,7 @@
 #include <span>
 #include <string_view>
 
-#include "runtime/panel_product.h"
+#include "runtime/packed_rows.h"
 
 namespace quern {
 

@@ -1,97 +1,95 @@
 #include "runtime/attention.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <limits>
+
+#include "runtime/vector_math.h"
 
 namespace quern {
 namespace {
 
-constexpr double kMasked = -std::numeric_limits<double>::infinity();
+constexpr float kMasked = -std::numeric_limits<float>::infinity();
 
-bool is_visible(const KeySegment& segment, const QueryPanel& queries, int64_t key, int64_t lane) {
-  if (segment.visible != nullptr) return segment.visible[key * kPanelWidth + lane] != 0;
-  const int64_t distance = queries.first_position + lane - (segment.first_position + key);
-  return distance >= 0 && (segment.window == 0 || distance < segment.window);
+// Takes the keys that a query cannot see out of its row of scores, padding included.
+void mask(const KeySegment& segment, int64_t position, int64_t lane, float* row) {
+  int64_t first = 0, end = segment.count;
+  if (segment.visible != nullptr) {
+    for (int64_t key = 0; key < segment.count; ++key) {
+      if (segment.visible[key * kPanelWidth + lane] == 0) row[key] = kMasked;
+    }
+  } else {
+    end = std::clamp<int64_t>(position - segment.first_position + 1, 0, segment.count);
+    if (segment.window != 0) first = std::clamp<int64_t>(position - segment.first_position - segment.window + 1, 0, end);
+  }
+  std::fill(row, row + first, kMasked);
+  std::fill(row + end, row + padded_k(segment.count), kMasked);
 }
 
-using Lanes = std::array<double, kPanelWidth>;
-
-// Replaces scores by softmax numerators and returns the denominators.
-Lanes softmax(const AttentionShape& shape, const QueryPanel& queries, std::span<const KeySegment> segments, float* scores) {
-  Lanes largest, sum{};
-  largest.fill(shape.sink == nullptr ? kMasked : static_cast<double>(*shape.sink));
-  const auto for_each = [&](const auto& body) {
-    float* row = scores;
-    for (const KeySegment& segment : segments) {
-      for (int64_t key = 0; key < segment.count; ++key, row += kPanelWidth) {
-        for (int64_t lane = 0; lane < queries.n_queries; ++lane) body(segment, key, lane, row[lane]);
-      }
-    }
-  };
-  for_each([&](const KeySegment& segment, int64_t key, int64_t lane, float& score) {
-    if (!is_visible(segment, queries, key, lane)) {
-      score = -std::numeric_limits<float>::infinity();
-      return;
-    }
-    const double scaled = static_cast<double>(score) * shape.scale;
-    largest[static_cast<size_t>(lane)] = std::max(largest[static_cast<size_t>(lane)], scaled);
-  });
-  if (shape.sink != nullptr) {
-    for (size_t lane = 0; lane < sum.size(); ++lane) sum[lane] = std::exp(static_cast<double>(*shape.sink) - largest[lane]);
+// Replaces a row of scores by softmax numerators and returns the denominator.
+double softmax(const AttentionShape& shape, float* row, int64_t n) {
+  const auto sink = shape.sink == nullptr ? static_cast<double>(kMasked) : static_cast<double>(*shape.sink);
+  const double largest = std::max(sink, n == 0 ? sink : static_cast<double>(largest_of(row, n)) * shape.scale);
+  if (largest == static_cast<double>(kMasked)) {
+    std::fill(row, row + n, 0.0f);
+    return 0.0;
   }
-  for_each([&](const KeySegment&, int64_t, int64_t lane, float& score) {
-    if (score == -std::numeric_limits<float>::infinity()) {
-      score = 0.0f;
-      return;
-    }
-    const auto i = static_cast<size_t>(lane);
-    const double p = std::exp(static_cast<double>(score) * shape.scale - largest[i]);
-    sum[i] += p;
-    score = static_cast<float>(p);
-  });
-  return sum;
+  const double sum = exp_row(row, n, shape.scale, largest);
+  return shape.sink == nullptr ? sum : sum + std::exp(sink - largest);
 }
 
 }  // namespace
 
 KeySegment causal_segment(KeySegment run, int64_t n_keys, int64_t window, int64_t first_query, int64_t n_queries) {
-  const int64_t first = window == 0 ? 0 : std::max<int64_t>(0, first_query - window + 1);
-  run.keys += first * run.key_stride;
-  run.values += first * run.value_stride;
+  const int64_t first = window == 0 ? 0 : std::max<int64_t>(0, first_query - window + 1) / kStep * kStep;
+  run.keys = run.keys.from_row(first);
+  run.values = run.values.from_k(first);
   run.count = std::min(n_keys, first_query + n_queries) - first;
   run.first_position = first;
   run.window = window;
   return run;
 }
 
-void attend(PanelProduct product, const AttentionShape& shape, const QueryPanel& queries, std::span<const KeySegment> segments,
-            std::vector<float>& scratch, float* out) {
+void attend(const ProductKernel& kernel, const AttentionShape& shape, const QueryPanel& queries, std::span<const KeySegment> segments,
+            FloatBuffer& scratch, float* out, int64_t out_stride) {
+  const int64_t n_queries = queries.q.n_rows;
   int64_t n_keys = 0;
-  for (const KeySegment& segment : segments) n_keys += segment.count;
-  const int64_t n_out = shape.value_dim * kPanelWidth;
-  scratch.resize(static_cast<size_t>(n_keys * kPanelWidth + n_out));
-  float* part = scratch.data() + n_keys * kPanelWidth;
-  float* scores = scratch.data();
+  for (const KeySegment& segment : segments) n_keys += padded_k(segment.count);
+  const int64_t n_packed = kPanelWidth * std::max(padded_k(shape.key_dim), n_keys);
+  float* packed = scratch.resize(n_packed + kPanelWidth * (n_keys + shape.value_dim));
+  float* scores = packed + n_packed;  // [n_queries, n_keys]
+  float* part = scores + kPanelWidth * n_keys;
+
+  const PackedMatrix q = kernel.pack_rows(queries.q, packed);
+  int64_t first = 0;
   for (const KeySegment& segment : segments) {
-    product({segment.keys, segment.count, segment.key_stride, 1}, queries.q, shape.key_dim, scores);
-    scores += segment.count * kPanelWidth;
+    PackedMatrix keys = segment.keys;
+    keys.n = segment.count;
+    kernel.multiply(q, keys, shape.key_dim, scores + first, n_keys);
+    for (int64_t i = 0; i < n_queries; ++i) mask(segment, queries.first_position + i, i, scores + i * n_keys + first);
+    first += padded_k(segment.count);
   }
-  scores = scratch.data();
-  for (int64_t key = 0; key < n_keys; ++key) {
-    std::fill(scores + key * kPanelWidth + queries.n_queries, scores + (key + 1) * kPanelWidth, 0.0f);
+  double sums[kPanelWidth] = {};
+  for (int64_t i = 0; i < n_queries; ++i) sums[i] = softmax(shape, scores + i * n_keys, n_keys);
+
+  first = 0;
+  for (size_t s = 0; s < segments.size(); ++s) {
+    const int64_t n = segments[s].count;
+    if (n == 0) continue;
+    const PackedMatrix weights = kernel.pack_rows({scores + first, n_queries, n, n_keys}, packed);
+    float* to = s == 0 ? out : part;
+    const int64_t to_stride = s == 0 ? out_stride : shape.value_dim;
+    kernel.multiply(weights, segments[s].values, n, to, to_stride);
+    for (int64_t i = 0; s > 0 && i < n_queries; ++i) {
+      for (int64_t j = 0; j < shape.value_dim; ++j) out[i * out_stride + j] += part[i * shape.value_dim + j];
+    }
+    first += padded_k(n);
   }
-  const Lanes sum = softmax(shape, queries, segments, scores);
-  std::fill(out, out + n_out, 0.0f);
-  for (const KeySegment& segment : segments) {
-    product({segment.values, shape.value_dim, 1, segment.value_stride}, scores, segment.count, part);
-    for (int64_t i = 0; i < n_out; ++i) out[i] += part[i];
-    scores += segment.count * kPanelWidth;
-  }
-  for (int64_t i = 0; i < n_out; ++i) {
-    const double denominator = sum[static_cast<size_t>(i % kPanelWidth)];
-    out[i] = denominator > 0.0 ? static_cast<float>(static_cast<double>(out[i]) / denominator) : 0.0f;
+  for (int64_t i = 0; i < n_queries; ++i) {
+    for (int64_t j = 0; j < shape.value_dim; ++j) {
+      float& value = out[i * out_stride + j];
+      value = sums[i] != 0.0 ? static_cast<float>(static_cast<double>(value) / sums[i]) : 0.0f;
+    }
   }
 }
 

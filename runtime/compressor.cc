@@ -5,8 +5,8 @@
 #include <limits>
 
 #include "formats/base/error.h"
-#include "runtime/norm.h"
-#include "runtime/panel_product.h"
+#include "runtime/product.h"
+#include "runtime/vector_math.h"
 
 namespace quern {
 

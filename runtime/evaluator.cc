@@ -1,41 +1,23 @@
 #include "runtime/evaluator.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
-#include <numeric>
 
 #include "formats/base/error.h"
 #include "formats/base/parallel.h"
-#include "formats/base/resources.h"
+#include "formats/decode.h"
 #include "formats/float_convert.h"
-#include "runtime/norm.h"
-#include "runtime/routing.h"
+#include "runtime/evaluator_pass.h"
+#include "runtime/vector_math.h"
 
 namespace quern {
 
-// What a layer hands from its attention half to its experts.
-struct Evaluator::Pass {
-  std::vector<float> x;          // states of the current tile [n, state_width]
-  std::vector<float> y;          // input of the current sublayer [n, hidden]
-  std::vector<float> out;        // its output [n, hidden]
-  TokenStore normal;             // MoE input of all tokens [n_rows, hidden]
-  TokenStore sum;                // MoE output of all tokens [n_rows, hidden]
-  std::vector<HyperMix> mixes;   // of the MoE sublayer, all tokens
-  std::vector<int32_t> experts;  // [n_rows, n_used]
-  std::vector<float> weights;    // [n_rows, n_used]
-};
-
 namespace {
-
-constexpr int64_t kExpertBatch = 1024;  // tokens of one expert multiplied together
 
 void round_rows(bool rounded, float* rows, int64_t n) {
   for (int64_t i = 0; rounded && i < n; ++i) rows[i] = bf16_to_f32(f32_to_bf16(rows[i]));
 }
-
-std::string block_name(int64_t layer, std::string_view name) { return "blk." + std::to_string(layer) + "." + std::string(name); }
-
-bool is_expert_stack(std::string_view name) { return name.ends_with("_exps.weight"); }
 
 std::string list_problems(const std::vector<std::string>& problems) {
   constexpr size_t kShown = 8;
@@ -47,9 +29,11 @@ std::string list_problems(const std::vector<std::string>& problems) {
 
 }  // namespace
 
+Evaluator::~Evaluator() = default;
+
 Evaluator::Evaluator(const ModelSource& source, const EvalOptions& options)
     : source_(source), options_(options), hparams_(read_hparams(source.metadata())), index_(source) {
-  compute_ = {&source, options.plain ? panel_product_plain : panel_product_fast, options.observer};
+  compute_ = {&source, &product_kernel(options.arithmetic), options.observer};
   check_tensors();
   std::vector<float> factors;
   if (const LogicalTensor* tensor = index_.find("rope_freqs.weight")) {
@@ -127,59 +111,6 @@ std::vector<RowTile> Evaluator::expert_tiles(int64_t layer, int64_t expert) cons
   return tiles;
 }
 
-EvalPlan Evaluator::plan(std::span<const Sequence> sequences) const {
-  const Hparams& h = hparams_;
-  EvalPlan plan;
-  int64_t longest = 0;
-  for (const Sequence& sequence : sequences) {
-    plan.n_tokens += static_cast<int64_t>(sequence.tokens.size());
-    longest = std::max(longest, static_cast<int64_t>(sequence.tokens.size()));
-  }
-  const bool moe = std::ranges::any_of(h.layers, [](const LayerParams& l) { return l.moe; });
-  const int64_t per_token = 4 * (h.state_width() + h.hidden + (moe ? 2 * h.hidden + 2 * h.routing.n_used : 0)) +
-                            (h.n_streams > 1 ? 8 * h.n_streams * (h.n_streams + 2) + 96 : 0);
-  plan.state_bytes = static_cast<uint64_t>(plan.n_tokens * per_token);
-  for (int64_t layer = 0; layer < static_cast<int64_t>(h.layers.size()); ++layer) {
-    uint64_t dense = 0;
-    const std::string prefix = block_name(layer, "");
-    for (const LogicalTensor& tensor : source_.tensors()) {
-      if (!tensor.name.starts_with(prefix)) continue;
-      plan.weight_bytes += tensor.source_bytes;
-      if (is_expert_stack(tensor.name)) continue;
-      const bool as_floats = tensor.name.ends_with("_b.weight") && h.layers[static_cast<size_t>(layer)].attention == AttentionKind::kLatent;
-      dense += as_floats ? 4 * static_cast<uint64_t>(tensor.shape.n_elements()) : tensor.source_bytes;
-    }
-    plan.layer_bytes = std::max(plan.layer_bytes, dense);
-    if (!h.layers[static_cast<size_t>(layer)].moe) continue;
-    uint64_t expert = 0;
-    for (const LayerTensor& stack : expert_stacks(h)) {
-      const LogicalTensor* tensor = index_.find(block_name(layer, stack.name));
-      if (tensor != nullptr) expert += tensor->source_bytes / static_cast<uint64_t>(stack.shape[0]);
-    }
-    plan.expert_bytes = std::max(plan.expert_bytes, expert);
-  }
-  const int64_t tile = std::min(longest, kQueryTile);
-  const int64_t q = h.n_heads * (2 * h.key_dim + 2 * h.value_dim), ffn = 4 * std::max(h.dense_width, h.shared_width);
-  const int64_t cached = h.kv_rank > 0 ? 2 * (h.kv_rank + h.key_dim) : h.n_kv_heads * (h.key_dim + h.value_dim) * 2;
-  const int64_t mixed_latents = options_.observer != nullptr ? h.n_heads * h.kv_rank * tile : 0;
-  const int64_t per_thread = (4 << 20) + 4 * longest * (kPanelWidth + (h.kv_rank > 0 ? h.key_dim + h.value_dim : 0));
-  plan.work_bytes = static_cast<uint64_t>(4 * (tile * (3 * h.state_width() + 6 * h.hidden + q + ffn) + longest * cached + mixed_latents +
-                                               (moe ? kExpertBatch * (3 * h.hidden + 4 * h.expert_width) : 0)) +
-                                          per_thread * thread_limit()) +
-                    (uint64_t{64} << 20);
-  const uint64_t fixed = plan.layer_bytes + plan.expert_bytes + plan.work_bytes;
-  constexpr uint64_t kMinPrefetch = uint64_t{16} << 20, kMaxPrefetch = uint64_t{1} << 30;
-  if (fixed + kMinPrefetch > options_.memory_bytes) {
-    throw Error(ErrorKind::kUsage, "a memory budget of " + format_size(options_.memory_bytes) +
-                                       " is too small for this model and context: " + format_size(fixed + kMinPrefetch) +
-                                       " are needed (one layer, one expert, one sequence)");
-  }
-  plan.spill = fixed + kMinPrefetch + plan.state_bytes > options_.memory_bytes;
-  const uint64_t left = options_.memory_bytes - fixed - (plan.spill ? 0 : plan.state_bytes);
-  plan.prefetch_bytes = std::min({left, kMaxPrefetch, std::max(kMinPrefetch, 2 * (plan.layer_bytes + plan.expert_bytes))});
-  return plan;
-}
-
 void Evaluator::start(std::vector<Sequence> sequences) {
   const EvalPlan p = plan(sequences);
   spill_ = p.spill;
@@ -195,6 +126,16 @@ void Evaluator::start(std::vector<Sequence> sequences) {
   }
   states_ = TokenStore(n_rows_, hparams_.state_width(), spill_);
   final_ = TokenStore();
+  batches_ = make_batches(p.batch_tokens);
+  expert_group_bytes_ = p.expert_group_bytes;
+  pass_ = std::make_unique<Pass>();
+  if (has_experts()) {
+    pass_->normal = TokenStore(n_rows_, hparams_.hidden, spill_);
+    pass_->sum = TokenStore(n_rows_, hparams_.hidden, spill_);
+    pass_->experts.resize(static_cast<size_t>(n_rows_ * hparams_.routing.n_used));
+    pass_->weights.resize(pass_->experts.size());
+    if (hparams_.n_streams > 1) pass_->mixes.resize(static_cast<size_t>(n_rows_));
+  }
   if (!prefetcher_) prefetcher_ = std::make_unique<Prefetcher>(source_, p.prefetch_bytes);
 }
 
@@ -296,109 +237,142 @@ void Evaluator::run_layers(int64_t first, int64_t end, Progress& progress, const
 void Evaluator::run_layer(int64_t layer, bool last, const RoutingObserver& observer) {
   const LayerParams& params = hparams_.layers[static_cast<size_t>(layer)];
   const LayerWeights weights = take_layer(layer);
-  const LayerContext context{hparams_, params, weights, compute_, hparams_.ropes[params.rope], frequencies_[params.rope]};
+  const LayerContext context{hparams_, params, weights, compute_, hparams_.ropes[params.rope], frequencies_[params.rope], pass_->work};
   const bool ask_early = params.moe && all_experts_expected();
   if (ask_early) {
     for (int64_t e = 0; e < hparams_.routing.n_experts; ++e) prefetcher_->request(expert_tiles(layer, e));
   }
-  Pass pass;
-  if (params.moe) {
-    pass.normal = TokenStore(n_rows_, hparams_.hidden, spill_);
-    pass.sum = TokenStore(n_rows_, hparams_.hidden, spill_);
-    pass.experts.resize(static_cast<size_t>(n_rows_ * hparams_.routing.n_used));
-    pass.weights.resize(pass.experts.size());
-    if (hparams_.n_streams > 1) pass.mixes.resize(static_cast<size_t>(n_rows_));
-  }
-  for (size_t s = 0; s < sequences_.size(); ++s) {
+  for (const Batch& batch : batches_) {
     throw_if_interrupted();
-    run_sequence(context, s, pass);
+    run_batch(context, batch);
   }
   if (params.moe) {
-    Routing routing{pass.experts, pass.weights};
+    Routing routing{pass_->experts, pass_->weights};
     if (observer) observer(layer, routing);
     if (!routing.run_experts) return prefetcher_.reset();  // with the experts' tiles that nobody will take
-    run_experts(context, layer, ask_early, pass);
+    run_experts(context, layer, ask_early);
     if (!last) prefetcher_->request(dense_tiles(layer + 1));
-    add_outputs(context, pass);
+    add_outputs(context);
   } else if (!last) {
     prefetcher_->request(dense_tiles(layer + 1));
   }
 }
 
-void Evaluator::run_sequence(const LayerContext& context, size_t s, Pass& pass) {
-  const auto layer = static_cast<size_t>(&context.layer - hparams_.layers.data());
-  const Sequence& sequence = sequences_[s];
-  LayerCache fresh;
-  LayerCache& cache = options_.keep_caches ? caches_[layer][s] : fresh;
-  const auto length = static_cast<int64_t>(sequence.tokens.size());
-  for (int64_t t = 0; t < length; t += kQueryTile) {
-    const int64_t n = std::min(kQueryTile, length - t), first_row = first_rows_[s] + t;
-    pass.x.resize(static_cast<size_t>(n * hparams_.state_width()));
-    pass.y.resize(static_cast<size_t>(n * hparams_.hidden));
-    pass.out.resize(pass.y.size());
-    states_.read(first_row, n, pass.x.data());
-    attention_tile(context, n, sequence.rounded, cache, pass);
-    check_finite(first_row, n, pass.x.data(), block_name(static_cast<int64_t>(layer), "attn_output"));
-    const std::span<const int32_t> tokens(sequence.tokens.data() + t, static_cast<size_t>(n));
-    feed_forward_tile(context, first_row, n, tokens, sequence.rounded, pass);
-    check_finite(first_row, n, pass.x.data(), block_name(static_cast<int64_t>(layer), "ffn_down"));
-    states_.write(first_row, n, pass.x.data());
+LayerCache& Evaluator::cache_of(int64_t layer, size_t sequence) {
+  if (options_.keep_caches) return caches_[static_cast<size_t>(layer)][sequence];
+  std::map<size_t, LayerCache>& open = pass_->open_caches;
+  if (const auto found = open.find(sequence); found != open.end()) return found->second;
+  if (pass_->idle_caches.empty()) return open[sequence];
+  LayerCache& cache = open[sequence] = std::move(pass_->idle_caches.back());
+  pass_->idle_caches.pop_back();
+  return cache;
+}
+
+// The caches of sequences that end in this batch, emptied for the next ones.
+void Evaluator::close_caches(const Batch& batch) {
+  for (const BatchPart& part : batch.parts) {
+    if (part.first_token + part.n < static_cast<int64_t>(sequences_[part.sequence].tokens.size())) continue;
+    const auto found = pass_->open_caches.find(part.sequence);
+    if (found == pass_->open_caches.end()) continue;
+    found->second.clear();
+    pass_->idle_caches.push_back(std::move(found->second));
+    pass_->open_caches.erase(found);
   }
+}
+
+void Evaluator::run_batch(const LayerContext& context, const Batch& batch) {
+  const auto layer = static_cast<int64_t>(&context.layer - hparams_.layers.data());
+  std::vector<Piece> pieces;
+  for (const BatchPart& part : batch.parts) {
+    pieces.push_back({first_rows_[part.sequence] + part.first_token - batch.first_row, part.n, &cache_of(layer, part.sequence),
+                      sequences_[part.sequence].rounded});
+  }
+  float* x = states_.in_memory(batch.first_row);
+  if (x == nullptr) states_.read(batch.first_row, batch.n, x = pass_->x.resize(batch.n * hparams_.state_width()));
+  attention_batch(context, batch, pieces, x);
+  check_finite(batch.first_row, batch.n, x, block_name(layer, "attn_output"));
+  feed_forward_batch(context, batch, pieces, x);
+  check_finite(batch.first_row, batch.n, x, block_name(layer, "ffn_down"));
+  if (states_.in_memory(batch.first_row) == nullptr) states_.write(batch.first_row, batch.n, x);
+  close_caches(batch);
 }
 
 namespace {
 
+constexpr int64_t kRowGrain = 16;
+
 // The input of a hyper-connection's matrix are normalised streams; the runtime multiplies first and scales the product.
-void observe_streams(const Compute& compute, const StoredMatrix& fn, const float* states, int64_t n, double norm_eps) {
+void observe_streams(const Compute& compute, const StoredMatrix& fn, const float* states, std::span<const Piece> pieces, double norm_eps) {
   if (compute.observer == nullptr) return;
-  std::vector<float> rows(static_cast<size_t>(n * fn.n_columns));
-  for (int64_t t = 0; t < n; ++t) rms_norm(states + t * fn.n_columns, nullptr, fn.n_columns, norm_eps, rows.data() + t * fn.n_columns);
-  observe(compute, {&fn}, PackedRows(rows.data(), n, fn.n_columns, fn.n_columns));
+  const std::string_view name = fn.info->name;
+  for (const Piece& piece : pieces) {
+    std::vector<float> rows(static_cast<size_t>(piece.n * fn.n_columns));
+    for (int64_t t = 0; t < piece.n; ++t) {
+      rms_norm(states + (piece.first + t) * fn.n_columns, nullptr, fn.n_columns, norm_eps, rows.data() + t * fn.n_columns);
+    }
+    observe(compute, std::span(&name, 1), {rows.data(), piece.n, fn.n_columns, fn.n_columns});
+  }
 }
 
 }  // namespace
 
-std::vector<HyperMix> Evaluator::hyper_mixes(const LayerContext& context, const char* prefix, int64_t n, const float* states) const {
+std::vector<HyperMix> Evaluator::hyper_mixes(const LayerContext& context, const char* prefix, std::span<const Piece> pieces, int64_t n,
+                                             const float* states) const {
   const std::string name = prefix;
   const StoredMatrix& fn = context.weights.matrix(name + "_fn.weight");
   std::vector<float> mixes(static_cast<size_t>(n * fn.n_rows));
-  linear(compute_, fn, PackedRows(states, n, fn.n_columns, fn.n_columns), mixes.data(), fn.n_rows);
-  observe_streams(compute_, fn, states, n, hparams_.norm_eps);
+  const PackedMatrix packed = pack_input(compute_, {states, n, fn.n_columns, fn.n_columns}, context.work.packed_input);
+  linear(compute_, fn, packed, mixes.data(), fn.n_rows);
+  observe_streams(compute_, fn, states, pieces, hparams_.norm_eps);
   const HyperWeights weights{context.weights.value(name + "_base.weight"), context.weights.value(name + "_scale.weight")};
-  std::vector<HyperMix> result;
-  for (int64_t t = 0; t < n; ++t) {
-    const double scale = inverse_rms(states + t * fn.n_columns, fn.n_columns, hparams_.norm_eps);
-    const std::span<const float> of_token(mixes.data() + t * fn.n_rows, static_cast<size_t>(fn.n_rows));
-    result.push_back(hyper_mix(of_token, scale, weights, hparams_.n_streams, hparams_.sinkhorn_iterations, hparams_.hyper_eps));
-  }
+  std::vector<HyperMix> result(static_cast<size_t>(n));
+  parallel_for(n, kRowGrain, [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t) {
+      const double scale = inverse_rms(states + t * fn.n_columns, fn.n_columns, hparams_.norm_eps);
+      const std::span<const float> of_token(mixes.data() + t * fn.n_rows, static_cast<size_t>(fn.n_rows));
+      result[static_cast<size_t>(t)] =
+          hyper_mix(of_token, scale, weights, hparams_.n_streams, hparams_.sinkhorn_iterations, hparams_.hyper_eps);
+    }
+  });
   return result;
 }
 
 namespace {
 
 // Input of a sublayer: the streams read through their mix, or the state itself, normalised.
-void read_states(const Hparams& h, std::span<const float> norm, std::span<const HyperMix> mixes, const float* states, int64_t n,
-                 bool rounded, float* y) {
-  for (int64_t t = 0; t < n; ++t) {
-    float* row = y + t * h.hidden;
-    if (mixes.empty()) {
-      rms_norm(states + t * h.hidden, norm.data(), h.hidden, h.norm_eps, row);
-    } else {
-      hyper_read(states + t * h.state_width(), mixes[static_cast<size_t>(t)].pre, h.hidden, row);
-      rms_norm(row, norm.data(), h.hidden, h.norm_eps, row);
-    }
+void read_states(const Hparams& h, std::span<const float> norm, std::span<const HyperMix> mixes, const float* states,
+                 std::span<const Piece> pieces, float* y) {
+  for (const Piece& piece : pieces) {
+    parallel_for(piece.n, kRowGrain, [&](int64_t begin, int64_t end) {
+      for (int64_t t = piece.first + begin; t < piece.first + end; ++t) {
+        float* row = y + t * h.hidden;
+        if (mixes.empty()) {
+          rms_norm(states + t * h.hidden, norm.data(), h.hidden, h.norm_eps, row);
+        } else {
+          hyper_read(states + t * h.state_width(), mixes[static_cast<size_t>(t)].pre, h.hidden, row);
+          rms_norm(row, norm.data(), h.hidden, h.norm_eps, row);
+        }
+        round_rows(piece.rounded, row, h.hidden);
+      }
+    });
   }
-  round_rows(rounded, y, n * h.hidden);
 }
 
 // The states with the output of a sublayer added.
-void write_states(const Hparams& h, std::span<const HyperMix> mixes, const float* out, int64_t n, bool rounded, float* states) {
-  if (mixes.empty()) {
-    for (int64_t i = 0; i < n * h.hidden; ++i) states[i] += out[i];
-  } else {
-    for (int64_t t = 0; t < n; ++t) hyper_write(states + t * h.state_width(), out + t * h.hidden, mixes[static_cast<size_t>(t)], h.hidden);
+void write_states(const Hparams& h, std::span<const HyperMix> mixes, const float* out, std::span<const Piece> pieces, float* states) {
+  for (const Piece& piece : pieces) {
+    parallel_for(piece.n, kRowGrain, [&](int64_t begin, int64_t end) {
+      for (int64_t t = piece.first + begin; t < piece.first + end; ++t) {
+        float* state = states + t * h.state_width();
+        if (mixes.empty()) {
+          for (int64_t i = 0; i < h.hidden; ++i) state[i] += out[t * h.hidden + i];
+        } else {
+          hyper_write(state, out + t * h.hidden, mixes[static_cast<size_t>(t)], h.hidden);
+        }
+        round_rows(piece.rounded, state, h.state_width());
+      }
+    });
   }
-  round_rows(rounded, states, n * h.state_width());
 }
 
 std::span<const float> ffn_norm(const LayerWeights& weights) {
@@ -407,157 +381,83 @@ std::span<const float> ffn_norm(const LayerWeights& weights) {
 }
 
 FfnWeights dense_ffn(const LayerWeights& weights, const std::string& suffix) {
-  return {&weights.matrix("ffn_gate" + suffix + ".weight"),
-          &weights.matrix("ffn_up" + suffix + ".weight"),
-          &weights.matrix("ffn_down" + suffix + ".weight"),
-          weights.value("ffn_gate" + suffix + ".bias"),
-          weights.value("ffn_up" + suffix + ".bias"),
-          weights.value("ffn_down" + suffix + ".bias"),
-          -1,
-          {}};
+  return {&weights.matrix("ffn_gate" + suffix + ".weight"), &weights.matrix("ffn_up" + suffix + ".weight"),
+          &weights.matrix("ffn_down" + suffix + ".weight"), weights.value("ffn_gate" + suffix + ".bias"),
+          weights.value("ffn_up" + suffix + ".bias"),       weights.value("ffn_down" + suffix + ".bias")};
 }
 
 }  // namespace
 
-void Evaluator::attention_tile(const LayerContext& context, int64_t n, bool rounded, LayerCache& cache, Pass& pass) {
+void Evaluator::attention_batch(const LayerContext& context, const Batch& batch, std::span<const Piece> pieces, float* x) {
   std::vector<HyperMix> mixes;
-  if (hparams_.n_streams > 1) mixes = hyper_mixes(context, "hc_attn", n, pass.x.data());
-  read_states(hparams_, context.weights.value("attn_norm.weight"), mixes, pass.x.data(), n, rounded, pass.y.data());
-  attention_block(context, pass.y.data(), n, cache, pass.out.data());
-  write_states(hparams_, mixes, pass.out.data(), n, rounded, pass.x.data());
+  if (hparams_.n_streams > 1) mixes = hyper_mixes(context, "hc_attn", pieces, batch.n, x);
+  float* y = pass_->y.resize(batch.n * hparams_.hidden);
+  float* out = pass_->out.resize(batch.n * hparams_.hidden);
+  read_states(hparams_, context.weights.value("attn_norm.weight"), mixes, x, pieces, y);
+  attention_block(context, {y, batch.n, hparams_.hidden, hparams_.hidden}, pieces, out);
+  write_states(hparams_, mixes, out, pieces, x);
 }
 
-void Evaluator::feed_forward_tile(const LayerContext& context, int64_t first_row, int64_t n, std::span<const int32_t> tokens, bool rounded,
-                                  Pass& pass) {
+void Evaluator::feed_forward_batch(const LayerContext& context, const Batch& batch, std::span<const Piece> pieces, float* x) {
   std::vector<HyperMix> mixes;
-  if (hparams_.n_streams > 1) mixes = hyper_mixes(context, "hc_ffn", n, pass.x.data());
-  read_states(hparams_, ffn_norm(context.weights), mixes, pass.x.data(), n, rounded, pass.y.data());
-  const PackedRows packed(pass.y.data(), n, hparams_.hidden, hparams_.hidden);
+  if (hparams_.n_streams > 1) mixes = hyper_mixes(context, "hc_ffn", pieces, batch.n, x);
+  float* y = pass_->y.resize(batch.n * hparams_.hidden);
+  float* out = pass_->out.resize(batch.n * hparams_.hidden);
+  read_states(hparams_, ffn_norm(context.weights), mixes, x, pieces, y);
+  const Rows rows{y, batch.n, hparams_.hidden, hparams_.hidden};
+  const auto apply = [&](const FfnWeights& weights, double limit) {
+    const FfnRows all{&weights, 0, batch.n, pieces, {}};
+    ffn_block(compute_, context.work, std::span(&all, 1), context.layer.activation, limit, rows, out);
+  };
   if (!context.layer.moe) {
-    ffn_block(compute_, dense_ffn(context.weights, ""), context.layer.activation, context.layer.clamp_shared, packed, pass.out.data());
-    write_states(hparams_, mixes, pass.out.data(), n, rounded, pass.x.data());
+    apply(dense_ffn(context.weights, ""), context.layer.clamp_shared);
+    write_states(hparams_, mixes, out, pieces, x);
     return;
   }
-  select_experts(context, first_row, packed, tokens, pass);
+  select_experts(context, batch, pieces, rows);
   if (context.weights.find_matrix("ffn_gate_shexp.weight") != nullptr) {
-    ffn_block(compute_, dense_ffn(context.weights, "_shexp"), context.layer.activation, context.layer.clamp_shared, packed,
-              pass.out.data());
+    apply(dense_ffn(context.weights, "_shexp"), context.layer.clamp_shared);
   } else {
-    std::ranges::fill(pass.out, 0.0f);
+    std::fill(out, out + batch.n * hparams_.hidden, 0.0f);
   }
-  pass.normal.write(first_row, n, pass.y.data());
-  pass.sum.write(first_row, n, pass.out.data());
-  for (size_t t = 0; t < mixes.size(); ++t) pass.mixes[static_cast<size_t>(first_row) + t] = std::move(mixes[t]);
+  pass_->normal.write(batch.first_row, batch.n, y);
+  pass_->sum.write(batch.first_row, batch.n, out);
+  for (size_t t = 0; t < mixes.size(); ++t) pass_->mixes[static_cast<size_t>(batch.first_row) + t] = std::move(mixes[t]);
 }
 
-void Evaluator::select_experts(const LayerContext& context, int64_t first_row, const PackedRows& x, std::span<const int32_t> tokens,
-                               Pass& pass) {
-  const RoutingParams& routing = hparams_.routing;
-  const auto n_experts = static_cast<size_t>(routing.n_experts), n_used = static_cast<size_t>(routing.n_used);
-  std::vector<float> logits(tokens.size() * n_experts);
-  router_logits(context, x, logits.data());
-  for (size_t t = 0; t < tokens.size(); ++t) {
-    const std::span<const float> of_token(logits.data() + t * n_experts, n_experts);
-    const size_t slot = (static_cast<size_t>(first_row) + t) * n_used;
-    const Selection selection{pass.experts.data() + slot, pass.weights.data() + slot};
-    if (!std::ranges::all_of(of_token, [](float v) { return std::isfinite(v); })) {
-      throw Error(ErrorKind::kFormat, "router logits of token " + std::to_string(first_row + static_cast<int64_t>(t)) + " are not finite")
-          .tensor(context.weights.matrix("ffn_gate_inp.weight").info->name);
-    }
-    if (!context.layer.hash_routing) {
-      route(routing, of_token, context.weights.value("exp_probs_b.bias"), selection);
-      continue;
-    }
-    const std::vector<int32_t>& table = context.weights.integers.find("ffn_gate_tid2eid.weight")->second;
-    const size_t row = static_cast<size_t>(tokens[t]) * n_used;
-    if (row + n_used > table.size())
-      throw Error(ErrorKind::kFormat, "token " + std::to_string(tokens[t]) + " has no row in the expert table");
-    const std::span<const int32_t> experts(table.data() + row, n_used);
-    for (const int32_t e : experts) {
-      if (e < 0 || e >= routing.n_experts)
-        throw Error(ErrorKind::kFormat, "expert " + std::to_string(e) + " does not exist").tensor("ffn_gate_tid2eid.weight");
-    }
-    route_to(routing, of_token, experts, selection);
-  }
-}
-
-void Evaluator::run_experts(const LayerContext& context, int64_t layer, bool requested, Pass& pass) {
-  std::vector<std::vector<int64_t>> slots(static_cast<size_t>(hparams_.routing.n_experts));  // positions in pass.experts
-  for (size_t i = 0; i < pass.experts.size(); ++i) slots[static_cast<size_t>(pass.experts[i])].push_back(static_cast<int64_t>(i));
-  const auto is_read = [&](size_t e) { return requested || !slots[e].empty(); };
-  for (size_t e = 0; !requested && e < slots.size(); ++e) {
-    if (is_read(e)) prefetcher_->request(expert_tiles(layer, static_cast<int64_t>(e)));
-  }
-  for (size_t e = 0; e < slots.size(); ++e) {
-    throw_if_interrupted();
-    if (is_read(e)) apply_expert(context, layer, static_cast<int64_t>(e), slots[e], pass);
-  }
-}
-
-void Evaluator::apply_expert(const LayerContext& context, int64_t layer, int64_t expert, std::span<const int64_t> slots, Pass& pass) {
-  std::vector<StoredMatrix> matrices;
-  for (const LayerTensor& stack : expert_stacks(hparams_)) {
-    matrices.push_back(take_matrix(*index_.find(block_name(layer, stack.name)), expert * stack.shape[1], stack.shape[1]));
-  }
-  const auto bias = [&](const char* name, int64_t width) {
-    const std::span<const float> all = context.weights.value(name);
-    return all.empty() ? all : all.subspan(static_cast<size_t>(expert * width), static_cast<size_t>(width));
-  };
-  FfnWeights ffn{&matrices[0],
-                 &matrices[1],
-                 &matrices[2],
-                 bias("ffn_gate_exps.bias", hparams_.expert_width),
-                 bias("ffn_up_exps.bias", hparams_.expert_width),
-                 bias("ffn_down_exps.bias", hparams_.hidden),
-                 expert,
-                 {}};
-  const int64_t hidden = hparams_.hidden, n_used = hparams_.routing.n_used;
-  std::vector<float> sum(static_cast<size_t>(hidden)), shares;
-  for (size_t first = 0; first < slots.size(); first += static_cast<size_t>(kExpertBatch)) {
-    const auto batch = slots.subspan(first, std::min(slots.size() - first, static_cast<size_t>(kExpertBatch)));
-    const auto n = static_cast<int64_t>(batch.size());
-    pass.y.resize(static_cast<size_t>(n * hidden));
-    pass.out.resize(pass.y.size());
-    shares.clear();
-    for (const int64_t slot : batch) shares.push_back(pass.weights[static_cast<size_t>(slot)]);
-    ffn.shares = shares;
-    for (int64_t i = 0; i < n; ++i) pass.normal.read(batch[static_cast<size_t>(i)] / n_used, 1, pass.y.data() + i * hidden);
-    ffn_block(compute_, ffn, context.layer.activation, context.layer.clamp_experts, PackedRows(pass.y.data(), n, hidden, hidden),
-              pass.out.data());
-    for (int64_t i = 0; i < n; ++i) {
-      const int64_t slot = batch[static_cast<size_t>(i)];
-      const float weight = pass.weights[static_cast<size_t>(slot)];
-      pass.sum.read(slot / n_used, 1, sum.data());
-      for (int64_t k = 0; k < hidden; ++k) sum[static_cast<size_t>(k)] += weight * pass.out[static_cast<size_t>(i * hidden + k)];
-      pass.sum.write(slot / n_used, 1, sum.data());
-    }
-  }
-}
-
-void Evaluator::add_outputs(const LayerContext& context, Pass& pass) {
+void Evaluator::add_outputs(const LayerContext& context) {
   const auto layer = static_cast<int64_t>(&context.layer - hparams_.layers.data());
-  for (size_t s = 0; s < sequences_.size(); ++s) {
-    const auto length = static_cast<int64_t>(sequences_[s].tokens.size());
-    for (int64_t t = 0; t < length; t += kQueryTile) {
-      const int64_t n = std::min(kQueryTile, length - t), first_row = first_rows_[s] + t;
-      pass.x.resize(static_cast<size_t>(n * hparams_.state_width()));
-      pass.out.resize(static_cast<size_t>(n * hparams_.hidden));
-      states_.read(first_row, n, pass.x.data());
-      pass.sum.read(first_row, n, pass.out.data());
-      std::span<const HyperMix> mixes;
-      if (!pass.mixes.empty()) mixes = std::span(pass.mixes).subspan(static_cast<size_t>(first_row), static_cast<size_t>(n));
-      write_states(hparams_, mixes, pass.out.data(), n, sequences_[s].rounded, pass.x.data());
-      check_finite(first_row, n, pass.x.data(), block_name(layer, "ffn_down_exps"));
-      states_.write(first_row, n, pass.x.data());
+  for (const Batch& batch : batches_) {
+    std::vector<Piece> pieces;
+    for (const BatchPart& part : batch.parts) {
+      pieces.push_back(
+          {first_rows_[part.sequence] + part.first_token - batch.first_row, part.n, nullptr, sequences_[part.sequence].rounded});
     }
+    float* x = states_.in_memory(batch.first_row);
+    const bool stored = x == nullptr;
+    if (stored) states_.read(batch.first_row, batch.n, x = pass_->x.resize(batch.n * hparams_.state_width()));
+    float* out = pass_->out.resize(batch.n * hparams_.hidden);
+    pass_->sum.read(batch.first_row, batch.n, out);
+    std::span<const HyperMix> mixes;
+    if (!pass_->mixes.empty()) mixes = std::span(pass_->mixes).subspan(static_cast<size_t>(batch.first_row), static_cast<size_t>(batch.n));
+    write_states(hparams_, mixes, out, pieces, x);
+    check_finite(batch.first_row, batch.n, x, block_name(layer, "ffn_down_exps"));
+    if (stored) states_.write(batch.first_row, batch.n, x);
   }
 }
 
 void Evaluator::check_finite(int64_t first_row, int64_t n, const float* rows, const std::string& tensor) const {
   const int64_t width = hparams_.state_width();
-  const float* bad = std::find_if_not(rows, rows + n * width, [](float v) { return std::isfinite(v); });
-  if (bad == rows + n * width) return;
-  const int64_t row = first_row + (bad - rows) / width;
+  std::atomic<int64_t> bad{n};
+  parallel_for(n, kRowGrain, [&](int64_t begin, int64_t end) {
+    const std::span<const float> part(rows + begin * width, static_cast<size_t>((end - begin) * width));
+    const int64_t found = find_nonfinite_block(DType::F32, std::as_bytes(part));
+    if (found < 0) return;
+    for (int64_t row = begin + found / width, seen = bad; row < seen && !bad.compare_exchange_weak(seen, row);) {
+    }
+  });
+  if (bad == n) return;
+  const int64_t row = first_row + bad;
   const auto after = std::ranges::upper_bound(first_rows_, row);
   const auto s = after - first_rows_.begin() - 1;
   throw Error(ErrorKind::kFormat, "the state after this product is not finite (sequence " + std::to_string(s) + ", token " +
@@ -590,10 +490,11 @@ void Evaluator::finish(std::string_view norm_name) {
     states_.read(row, n, x.data());
     if (hparams_.n_streams > 1) {
       mixes.resize(static_cast<size_t>(n * hparams_.n_streams));
-      linear(compute_, fn, PackedRows(x.data(), n, width, width), mixes.data(), hparams_.n_streams);
-      observe_streams(compute_, fn, x.data(), n, hparams_.norm_eps);
+      linear(compute_, fn, Rows{x.data(), n, width, width}, mixes.data(), hparams_.n_streams);
+      const Piece all{0, n};
+      observe_streams(compute_, fn, x.data(), std::span(&all, 1), hparams_.norm_eps);
     }
-    for (int64_t t = 0; t < n; ++t) {
+    const auto finish_row = [&](int64_t t) {
       const float* state = x.data() + t * width;
       float* out = y.data() + t * hparams_.hidden;
       if (hparams_.n_streams > 1) {
@@ -603,12 +504,14 @@ void Evaluator::finish(std::string_view norm_name) {
         state = out;
       }
       rms_norm(state, norm.data(), hparams_.hidden, hparams_.norm_eps, out);
-    }
+    };
+    parallel_for(n, kRowGrain, [&](int64_t begin, int64_t end) {
+      for (int64_t t = begin; t < end; ++t) finish_row(t);
+    });
     final_.write(row, n, y.data());
     if (compute_.observer != nullptr && norm_name == "output_norm.weight") {
       const std::string_view head[] = {index_.find("output.weight") != nullptr ? "output.weight" : "token_embd.weight"};
-      const PackedRows packed(y.data(), n, hparams_.hidden, hparams_.hidden);
-      compute_.observer->observe({head, -1, &packed, {}});
+      observe(compute_, head, {y.data(), n, hparams_.hidden, hparams_.hidden});
     }
   }
 }

@@ -18,7 +18,7 @@ namespace quern {
 // expert is one product over all tokens that chose it. While one part is computed the next is read (Prefetcher).
 //
 // Order of operations, which fixes the bits of every result whatever the number of threads, the memory and the sequences beside it:
-// products as in panel_product.h; norms, routing, softmax sums and hyper-connections in double, rounded to float when stored;
+// products as in product.h; norms, routing, softmax sums and hyper-connections in double, rounded to float when stored;
 // the output of a MoE block is the shared expert's, then the routed experts' added in ascending expert order in float; the residual
 // is added last.
 
@@ -31,7 +31,7 @@ struct Sequence {
 
 struct EvalOptions {
   uint64_t memory_bytes = uint64_t{8} << 30;
-  bool plain = false;                      // products in double (panel_product_plain): the oracle, several times slower
+  Arithmetic arithmetic = fastest_arithmetic();
   bool keep_caches = false;                // keep keys and values of all layers, for generation
   ActivationObserver* observer = nullptr;  // told about the inputs of all products, the output matrix included
 };
@@ -42,9 +42,11 @@ struct EvalPlan {
   bool spill = false;         // they go to a temporary file
   uint64_t layer_bytes = 0;   // largest block without its routed experts
   uint64_t expert_bytes = 0;  // largest routed expert
-  uint64_t work_bytes = 0;    // intermediates of one token tile, decoded tiles, keys and values of one sequence
+  uint64_t work_bytes = 0;    // intermediates of one batch, decoded tiles, keys and values of one sequence, experts beside the first
   uint64_t prefetch_bytes = 0;
-  uint64_t weight_bytes = 0;  // stored bytes of the blocks; what a run reads at most, less embedding and output matrix
+  uint64_t weight_bytes = 0;        // stored bytes of the blocks; what a run reads at most, less embedding and output matrix
+  int64_t batch_tokens = 0;         // that use a tile of dense weights together
+  uint64_t expert_group_bytes = 0;  // stored bytes of routed experts held together
   uint64_t total_bytes() const noexcept { return (spill ? 0 : state_bytes) + layer_bytes + expert_bytes + work_bytes + prefetch_bytes; }
 };
 
@@ -63,6 +65,7 @@ class Evaluator {
   // Checks that every block of the model is complete, of the expected shapes and known in full: a block tensor that no rule of the
   // runtime uses is an error, because ignoring it would give wrong numbers silently. All problems are reported together.
   Evaluator(const ModelSource& source, const EvalOptions& options);
+  ~Evaluator();
 
   const Hparams& hparams() const noexcept { return hparams_; }
   const TensorIndex& index() const noexcept { return index_; }
@@ -86,7 +89,7 @@ class Evaluator {
   const TokenStore& final_states() const noexcept { return final_; }            // [n_rows, hidden], after finish()
 
  private:
-  struct Pass;  // buffers of one layer
+  struct Pass;  // buffers
 
   void check_tensors() const;
   void check_layer(int64_t layer, std::vector<std::string>& problems) const;
@@ -96,16 +99,38 @@ class Evaluator {
   LayerWeights take_layer(int64_t layer);
   StoredMatrix take_matrix(const LogicalTensor& tensor, int64_t first_row, int64_t n_rows);
 
+  // Consecutive tokens that pass through the dense half of a layer together: rows [first_row, first_row + n) of the states.
+  struct BatchPart {
+    size_t sequence;
+    int64_t first_token, n;
+  };
+  struct Batch {
+    int64_t first_row = 0, n = 0;
+    std::vector<BatchPart> parts;
+  };
+  struct LoadedExpert;
+  struct ExpertRows {
+    const LoadedExpert* expert;
+    std::span<const int64_t> slots;
+  };
+
+  std::vector<Batch> make_batches(int64_t max_tokens) const;
+  uint64_t batch_bytes(int64_t batch, int64_t longest) const;
+  bool has_experts() const noexcept;
   void run_layer(int64_t layer, bool last, const RoutingObserver& observer);
-  void run_sequence(const LayerContext& context, size_t sequence, Pass& pass);
-  void attention_tile(const LayerContext& context, int64_t n, bool rounded, LayerCache& cache, Pass& pass);
-  void feed_forward_tile(const LayerContext& context, int64_t first_row, int64_t n, std::span<const int32_t> tokens, bool rounded,
-                         Pass& pass);
-  void select_experts(const LayerContext& context, int64_t first_row, const PackedRows& x, std::span<const int32_t> tokens, Pass& pass);
-  void run_experts(const LayerContext& context, int64_t layer, bool requested, Pass& pass);
-  void apply_expert(const LayerContext& context, int64_t layer, int64_t expert, std::span<const int64_t> slots, Pass& pass);
-  void add_outputs(const LayerContext& context, Pass& pass);
-  std::vector<HyperMix> hyper_mixes(const LayerContext& context, const char* prefix, int64_t n, const float* states) const;
+  void run_batch(const LayerContext& context, const Batch& batch);
+  void attention_batch(const LayerContext& context, const Batch& batch, std::span<const Piece> pieces, float* x);
+  void feed_forward_batch(const LayerContext& context, const Batch& batch, std::span<const Piece> pieces, float* x);
+  LayerCache& cache_of(int64_t layer, size_t sequence);
+  void close_caches(const Batch& batch);
+  void select_experts(const LayerContext& context, const Batch& batch, std::span<const Piece> pieces, const Rows& x);
+  void run_experts(const LayerContext& context, int64_t layer, bool requested);
+  void apply_experts(const LayerContext& context, std::span<const LoadedExpert> group);
+  void multiply_experts(const LayerContext& context, std::span<const ExpertRows> window);
+  void add_expert_outputs(std::span<const int64_t> slots, const float* out);
+  void add_outputs(const LayerContext& context);
+  std::vector<HyperMix> hyper_mixes(const LayerContext& context, const char* prefix, std::span<const Piece> pieces, int64_t n,
+                                    const float* states) const;
   void check_finite(int64_t first_row, int64_t n, const float* rows, const std::string& tensor) const;
   bool all_experts_expected() const noexcept;
   uint64_t layer_bytes(int64_t layer) const;
@@ -120,6 +145,9 @@ class Evaluator {
   std::vector<int64_t> first_rows_;
   int64_t n_rows_ = 0;
   bool spill_ = false;
+  uint64_t expert_group_bytes_ = 0;
+  std::vector<Batch> batches_;
+  std::unique_ptr<Pass> pass_;
   TokenStore states_;
   TokenStore final_;
   std::vector<std::vector<LayerCache>> caches_;  // [layer][sequence], when kept

@@ -2,31 +2,45 @@
 
 #include <cstdint>
 #include <span>
-#include <vector>
+#include <string_view>
 
 #include "runtime/activation_observer.h"
-#include "runtime/panel_product.h"
+#include "runtime/float_buffer.h"
+#include "runtime/product.h"
 #include "runtime/weights.h"
 
 namespace quern {
 
 // What every product needs to know.
 struct Compute {
-  const ModelSource* source = nullptr;        // decodes the stored rows
-  PanelProduct product = panel_product_fast;  // or panel_product_plain, the oracle
-  ActivationObserver* observer = nullptr;     // told about inputs by the blocks, not by the products below
+  const ModelSource* source = nullptr;  // decodes the stored rows
+  const ProductKernel* kernel = &product_kernel(fastest_arithmetic());
+  ActivationObserver* observer = nullptr;  // told about inputs by the blocks, not by the products below
 };
 
 // Tells the observer, if there is one, that these weights multiply x.
-void observe(const Compute& compute, std::initializer_list<const StoredMatrix*> weights, const PackedRows& x, int64_t slice = -1,
+void observe(const Compute& compute, std::span<const std::string_view> weights, const Rows& x, int64_t slice = -1,
              std::span<const float> shares = {});
 
-// y[t * stride + o] = sum_k w[o][k] x[t][k] for all tokens t of x and rows o of w. Each tile of w is decoded once and used for all
-// tokens; tiles are shared among threads.
-void linear(const Compute& compute, const StoredMatrix& w, const PackedRows& x, float* y, int64_t stride);
+// Rows laid out for the kernel in `buffer`, which the result refers to; threads share the work.
+PackedMatrix pack_input(const Compute& compute, const Rows& x, FloatBuffer& buffer);
 
-// Rows o of group g (n_rows / x.size() rows each) multiply x[g].
-void grouped_linear(const Compute& compute, const StoredMatrix& w, std::span<const PackedRows> x, float* y, int64_t stride);
+// y[t * stride + o] = sum_k w[o][k] x[t][k] for all rows t of x and rows o of w.
+struct Product {
+  const StoredMatrix* w = nullptr;
+  std::span<const PackedMatrix> x;  // one; or several, when rows o of group g (n_rows / x.size() rows each) multiply x[g]
+  float* y = nullptr;
+  int64_t stride = 0;
+};
+
+// Several products at once. Each tile of weights is decoded once and used for all rows of its input; tiles of all products are shared
+// among threads, so that products too small to occupy them all fill up one another.
+void multiply(const Compute& compute, std::span<const Product> products);
+
+// One product of one input.
+void linear(const Compute& compute, const StoredMatrix& w, const PackedMatrix& x, float* y, int64_t stride);
+// The same from rows that are multiplied once.
+void linear(const Compute& compute, const StoredMatrix& w, const Rows& x, float* y, int64_t stride);
 
 // y[t * stride + o] += bias[o]; an empty bias does nothing.
 void add_bias(std::span<const float> bias, int64_t n_tokens, float* y, int64_t stride) noexcept;

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "formats/statistics.h"
-#include "runtime/panel_product.h"
+#include "runtime/packed_rows.h"
 
 namespace quern {
 

@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "formats/base/error.h"
-#include "runtime/norm.h"
+#include "runtime/vector_math.h"
 
 namespace quern {
 namespace {
@@ -71,7 +71,7 @@ void MtpEvaluator::combine(const Evaluator& main, std::span<const Sequence> sequ
         rms_norm(embedding.data() + i * h.hidden, embedding_norm.data(), h.hidden, h.norm_eps, pair);
         rms_norm(state.data() + i * h.hidden, state_norm.data(), h.hidden, h.norm_eps, pair + h.hidden);
       }
-      linear(block_.compute(), projection, PackedRows(pairs.data(), n * n_streams, 2 * h.hidden, 2 * h.hidden), combined.data(), h.hidden);
+      linear(block_.compute(), projection, Rows{pairs.data(), n * n_streams, 2 * h.hidden, 2 * h.hidden}, combined.data(), h.hidden);
       block_.set_states(row, n, combined.data());
     }
   }

@@ -1,11 +1,11 @@
 #include "runtime/output_head.h"
 
-#include <algorithm>
-#include <cmath>
+#include <atomic>
 #include <string>
 
 #include "formats/base/error.h"
 #include "formats/base/parallel.h"
+#include "formats/decode.h"
 
 namespace quern {
 
@@ -29,8 +29,13 @@ OutputHead::OutputHead(const Evaluator& evaluator, std::string_view name) : comp
 }
 
 void OutputHead::logits(const float* states, int64_t n, float* out) const {
-  linear(compute_, matrix_, PackedRows(states, n, matrix_.n_columns, matrix_.n_columns), out, matrix_.n_rows);
-  if (!std::all_of(out, out + n * matrix_.n_rows, [](float v) { return std::isfinite(v); })) {
+  linear(compute_, matrix_, Rows{states, n, matrix_.n_columns, matrix_.n_columns}, out, matrix_.n_rows);
+  std::atomic<bool> finite = true;
+  parallel_for(n, 1, [&](int64_t begin, int64_t end) {
+    const std::span<const float> rows(out + begin * matrix_.n_rows, static_cast<size_t>((end - begin) * matrix_.n_rows));
+    if (find_nonfinite_block(DType::F32, std::as_bytes(rows)) >= 0) finite = false;
+  });
+  if (!finite) {
     throw Error(ErrorKind::kFormat, "a logit is not finite").tensor(matrix_.info->name);
   }
 }

@@ -5,7 +5,7 @@
 #include <deque>
 #include <vector>
 
-#include "runtime/panel_product.h"
+#include "runtime/packed_rows.h"
 #include "runtime/token_store.h"
 
 namespace quern {

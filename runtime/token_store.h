@@ -20,6 +20,9 @@ class TokenStore {
   int64_t width() const noexcept { return width_; }
   uint64_t resident_bytes() const noexcept { return rows_.size() * sizeof(float); }
 
+  // Where rows from first_row on lie, to be used in place; nullptr when they are in a file.
+  float* in_memory(int64_t first_row) noexcept { return fd_ < 0 ? rows_.data() + first_row * width_ : nullptr; }
+
   void read(int64_t first_row, int64_t n_rows, float* out) const;
   void write(int64_t first_row, int64_t n_rows, const float* rows);
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "formats/base/error.h"
+#include "formats/base/parallel.h"
 
 namespace quern {
 
@@ -25,12 +26,25 @@ const LogicalTensor& TensorIndex::get(std::string_view name, const Shape& shape)
   return *tensor;
 }
 
-std::vector<RowTile> tile_rows(const LogicalTensor& tensor, size_t number, int64_t first_row, int64_t n_rows) {
+namespace {
+
+constexpr int64_t kRowUnit = 96;
+
+// A multiple of kRowUnit rows of about 2^18 weights.
+int64_t rows_of_tile(int64_t row_length) noexcept {
   constexpr int64_t kTileWeights = 1 << 18;
-  constexpr int64_t kMinTiles = 8;
-  const int64_t alignment = std::max<int64_t>(1, tensor.row_alignment);
-  int64_t rows =
-      std::clamp<int64_t>(kTileWeights / std::max<int64_t>(1, tensor.shape.row_length()), 1, (n_rows + kMinTiles - 1) / kMinTiles);
+  return std::max<int64_t>(1, kTileWeights / std::max<int64_t>(1, row_length) / kRowUnit) * kRowUnit;
+}
+
+}  // namespace
+
+int64_t tile_weights(int64_t row_length) noexcept { return rows_of_tile(row_length) * row_length; }
+
+std::vector<RowTile> tile_rows(const LogicalTensor& tensor, size_t number, int64_t first_row, int64_t n_rows) {
+  constexpr int64_t kTilesPerThread = 2, kPanel = 16;
+  const int64_t alignment = std::max<int64_t>(1, tensor.row_alignment), n_tiles = kTilesPerThread * thread_limit();
+  const int64_t fair = (n_rows / n_tiles + kPanel - 1) / kPanel * kPanel;
+  int64_t rows = std::clamp(fair, std::min(kPanel, n_rows), rows_of_tile(tensor.shape.row_length()));
   rows = (rows + alignment - 1) / alignment * alignment;
   std::vector<RowTile> tiles;
   for (int64_t row = first_row; row < first_row + n_rows; row += rows) {

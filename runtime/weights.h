@@ -38,9 +38,13 @@ struct RowTile {
   int64_t n_rows = 0;
 };
 
-// Cuts rows into tiles of about 2^18 weights that respect the tensor's row alignment, at least eight where the rows allow it (the
-// threads share tiles). The tiling decides no result: every output of a product belongs to one row.
+// Cuts rows into tiles of about 2^18 weights that respect the tensor's row alignment: a multiple of 96 rows where that is possible,
+// which suits the blocking of the products, and several tiles per thread where there are enough rows (threads share tiles). The tiling
+// decides no result: every output of a product belongs to one row.
 std::vector<RowTile> tile_rows(const LogicalTensor& tensor, size_t number, int64_t first_row, int64_t n_rows);
+
+// Weights of the largest tile of rows of that length, row alignment aside.
+int64_t tile_weights(int64_t row_length) noexcept;
 
 // Stored rows of one matrix, as fetched. Decoding happens tile by tile inside the product, so floats of a whole matrix never exist.
 struct StoredMatrix {

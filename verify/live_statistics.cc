@@ -82,6 +82,8 @@ LiveStatistics::LiveStatistics(const ModelSource& source, Options options, Stati
       sequential_(record_.mode == kSequentialMode),
       observer_(std::make_unique<Original>([this](std::string_view weight) { return wanted(weight); }, options_.also_observes)) {
   EvalOptions eval = options_.eval;
+  // Blocks that are written follow from these statistics, so they must not depend on what the CPU has.
+  if (eval.arithmetic == Arithmetic::kTiles) eval.arithmetic = options_.eval.arithmetic = Arithmetic::kFloat;
   eval.observer = observer_.get();
   if (sequential_) {  // two models and the blocks of a layer
     cache_bytes_ = eval.memory_bytes / 4;

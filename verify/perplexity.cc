@@ -6,6 +6,7 @@
 
 #include "formats/base/error.h"
 #include "formats/base/parallel.h"
+#include "runtime/vector_math.h"
 
 namespace quern {
 namespace {
@@ -71,10 +72,9 @@ void for_each_logits(const Evaluator& evaluator, const OutputHead& head, int64_t
 }
 
 double log_probability(std::span<const float> logits, int32_t token) {
-  const auto largest = static_cast<double>(*std::ranges::max_element(logits));
-  double sum = 0.0;
-  for (const float z : logits) sum += std::exp(static_cast<double>(z) - largest);
-  return static_cast<double>(logits[static_cast<size_t>(token)]) - largest - std::log(sum);
+  const auto n = static_cast<int64_t>(logits.size());
+  const auto largest = static_cast<double>(largest_of(logits.data(), n));
+  return static_cast<double>(logits[static_cast<size_t>(token)]) - largest - std::log(exp_sum(logits.data(), n, largest));
 }
 
 MeanAndError mean_and_error(std::span<const double> values) {

@@ -8,19 +8,19 @@
 #include "formats/base/parallel.h"
 #include "runtime/attention.h"
 #include "runtime/models/layer.h"
-#include "runtime/norm.h"
+#include "runtime/vector_math.h"
 
 namespace quern {
 namespace {
 
-std::vector<float> project(const LayerContext& context, std::string_view name, const PackedRows& x) {
+std::vector<float> project(const LayerContext& context, std::string_view name, const PackedMatrix& x) {
   const StoredMatrix& w = context.weights.matrix(name);
-  std::vector<float> y(static_cast<size_t>(x.n_rows() * w.n_rows));
+  std::vector<float> y(static_cast<size_t>(x.n * w.n_rows));
   linear(context.compute, w, x, y.data(), w.n_rows);
   return y;
 }
 
-void extend(const LayerContext& context, const std::string& prefix, int64_t width, const PackedRows& x,
+void extend(const LayerContext& context, const std::string& prefix, int64_t width, const PackedMatrix& x,
             std::optional<Compressor>& entries) {
   const int64_t ratio = context.layer.compress_ratio;
   if (!entries) entries.emplace(CompressorShape{ratio, width, ratio == 4, context.hparams.norm_eps});
@@ -43,54 +43,57 @@ EntryMasks all_visible(const Compressor& entries, int64_t first, int64_t n) {
   return masks;
 }
 
-// Scores of all entries for the 16 queries of a panel: sum over heads of max(0, <q, k>) * weight, heads ascending, in double.
-void index_scores(const LayerContext& context, const Compressor& keys, const float* q, const float* head_weights, int64_t n_queries,
-                  int64_t n_entries, std::vector<float>& scratch, std::vector<double>& scores) {
+// Scores of the first n_entries for up to 16 queries: sum over heads of max(0, <q, k>) * weight, heads ascending, in double.
+// scores: [n_queries, n_entries].
+void index_scores(const LayerContext& context, PackedMatrix keys, const Rows& q, const float* head_weights, int64_t n_entries,
+                  FloatBuffer& scratch, std::vector<double>& scores) {
   const Hparams& h = context.hparams;
-  const int64_t d = h.indexer_dim, q_stride = h.n_indexer_heads * d;
-  scores.assign(static_cast<size_t>(n_entries * kPanelWidth), 0.0);
-  scratch.resize(static_cast<size_t>((d + n_entries) * kPanelWidth));
-  float* products = scratch.data() + d * kPanelWidth;
+  const ProductKernel& kernel = *context.compute.kernel;
+  const int64_t d = h.indexer_dim;
+  scores.assign(static_cast<size_t>(q.n_rows * n_entries), 0.0);
+  float* packed = scratch.resize(packed_floats(kPanelWidth, d) + kPanelWidth * n_entries);
+  float* products = packed + packed_floats(kPanelWidth, d);
   const double scale = 1.0 / std::sqrt(static_cast<double>(d * h.n_indexer_heads));
+  keys.n = n_entries;
   for (int64_t head = 0; head < h.n_indexer_heads; ++head) {
-    pack_panel(q + head * d, n_queries, d, q_stride, scratch.data());
-    context.compute.product({keys.entries(), n_entries, d, 1}, scratch.data(), d, products);
-    for (int64_t i = 0; i < n_entries * kPanelWidth; ++i) {
-      const int64_t lane = i % kPanelWidth;
-      if (lane >= n_queries || products[i] <= 0.0f) continue;
-      const double weight = static_cast<double>(head_weights[lane * h.n_indexer_heads + head]) * scale;
-      scores[static_cast<size_t>(i)] += static_cast<double>(products[i]) * weight;
+    kernel.multiply(kernel.pack_rows({q.data + head * d, q.n_rows, d, q.stride}, packed), keys, d, products, n_entries);
+    for (int64_t i = 0; i < q.n_rows; ++i) {
+      const double weight = static_cast<double>(head_weights[i * h.n_indexer_heads + head]) * scale;
+      for (int64_t b = i * n_entries; b < (i + 1) * n_entries; ++b) {
+        if (products[b] > 0.0f) scores[static_cast<size_t>(b)] += static_cast<double>(products[b]) * weight;
+      }
     }
   }
 }
 
 // Restricts the masks of queries that see more than top_k entries to the best ones.
-void apply_indexer(const LayerContext& context, const PackedRows& x, const PackedRows& q_latent, const RopeTable& table, int64_t first,
+void apply_indexer(const LayerContext& context, const PackedMatrix& x, const PackedMatrix& q_latent, const RopeTable& table, int64_t first,
                    LayerCache& cache, EntryMasks& masks) {
   const Hparams& h = context.hparams;
   extend(context, "indexer_compressor", h.indexer_dim, x, cache.indexed);
-  const int64_t n = x.n_rows(), d = h.indexer_dim, q_stride = h.n_indexer_heads * d;
+  const int64_t n = x.n, d = h.indexer_dim, q_stride = h.n_indexer_heads * d;
   if (cache.indexed->n_visible(first + n - 1) <= h.indexer_top_k) return;
   std::vector<float> q = project(context, "indexer.attn_q_b.weight", q_latent);
   const std::vector<float> head_weights = project(context, "indexer.proj.weight", x);
   for (int64_t t = 0; t < n; ++t) {
     for (int64_t head = 0; head < h.n_indexer_heads; ++head) table.rotate(q.data() + t * q_stride + (head + 1) * d - table.n_dims(), t);
   }
+  const Rows entries{cache.indexed->entries(), cache.indexed->n_entries(), d, d};
+  FloatBuffer memory;
+  const PackedMatrix keys = context.compute.kernel->pack_weights(entries, memory.resize(packed_floats(entries.n_rows, d)));
   parallel_for(static_cast<int64_t>(masks.size()), 1, [&](int64_t begin, int64_t end) {
-    std::vector<float> scratch;
-    std::vector<double> scores, of_query;
+    FloatBuffer scratch;
+    std::vector<double> scores;
     for (int64_t p = begin; p < end; ++p) {
       const int64_t token = p * kPanelWidth, n_queries = std::min(kPanelWidth, n - token);
       const int64_t n_entries = cache.indexed->n_visible(first + token + n_queries - 1);
       if (n_entries <= h.indexer_top_k) continue;
-      index_scores(context, *cache.indexed, q.data() + token * q_stride, head_weights.data() + token * h.n_indexer_heads, n_queries,
+      index_scores(context, keys, {q.data() + token * q_stride, n_queries, d, q_stride}, head_weights.data() + token * h.n_indexer_heads,
                    n_entries, scratch, scores);
       for (int64_t lane = 0; lane < n_queries; ++lane) {
-        of_query.clear();
-        for (int64_t b = 0; b < cache.indexed->n_visible(first + token + lane); ++b) {
-          of_query.push_back(scores[static_cast<size_t>(b * kPanelWidth + lane)]);
-        }
-        keep_best(of_query, h.indexer_top_k, masks[static_cast<size_t>(p)].data() + lane);
+        const auto n_visible = static_cast<size_t>(cache.indexed->n_visible(first + token + lane));
+        keep_best(std::span(scores).subspan(static_cast<size_t>(lane * n_entries), n_visible), h.indexer_top_k,
+                  masks[static_cast<size_t>(p)].data() + lane);
       }
     }
   });
@@ -100,79 +103,94 @@ void apply_indexer(const LayerContext& context, const PackedRows& x, const Packe
 void project_output(const LayerContext& context, const std::vector<float>& mixed, int64_t n, float* out) {
   const Hparams& h = context.hparams;
   const int64_t stride = h.n_heads * h.key_dim, group_width = stride / h.n_output_groups;
-  std::vector<PackedRows> groups;
-  for (int64_t g = 0; g < h.n_output_groups; ++g) groups.emplace_back(mixed.data() + g * group_width, n, group_width, stride);
   const int64_t width = h.n_output_groups * h.output_rank;
+  std::vector<FloatBuffer> memory(static_cast<size_t>(h.n_output_groups));
+  std::vector<PackedMatrix> groups;
+  for (int64_t g = 0; g < h.n_output_groups; ++g) {
+    const Rows rows{mixed.data() + g * group_width, n, group_width, stride};
+    observe_block(context, {"attn_output_a.weight"}, rows, g);
+    groups.push_back(pack_input(context.compute, rows, memory[static_cast<size_t>(g)]));
+  }
   std::vector<float> low(static_cast<size_t>(n * width));
-  for (size_t g = 0; g < groups.size(); ++g) observe_block(context, {"attn_output_a.weight"}, groups[g], static_cast<int64_t>(g));
-  grouped_linear(context.compute, context.weights.matrix("attn_output_a.weight"), groups, low.data(), width);
-  const PackedRows packed(low.data(), n, width, width);
-  observe_block(context, {"attn_output_b.weight"}, packed);
-  linear(context.compute, context.weights.matrix("attn_output_b.weight"), packed, out, h.hidden);
+  const Product product{&context.weights.matrix("attn_output_a.weight"), groups, low.data(), width};
+  multiply(context.compute, std::span(&product, 1));
+  const Rows rows{low.data(), n, width, width};
+  observe_block(context, {"attn_output_b.weight"}, rows);
+  linear(context.compute, context.weights.matrix("attn_output_b.weight"), rows, out, h.hidden);
 }
 
 }  // namespace
 
-void compressed_attention(const LayerContext& context, const PackedRows& x, LayerCache& cache, float* out) {
+void compressed_attention(const LayerContext& context, const Rows& x, LayerCache& cache, float* out) {
   const Hparams& h = context.hparams;
-  const int64_t n = x.n_rows(), first = cache.n_tokens, d = h.key_dim, q_stride = h.n_heads * d, tail = d - context.rope.n_dims;
-  const RopeTable table(context.rope, context.frequencies, first, n);
+  const ProductKernel& kernel = *context.compute.kernel;
+  const int64_t n = x.n_rows, first = cache.n_tokens, d = h.key_dim, q_stride = h.n_heads * d, tail = d - context.rope.n_dims;
+  const RopeTable& table = context.work.rope_table(context.rope, context.frequencies, first, n);
 
   observe_block(context,
                 {"attn_q_a.weight", "attn_kv.weight", "attn_compressor_kv.weight", "attn_compressor_gate.weight", "indexer.proj.weight",
                  "indexer_compressor_kv.weight", "indexer_compressor_gate.weight"},
                 x);
-  std::vector<float> q_latent = project(context, "attn_q_a.weight", x);
+  const PackedMatrix packed_x = pack_input(context.compute, x, context.work.packed_input);
+  std::vector<float> q_latent = project(context, "attn_q_a.weight", packed_x);
   for (int64_t t = 0; t < n; ++t) {
     float* row = q_latent.data() + t * h.q_rank;
     rms_norm(row, context.weights.value("attn_q_a_norm.weight").data(), h.q_rank, h.norm_eps, row);
   }
-  const PackedRows packed_latent(q_latent.data(), n, h.q_rank, h.q_rank);
-  observe_block(context, {"attn_q_b.weight", "indexer.attn_q_b.weight"}, packed_latent);
+  const Rows latent_rows{q_latent.data(), n, h.q_rank, h.q_rank};
+  observe_block(context, {"attn_q_b.weight", "indexer.attn_q_b.weight"}, latent_rows);
+  const PackedMatrix packed_latent = pack_input(context.compute, latent_rows, context.work.packed_mixed);
   std::vector<float> q = project(context, "attn_q_b.weight", packed_latent);
-  std::vector<float> kv = project(context, "attn_kv.weight", x);
-  for (int64_t t = 0; t < n; ++t) {
-    for (int64_t head = 0; head < h.n_heads; ++head) {
-      float* row = q.data() + t * q_stride + head * d;
-      rms_norm(row, nullptr, d, h.norm_eps, row);
+  std::vector<float> kv = project(context, "attn_kv.weight", packed_x);
+  parallel_for(n, 16, [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t) {
+      for (int64_t head = 0; head < h.n_heads; ++head) {
+        float* row = q.data() + t * q_stride + head * d;
+        rms_norm(row, nullptr, d, h.norm_eps, row);
+        table.rotate(row + tail, t);
+      }
+      float* row = kv.data() + t * d;
+      rms_norm(row, context.weights.value("attn_kv_a_norm.weight").data(), d, h.norm_eps, row);
       table.rotate(row + tail, t);
     }
-    float* row = kv.data() + t * d;
-    rms_norm(row, context.weights.value("attn_kv_a_norm.weight").data(), d, h.norm_eps, row);
-    table.rotate(row + tail, t);
-  }
+  });
   cache.keys.insert(cache.keys.end(), kv.begin(), kv.end());
   cache.n_tokens += n;
 
   EntryMasks masks;
   if (context.layer.compress_ratio != 0) {
-    extend(context, "attn_compressor", d, x, cache.compressed);
+    extend(context, "attn_compressor", d, packed_x, cache.compressed);
     masks = all_visible(*cache.compressed, first, n);
-    if (context.layer.compress_ratio == 4) apply_indexer(context, x, packed_latent, table, first, cache, masks);
+    if (context.layer.compress_ratio == 4) apply_indexer(context, packed_x, packed_latent, table, first, cache, masks);
   }
+
+  // The one key head is the value as well, and serves all heads of queries.
+  const Rows keys{cache.keys.data(), cache.n_tokens, d, d};
+  const Rows entries = masks.empty() ? Rows{nullptr, 0, d, d} : Rows{cache.compressed->entries(), cache.compressed->n_entries(), d, d};
+  const int64_t keys_floats = packed_floats(keys.n_rows, d), entries_floats = packed_floats(entries.n_rows, d);
+  float* packed =
+      context.work.packed_keys.resize(keys_floats + packed_floats(d, keys.n_rows) + entries_floats + packed_floats(d, entries.n_rows));
+  float* packed_entries = packed + keys_floats + packed_floats(d, keys.n_rows);
+  const KeySegment all_keys{.keys = kernel.pack_weights(keys, packed), .values = kernel.pack_columns(keys, packed + keys_floats)};
+  const KeySegment all_entries{.keys = kernel.pack_weights(entries, packed_entries),
+                               .values = kernel.pack_columns(entries, packed_entries + entries_floats)};
 
   const std::span<const float> sinks = context.weights.value("attn_sinks.weight");
   std::vector<float> mixed(static_cast<size_t>(n * q_stride));
   const int64_t n_panels = (n + kPanelWidth - 1) / kPanelWidth;
   parallel_for(h.n_heads * n_panels, 1, [&](int64_t begin, int64_t end) {
-    std::vector<float> panel(static_cast<size_t>(d * kPanelWidth)), result(static_cast<size_t>(d * kPanelWidth)), scratch;
+    FloatBuffer scratch;
     for (int64_t task = begin; task < end; ++task) {
       const int64_t head = task / n_panels, token = task % n_panels * kPanelWidth, n_queries = std::min(kPanelWidth, n - token);
-      pack_panel(q.data() + token * q_stride + head * d, n_queries, d, q_stride, panel.data());
-      const KeySegment run{.keys = cache.keys.data(), .key_stride = d, .values = cache.keys.data(), .value_stride = d};
-      std::vector<KeySegment> segments = {causal_segment(run, cache.n_tokens, context.layer.window, first + token, n_queries)};
+      std::vector<KeySegment> segments = {causal_segment(all_keys, cache.n_tokens, context.layer.window, first + token, n_queries)};
       if (!masks.empty()) {
-        const int64_t n_entries = cache.compressed->n_visible(first + token + n_queries - 1);
-        segments.push_back({.keys = cache.compressed->entries(),
-                            .key_stride = d,
-                            .values = cache.compressed->entries(),
-                            .value_stride = d,
-                            .count = n_entries,
-                            .visible = masks[static_cast<size_t>(token / kPanelWidth)].data()});
+        KeySegment& seen = segments.emplace_back(all_entries);
+        seen.count = cache.compressed->n_visible(first + token + n_queries - 1);
+        seen.visible = masks[static_cast<size_t>(token / kPanelWidth)].data();
       }
-      attend(context.compute.product, {d, d, context.layer.attention_scale, &sinks[static_cast<size_t>(head)]},
-             {panel.data(), n_queries, first + token}, segments, scratch, result.data());
-      unpack_panel(result.data(), n_queries, d, mixed.data() + token * q_stride + head * d, q_stride);
+      const int64_t at = token * q_stride + head * d;
+      attend(kernel, {d, d, context.layer.attention_scale, &sinks[static_cast<size_t>(head)]},
+             {{q.data() + at, n_queries, d, q_stride}, first + token}, segments, scratch, mixed.data() + at, q_stride);
     }
   });
   for (int64_t t = 0; t < n; ++t) {

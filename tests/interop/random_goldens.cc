@@ -46,7 +46,7 @@ std::vector<int32_t> random_tokens(int64_t n_vocab) {
 void write_goldens(const fs::path& model) {
   const auto source = open_model(model);
   const std::vector<int32_t> tokens = random_tokens(load_config(model).get_count("vocab_size"));
-  const Perplexity result = measure_perplexity(*source, {.plain = true}, {{tokens}}, no_progress());
+  const Perplexity result = measure_perplexity(*source, {.arithmetic = Arithmetic::kPlain}, {{tokens}}, no_progress());
   const fs::path folder = model / "goldens";
   fs::create_directories(folder);
   write_npy(folder / "tokens.npy", "<i4", tokens);

@@ -173,14 +173,18 @@ TEST(LongContext, EveryKindOfLayerEqualsThePlainFormulaAt16kTokens) {
   std::normal_distribution<float> normal;
   std::vector<float> x(static_cast<size_t>(kLong * kD)), out(x.size());
   for (float& v : x) v = normal(engine);
-  const Compute compute{&golden.main, panel_product_fast};
+  const Compute compute{&golden.main};
+  Workspace work;
   for (const int64_t layer : {0, 1, 2}) {
     const LayerParams& params = hparams.layers[static_cast<size_t>(layer)];
     const LayerWeights weights = load_layer(golden.main, hparams, layer);
     const std::vector<double> frequencies = rope_frequencies(hparams.ropes[params.rope], {});
-    const LayerContext context{hparams, params, weights, compute, hparams.ropes[params.rope], frequencies};
+    const LayerContext context{hparams, params, weights, compute, hparams.ropes[params.rope], frequencies, work};
     LayerCache cache;
-    for (int64_t t = 0; t < kLong; t += kQueryTile) attention_block(context, x.data() + t * kD, kQueryTile, cache, out.data() + t * kD);
+    for (int64_t t = 0; t < kLong; t += kQueryTile) {
+      const Piece piece{0, kQueryTile, &cache};
+      attention_block(context, {x.data() + t * kD, kQueryTile, kD, kD}, std::span(&piece, 1), out.data() + t * kD);
+    }
     Naive naive(golden.main, hparams, layer, x);
     for (const int64_t t : {0, 3, 150, 511, 512, 4095, 8190, 12345, 16383}) {
       const Row expected = naive.attention(t);

@@ -7,9 +7,9 @@
 #include "runtime/attention.h"
 #include "runtime/compressor.h"
 #include "runtime/hyper_connection.h"
-#include "runtime/norm.h"
 #include "runtime/rope.h"
 #include "runtime/routing.h"
+#include "runtime/vector_math.h"
 #include "tests/runtime/random_floats.h"
 
 namespace quern {
@@ -178,32 +178,49 @@ TEST(HyperConnection, ReadsAndWritesStreams) {
   expect_near(x, {1.573079641, -.397782617, 1.763417452, .222746235, 1.630224316, -1.554740435, -.419190157, 1.887975449}, 1e-6);
 }
 
+// Keys and values of a test as a kernel multiplies them.
+struct PackedKeys {
+  FloatBuffer memory;
+  KeySegment segment;
+
+  PackedKeys(const ProductKernel& kernel, const std::vector<float>& keys, int64_t d, const std::vector<float>& values, int64_t dv) {
+    const auto n = static_cast<int64_t>(keys.size()) / d;
+    float* out = memory.resize(packed_floats(n, d) + packed_floats(dv, n));
+    segment.keys = kernel.pack_weights({keys.data(), n, d, d}, out);
+    segment.values = kernel.pack_columns({values.data(), n, dv, dv}, out + packed_floats(n, d));
+    segment.count = n;
+  }
+};
+
 TEST(Attention, SinkTakesPartInTheDenominatorOnly) {
   // Keys and query of one dimension with product 1, 2, 0.5; values are unit vectors, so the output is the probabilities.
-  const std::vector<float> keys = {1, 2, .5f}, values = {1, 0, 0, 0, 1, 0, 0, 0, 1};
-  std::vector<float> q(kPanelWidth, 0.0f), out(3 * kPanelWidth), scratch;
-  q[0] = 1.0f;
-  const KeySegment segment{.keys = keys.data(), .key_stride = 1, .values = values.data(), .value_stride = 3, .count = 3};
-  const float sink = 1.5f;
-  attend(panel_product_fast, {1, 3, 1.0, &sink}, {q.data(), 1, 2}, std::span(&segment, 1), scratch, out.data());
-  expect_near(std::vector<float>{out[0], out[16], out[32]}, {.1674051, .4550542, .1015363}, 1e-6);
-  attend(panel_product_fast, {1, 3, 1.0, nullptr}, {q.data(), 1, 2}, std::span(&segment, 1), scratch, out.data());
-  expect_near(std::vector<float>{out[0], out[16], out[32]}, {.2312239, .6285317, .1402444}, 1e-6);
+  const ProductKernel& kernel = product_kernel(Arithmetic::kFloat);
+  const PackedKeys keys(kernel, {1, 2, .5f}, 1, {1, 0, 0, 0, 1, 0, 0, 0, 1}, 3);
+  const float q = 1.0f, sink = 1.5f;
+  FloatBuffer scratch;
+  std::vector<float> out(3);
+  attend(kernel, {1, 3, 1.0, &sink}, {{&q, 1, 1, 1}, 2}, std::span(&keys.segment, 1), scratch, out.data(), 3);
+  expect_near(out, {.1674051, .4550542, .1015363}, 1e-6);
+  attend(kernel, {1, 3, 1.0, nullptr}, {{&q, 1, 1, 1}, 2}, std::span(&keys.segment, 1), scratch, out.data(), 3);
+  expect_near(out, {.2312239, .6285317, .1402444}, 1e-6);
 }
 
 TEST(Attention, WindowedPanelsEqualTheNaiveFormula) {
   const int64_t n = 100, d = 24, dv = 20, window = 37;
   const std::vector<float> q = random_floats(static_cast<size_t>(n * d), 1), k = random_floats(static_cast<size_t>(n * d), 2),
                            v = random_floats(static_cast<size_t>(n * dv), 3);
-  std::vector<float> panel(static_cast<size_t>(d * kPanelWidth)), out(static_cast<size_t>(dv * kPanelWidth)), scratch;
-  for (int64_t first = 0; first < n; first += kPanelWidth) {
-    const int64_t n_queries = std::min(kPanelWidth, n - first);
-    pack_panel(q.data() + first * d, n_queries, d, d, panel.data());
-    const KeySegment all{.keys = k.data(), .key_stride = d, .values = v.data(), .value_stride = dv};
-    const KeySegment seen = causal_segment(all, n, window, first, n_queries);
-    attend(panel_product_fast, {d, dv, 0.2, nullptr}, {panel.data(), n_queries, first}, std::span(&seen, 1), scratch, out.data());
-    for (int64_t lane = 0; lane < n_queries; ++lane) {
-      const int64_t t = first + lane;
+  for (const Arithmetic arithmetic : {Arithmetic::kPlain, Arithmetic::kFloat, fastest_arithmetic()}) {
+    const ProductKernel& kernel = product_kernel(arithmetic);
+    const PackedKeys keys(kernel, k, d, v, dv);
+    FloatBuffer scratch;
+    std::vector<float> out(static_cast<size_t>(n * dv));
+    for (int64_t first = 0; first < n; first += kPanelWidth) {
+      const int64_t n_queries = std::min(kPanelWidth, n - first);
+      const KeySegment seen = causal_segment(keys.segment, n, window, first, n_queries);
+      attend(kernel, {d, dv, 0.2, nullptr}, {{q.data() + first * d, n_queries, d, d}, first}, std::span(&seen, 1), scratch,
+             out.data() + first * dv, dv);
+    }
+    for (int64_t t = 0; t < n; ++t) {
       std::vector<double> p;
       double sum = 0.0;
       for (int64_t j = std::max<int64_t>(0, t - window + 1); j <= t; ++j) {
@@ -215,12 +232,10 @@ TEST(Attention, WindowedPanelsEqualTheNaiveFormula) {
       for (int64_t i = 0; i < dv; ++i) {
         double expected = 0.0;
         for (size_t j = 0; j < p.size(); ++j) {
-          expected +=
-              p[j] / sum *
-              static_cast<double>(
-                  v[(static_cast<size_t>(std::max<int64_t>(0, t - window + 1)) + j) * static_cast<size_t>(dv) + static_cast<size_t>(i)]);
+          const auto key = static_cast<size_t>(std::max<int64_t>(0, t - window + 1)) + j;
+          expected += p[j] / sum * static_cast<double>(v[key * static_cast<size_t>(dv) + static_cast<size_t>(i)]);
         }
-        EXPECT_NEAR(static_cast<double>(out[static_cast<size_t>(i * kPanelWidth + lane)]), expected, 2e-6);
+        EXPECT_NEAR(static_cast<double>(out[static_cast<size_t>(t * dv + i)]), expected, 1e-5);
       }
     }
   }
