@@ -67,6 +67,7 @@ int run_new_plan(const ConvertOptions& options) {
     return 0;
   }
   ProgressBar bar;
+  if (opened.feedback) opened.feedback->tell(bar);
   print_report(run_plan(*opened.source, plan, bar, *opened.calibration), options.run.json);
   return 0;
 }

@@ -32,6 +32,7 @@ int run_quantize(const QuantizeOptions& options) {
     return 0;
   }
   ProgressBar bar;
+  if (opened.feedback) opened.feedback->tell(bar);
   print_report(run_plan(*opened.source, *opened.plan, bar, *opened.calibration), options.run.json);
   return 0;
 }

@@ -50,6 +50,10 @@ class Feedback {
   std::unique_ptr<FeedbackSource> take() noexcept { return std::move(source_); }
   // What is done with which text; empty when there is a folder.
   const std::string& note() const noexcept { return note_; }
+  // Shows there which layer is run for statistics.
+  void tell(Progress& progress) noexcept {
+    if (live_ != nullptr) live_->tell(progress);
+  }
   bool follows() const noexcept { return live_ != nullptr && source_->record().mode == kSequentialMode; }
   // types: one per tensor of the model; importance: of the build, outlives the encoding.
   void follow(const ModelSource& model, std::vector<DType> types, const Importance* importance, Effort effort);

@@ -76,7 +76,7 @@ void note_blind_types(const ModelSource& source, const Importance* importance, c
   std::string list;
   for (const std::string_view type : types) list += (list.empty() ? "" : ", ") + std::string(type);
   plan.notes.push_back(output.mix + ": " + list + " without an importance matrix for " + std::to_string(names.size()) + " tensors ('" +
-                       names.front() + "'" + (names.size() > 1 ? " ..." : "") + "); much worse than with one, see quern imatrix");
+                       names.front() + "'" + (names.size() > 1 ? " ..." : "") + "); usually worse than with one, see quern imatrix");
 }
 
 }  // namespace quern

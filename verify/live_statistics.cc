@@ -204,10 +204,10 @@ void LiveStatistics::collect_layer() {
   QUERN_CHECK(next_layer_ <= n_layers_);
   if (next_layer_ == 0) begin();
   forget_layer(next_layer_ - 1);
-  if (options_.progress != nullptr) {
-    options_.progress->step(next_layer_ == n_layers_ ? "output"
-                                                     : "layer " + std::to_string(next_layer_ + 1) + "/" + std::to_string(n_layers_));
-  }
+  const std::string step =
+      next_layer_ == n_layers_ ? "output" : "layer " + std::to_string(next_layer_ + 1) + "/" + std::to_string(n_layers_);
+  if (options_.progress != nullptr) options_.progress->step(step);
+  if (steps_ != nullptr) steps_->step("statistics of " + step);
   if (sequential_) {
     Layer layer(original_->plan(options_.chunks).spill);
     collect_in_sequence(layer);
@@ -221,6 +221,7 @@ void LiveStatistics::collect_layer() {
   }
   ++next_layer_;
   if (options_.progress != nullptr) options_.progress->advance(1);
+  if (steps_ != nullptr) steps_->step("");
 }
 
 void LiveStatistics::run_original(const RoutingObserver& routing) {

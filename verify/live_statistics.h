@@ -51,6 +51,9 @@ class LiveStatistics final : public StatisticsSource {
   const StatisticsRecord& record() const noexcept override { return record_; }
   std::shared_ptr<const StatisticsInput> find(std::string_view weight) override;
 
+  // Says in `progress`, as a step of whatever else it shows, which layer is being run.
+  void tell(Progress& progress) noexcept { steps_ = &progress; }
+
   // Runs what was not asked for, and writes the list that makes the folder one for Statistics.
   void finish();
   uint64_t bytes_read() const noexcept { return source_.bytes_read(); }
@@ -77,6 +80,7 @@ class LiveStatistics final : public StatisticsSource {
   StatisticsRecord record_;
   const bool sequential_;
   bool forgets_ = false;
+  Progress* steps_ = nullptr;
   std::unique_ptr<Original> observer_;
   std::unique_ptr<Evaluator> original_;
   std::unique_ptr<StatisticsWriter> writer_;  // once the models run

@@ -6,6 +6,9 @@ ls stats | head -3
 "$QUERN" convert "$DATA/models/mini-llama3" -o live --type Q4_0 --feedback on --calib-text text --calib-tokens 2048 2>/dev/null || exit
 "$QUERN" convert "$DATA/models/mini-llama3" -o sequential --memory 2GiB --type Q4_0 --feedback sequential --calib-text text --calib-tokens 2048 || exit
 "$QUERN" diff folder/*.gguf live/*.gguf
+# What was measured without writing a file is the file, to the last digit.
+"$QUERN" drift "$DATA/models/mini-llama3" folder/*.gguf --simulate Q4_0 --statistics stats --eval-text text --ctx 256 --chunks 2 --json 2>/dev/null |
+  grep -A1 '"kl": {' | grep mean | sort | uniq -c | sed 's/[0-9.e-]*,$//'
 for key in mode text tokens; do "$QUERN" inspect sequential/*.gguf | grep "feedback.$key "; done
 "$QUERN" publish "$DATA/models/mini-qwen3moe" -o repo --type Q4_0 --feedback sequential --calib-text text --calib-tokens 2048 2>/dev/null | grep -v '\.gguf' || exit
 grep -A3 "error feedback" repo/README.md; grep "quern verify" repo/README.md
