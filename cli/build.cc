@@ -218,15 +218,6 @@ std::vector<DType> types_of_build(const ModelSource& source, const Plan& plan, c
   return types;
 }
 
-void follow_build(const PlanOptions& options, OpenedPlan& opened) {
-  const Plan& plan = *opened.plan;
-  if (plan.outputs.size() != 1) {
-    opened.problems.push_back({ErrorKind::kUsage, "--feedback sequential follows one build; give one --type or --recipe"});
-    return;
-  }
-  opened.feedback->follow(*opened.source, types_of_build(*opened.source, plan, plan.outputs.front()), options.importance, plan.effort);
-}
-
 }  // namespace
 
 OpenedPlan open_and_plan(const std::filesystem::path& model, const ModelOptions& model_options, PlanOptions options,
@@ -239,12 +230,11 @@ OpenedPlan open_and_plan(const std::filesystem::path& model, const ModelOptions&
     if (output.feedback.wanted()) {
       const uint64_t memory = output.feedback.live() ? memory_of_feedback(run, options) : 0;
       opened.feedback = std::make_unique<Feedback>(output.feedback, *opened.source, model, memory);
-      options.feedback = &opened.feedback->source();
+      opened.calibration->feedback = opened.feedback->open();
+      options.feedback = opened.calibration->feedback.get();
     }
     opened.plan = make_plan(*opened.source, model, options, opened.problems);
     if (opened.feedback && !opened.feedback->note().empty()) opened.plan->notes.push_back(opened.feedback->note());
-    if (opened.feedback && opened.feedback->follows() && opened.problems.empty()) follow_build(options, opened);
-    if (opened.feedback) opened.calibration->feedback = opened.feedback->take();
   } catch (const Error& error) {
     if (error.kind() == ErrorKind::kInternal || error.kind() == ErrorKind::kInterrupted) throw;
     opened.plan.reset();
@@ -252,6 +242,25 @@ OpenedPlan open_and_plan(const std::filesystem::path& model, const ModelOptions&
     opened.problems.push_back({error.kind(), error.what()});
   }
   return opened;
+}
+
+ConvertReport run_builds(OpenedPlan& opened, const Plan& plan, Progress& progress) {
+  if (opened.feedback) opened.feedback->tell(progress);
+  if (!opened.feedback || !opened.feedback->follows()) return run_plan(*opened.source, plan, progress, *opened.calibration);
+  ConvertReport all;
+  for (const PlannedOutput& output : plan.outputs) {
+    Plan one = plan;
+    one.outputs = {output};
+    opened.calibration->feedback = opened.feedback->open();
+    opened.feedback->follow(types_of_build(*opened.source, plan, output), &opened.calibration->importance, plan.effort);
+    ConvertReport report = run_plan(*opened.source, one, progress, *opened.calibration);
+    std::ranges::move(report.outputs, std::back_inserter(all.outputs));
+    std::ranges::move(report.feedback, std::back_inserter(all.feedback));
+    all.stored_bytes = report.stored_bytes;
+    all.bytes_read += report.bytes_read;
+    all.seconds += report.seconds;
+  }
+  return all;
 }
 
 void announce(const ModelSource& source, const Plan& plan, const std::string& place) {

@@ -49,13 +49,17 @@ int report_problems(const std::vector<Problem>& problems);
 // Opens the model and makes the plan; what is wrong with the options and with the model is collected together.
 struct OpenedPlan {
   std::unique_ptr<ModelSource> source;
-  std::unique_ptr<Feedback> feedback;  // what calibration's follows, when statistics are collected on the way
+  std::unique_ptr<Feedback> feedback;  // opens the statistics of calibration; nullptr without error feedback
   std::unique_ptr<Calibration> calibration = std::make_unique<Calibration>();  // where others may point to it
   std::optional<Plan> plan;
   std::vector<Problem> problems;
 };
 OpenedPlan open_and_plan(const std::filesystem::path& model, const ModelOptions& model_options, PlanOptions options,
                          const OutputOptions& output, const RunOptions& run);
+
+// Makes the outputs of a plan of the opened model (the plan it has, or a part of its outputs), all from one reading of the model. With
+// error feedback in sequential mode they are made one after the other, as each has activations of its own.
+ConvertReport run_builds(OpenedPlan& opened, const Plan& plan, Progress& progress);
 
 // Reads an importance matrix and matches it with the model; an empty path gives none. What is wrong with it is said on stderr, or with
 // strict thrown (Importance::require_sound). The model must outlive the result.

@@ -51,7 +51,7 @@ int run_new_plan(const ConvertOptions& options) {
   plan_options.mtp = options.mtp;
   set_plan_options(options.output, options.run, plan_options);
   if (options.model.empty()) throw Error(ErrorKind::kUsage, "no model given; name a checkpoint folder or a GGUF file");
-  const OpenedPlan opened = open_and_plan(options.model, model_options(options), plan_options, options.output, options.run);
+  OpenedPlan opened = open_and_plan(options.model, model_options(options), plan_options, options.output, options.run);
   if (const int code = report_problems(opened.problems); code != 0) return code;
 
   const Plan& plan = *opened.plan;
@@ -67,8 +67,7 @@ int run_new_plan(const ConvertOptions& options) {
     return 0;
   }
   ProgressBar bar;
-  if (opened.feedback) opened.feedback->tell(bar);
-  print_report(run_plan(*opened.source, plan, bar, *opened.calibration), options.run.json);
+  print_report(run_builds(opened, plan, bar), options.run.json);
   return 0;
 }
 
@@ -96,7 +95,7 @@ int run_saved_plan(const ConvertOptions& options) {
   Calibration calibration{load_importance(plan.imatrix_path, options.output.strict, *source), nullptr};
   if (!plan.statistics_path.empty()) {
     const FeedbackOptions feedback{.mode = "", .statistics = plan.statistics_path, .text = "", .tokens = 0};
-    calibration.feedback = Feedback(feedback, *source, "", 0).take();
+    calibration.feedback = Feedback(feedback, *source, "", 0).open();
   }
   check_calibration(plan, calibration);
   ProgressBar bar;

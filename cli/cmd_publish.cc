@@ -103,12 +103,8 @@ std::vector<MachineAdvice> advise(const ModelSource& source, const Plan& plan) {
 // One run of the verb.
 class Publication {
  public:
-  Publication(const PublishOptions& options, const OpenedPlan& opened)
-      : options_(options),
-        source_(*opened.source),
-        calibration_(*opened.calibration),
-        feedback_(opened.feedback.get()),
-        plan_(*opened.plan) {}
+  Publication(const PublishOptions& options, OpenedPlan& opened)
+      : options_(options), source_(*opened.source), opened_(opened), plan_(*opened.plan) {}
 
   void run() {
     if (!options_.key.empty()) key_.emplace(Ed25519Key::read_private(options_.key));
@@ -173,9 +169,8 @@ class Publication {
       std::erase_if(missing.outputs, [&](const PlannedOutput& planned) { return planned.label == output.label; });
     }
     if (!missing.outputs.empty()) {
-      if (feedback_ != nullptr) feedback_->tell(bar);
       if (const int code = report_problems(check_destination(missing)); code != 0) throw Error(ErrorKind::kIo, "nothing was built");
-      print_report(run_plan(source_, missing, bar, calibration_), false);
+      print_report(run_builds(opened_, missing, bar), false);
     }
     for (size_t i = 0; i < records.size(); ++i) {
       if (!records[i]) records[i] = finished_record(plan_.outputs[i]);
@@ -272,8 +267,7 @@ class Publication {
 
   const PublishOptions& options_;
   const ModelSource& source_;
-  const Calibration& calibration_;
-  Feedback* feedback_;  // nullptr: none
+  OpenedPlan& opened_;
   const Plan& plan_;
   std::optional<Ed25519Key> key_;
   PublishState state_;

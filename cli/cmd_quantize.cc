@@ -23,7 +23,7 @@ int run_quantize(const QuantizeOptions& options) {
   plan_options.output = options.output_file;
   plan_options.single_file = true;
   set_plan_options(options.output, options.run, plan_options);
-  const OpenedPlan opened = open_and_plan(options.input, {}, plan_options, options.output, options.run);
+  OpenedPlan opened = open_and_plan(options.input, {}, plan_options, options.output, options.run);
   if (const int code = report_problems(opened.problems); code != 0) return code;
 
   announce(*opened.source, *opened.plan, options.output_file);
@@ -32,8 +32,7 @@ int run_quantize(const QuantizeOptions& options) {
     return 0;
   }
   ProgressBar bar;
-  if (opened.feedback) opened.feedback->tell(bar);
-  print_report(run_plan(*opened.source, *opened.plan, bar, *opened.calibration), options.run.json);
+  print_report(run_builds(opened, *opened.plan, bar), options.run.json);
   return 0;
 }
 

@@ -114,11 +114,12 @@ class FeedbackOfBuilds {
     if (options.statistics.empty()) options.mode = mode == kSequentialMode ? "sequential" : "on";
     options.tokens = std::max<int64_t>(build.settings.find_int(kFeedbackTokensKey).value_or(1), 1);
     feedback_ = std::make_unique<Feedback>(options, source, flags_.source, eval_options({}).memory_bytes);
+    source_ = feedback_->open();
     if (feedback_->follows()) {
       const Effort effort = find_effort(build.settings.find_string("quern.effort").value_or("default")).value_or(Effort::kDefault);
-      feedback_->follow(source, types_of(build, source), &importance, effort);
+      feedback_->follow(types_of(build, source), &importance, effort);
     }
-    return &feedback_->source();
+    return source_.get();
   }
 
  private:
@@ -133,6 +134,7 @@ class FeedbackOfBuilds {
 
   const VerifyFlags& flags_;
   std::unique_ptr<Feedback> feedback_;
+  std::unique_ptr<FeedbackSource> source_;
 };
 
 int run_verify(const VerifyFlags& flags) {

@@ -55,36 +55,48 @@ CalibrationText load_calibration_text(const ModelSource& source, const std::stri
   return result;
 }
 
-Feedback::Feedback(const FeedbackOptions& options, const ModelSource& source, const std::string& model, uint64_t memory_bytes) {
+Feedback::Feedback(const FeedbackOptions& options, const ModelSource& source, const std::string& model, uint64_t memory_bytes)
+    : options_(options), model_(source), memory_bytes_(memory_bytes) {
   check_feedback_options(options);
-  std::unique_ptr<StatisticsSource> statistics;
-  if (options.live()) {
-    CalibrationText text = load_calibration_text(source, model, options.text, options.tokens, kContext, mode_of(options));
-    note_ = "error feedback from " + printable(options.text) + ": " + std::to_string(text.record.n_tokens) + " tokens in " +
-            std::to_string(text.chunks.size()) + " chunks of " + std::to_string(kContext) + ", up to " + format_size(memory_bytes) +
-            " of memory for running the model";
-    EvalOptions eval;
-    eval.memory_bytes = memory_bytes;
-    auto live =
-        std::make_unique<LiveStatistics>(source,
-                                         LiveStatistics::Options{eval, std::move(text.chunks), make_temporary_folder("quern-statistics"),
-                                                                 OutputFile::Overwrite::kAllow, false, nullptr, nullptr},
-                                         std::move(text.record));
-    live_ = live.get();
-    statistics = std::move(live);
-  } else {
-    statistics = open_statistics(options.statistics, source.tensors());
-    if (!options.mode.empty() && statistics->record().mode != mode_of(options)) {
-      throw Error(ErrorKind::kUsage, "--feedback " + options.mode + ": the statistics are of mode '" + statistics->record().mode + "'")
-          .file(options.statistics);
-    }
-  }
-  source_ = std::make_unique<FeedbackSource>(std::move(statistics), source.tensors(), kFactorCacheBytes);
+  if (!options.live()) return;
+  text_ = load_calibration_text(source, model, options.text, options.tokens, kContext, mode_of(options));
+  note_ = "error feedback from " + printable(options.text) + ": " + std::to_string(text_.record.n_tokens) + " tokens in " +
+          std::to_string(text_.chunks.size()) + " chunks of " + std::to_string(kContext) + ", up to " + format_size(memory_bytes) +
+          " of memory for running the model";
 }
 
-void Feedback::follow(const ModelSource& model, std::vector<DType> types, const Importance* importance, Effort effort) {
-  encoder_ = std::make_unique<TensorEncoder>(model, importance, effort, source_.get());
+std::unique_ptr<FeedbackSource> Feedback::open() {
+  std::unique_ptr<StatisticsSource> statistics;
+  if (options_.live()) {
+    LiveStatistics::Options live;
+    live.eval.memory_bytes = memory_bytes_;
+    live.chunks = text_.chunks;
+    live.folder = make_temporary_folder("quern-statistics");
+    live.overwrite = OutputFile::Overwrite::kAllow;
+    auto running = std::make_unique<LiveStatistics>(model_, std::move(live), text_.record);
+    live_ = running.get();
+    if (progress_ != nullptr) live_->tell(*progress_);
+    statistics = std::move(running);
+  } else {
+    statistics = open_statistics(options_.statistics, model_.tensors());
+    if (!options_.mode.empty() && statistics->record().mode != mode_of(options_)) {
+      throw Error(ErrorKind::kUsage, "--feedback " + options_.mode + ": the statistics are of mode '" + statistics->record().mode + "'")
+          .file(options_.statistics);
+    }
+  }
+  auto source = std::make_unique<FeedbackSource>(std::move(statistics), model_.tensors(), kFactorCacheBytes);
+  source_ = source.get();
+  return source;
+}
+
+void Feedback::follow(std::vector<DType> types, const Importance* importance, Effort effort) {
+  encoder_ = std::make_unique<TensorEncoder>(model_, importance, effort, source_);
   live_->follow(std::move(types), *encoder_);
+}
+
+void Feedback::tell(Progress& progress) noexcept {
+  progress_ = &progress;
+  if (live_ != nullptr) live_->tell(progress);
 }
 
 }  // namespace quern::cli

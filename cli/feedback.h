@@ -40,28 +40,33 @@ struct CalibrationText {
 CalibrationText load_calibration_text(const ModelSource& source, const std::string& model, const std::string& text, int64_t tokens,
                                       int64_t ctx, const char* mode);
 
-// Where encoders get their second moments. In sequential mode the statistics follow the build once its types are known.
+// Where encoders get their second moments. In sequential mode the statistics follow one build, whose types are said before it is made.
 class Feedback {
  public:
-  // memory_bytes: for running the model, when there is a text. Numbers of one layer at a time are kept in a temporary folder.
+  // memory_bytes: for running the model, when there is a text. Numbers of one layer at a time are kept in a temporary folder. The model
+  // outlives this.
   Feedback(const FeedbackOptions& options, const ModelSource& source, const std::string& model, uint64_t memory_bytes);
 
-  FeedbackSource& source() noexcept { return *source_; }
-  std::unique_ptr<FeedbackSource> take() noexcept { return std::move(source_); }
+  // For one reading of the model, or in sequential mode for one build.
+  std::unique_ptr<FeedbackSource> open();
+  // In sequential mode, for what was opened last. types: one per tensor of the model; importance: of the build, outlives the encoding.
+  void follow(std::vector<DType> types, const Importance* importance, Effort effort);
+  bool follows() const noexcept { return live_ != nullptr && text_.record.mode == kSequentialMode; }
+
   // What is done with which text; empty when there is a folder.
   const std::string& note() const noexcept { return note_; }
   // Shows there which layer is run for statistics.
-  void tell(Progress& progress) noexcept {
-    if (live_ != nullptr) live_->tell(progress);
-  }
-  bool follows() const noexcept { return live_ != nullptr && source_->record().mode == kSequentialMode; }
-  // types: one per tensor of the model; importance: of the build, outlives the encoding.
-  void follow(const ModelSource& model, std::vector<DType> types, const Importance* importance, Effort effort);
+  void tell(Progress& progress) noexcept;
 
  private:
-  std::unique_ptr<FeedbackSource> source_;
-  LiveStatistics* live_ = nullptr;  // in source_
+  FeedbackOptions options_;
+  const ModelSource& model_;
+  CalibrationText text_;  // when there is one
+  uint64_t memory_bytes_;
   std::string note_;
+  Progress* progress_ = nullptr;
+  FeedbackSource* source_ = nullptr;  // opened last
+  LiveStatistics* live_ = nullptr;    // in it
   std::unique_ptr<TensorEncoder> encoder_;
 };
 
