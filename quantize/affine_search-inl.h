@@ -2,8 +2,8 @@
 //
 // Alone: 16 (scale, min) pairs that clip the range of the weights by different amounts at either end, each improved by alternating
 // rounding and least squares; 16 lanes do that at once. Super-blocks: for given d and dmin every sub-block takes the pair (S, M) of
-// least exact error near its own optimum, then d and dmin are refitted together for these integers and codes; from several starts,
-// because the 4-bit or 6-bit grids of S and M leave many local minima.
+// least exact error near its own optimum; of several starts, because the 4-bit or 6-bit grids of S and M leave many local minima, the
+// best are improved by refitting d and dmin together for these integers and codes.
 
 #if defined(QUERN_QUANTIZE_AFFINE_SEARCH_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef QUERN_QUANTIZE_AFFINE_SEARCH_INL_H_
@@ -20,24 +20,32 @@
 HWY_BEFORE_NAMESPACE();
 namespace quern::HWY_NAMESPACE {
 
-// Per candidate pair, over the weights of a block.
+// Of 16 pairs: sum w (x - y)^2 over the weights of a block, q being the best codes of each pair.
+inline Lanes errors_of_affine(const float* x, const float* w, int n, float max_code, const Lanes& scale, const Lanes& min) {
+  const Step step = step_of(scale);
+  Lanes error = splat(0.0f);
+  for (int i = 0; i < n; ++i) {
+    const Lanes q = (splat(x[i]) + min) * step.inverse;
+    const Lanes rest = q - round_to_int(clamp(q, 0.0f, max_code));
+    error += splat(w[i]) * rest * rest;
+  }
+  return error * step.squared;
+}
+
+// Sums over the weights of a block, per pair.
 struct AffineSums {
-  Lanes error;  // sum w (x - y)^2
-  Lanes q;      // sum w q
-  Lanes qq;     // sum w q^2
-  Lanes xq;     // sum w x q
+  Lanes q;   // sum w q
+  Lanes qq;  // sum w q^2
+  Lanes xq;  // sum w x q
 };
 
-inline AffineSums try_affine(const float* x, const float* w, int n, float max_code, const Lanes& scale, const Lanes& min) {
+inline AffineSums sums_of_affine(const float* x, const float* w, int n, float max_code, const Lanes& scale, const Lanes& min) {
   const Lanes inverse = reciprocal_or_zero(scale);
-  AffineSums sums{splat(0.0f), splat(0.0f), splat(0.0f), splat(0.0f)};
+  AffineSums sums{splat(0.0f), splat(0.0f), splat(0.0f)};
   for (int i = 0; i < n; ++i) {
     const Lanes xi = splat(x[i]);
-    const Lanes wi = splat(w[i]);
     const Lanes q = round_to_int(clamp((xi + min) * inverse, 0.0f, max_code));
-    const Lanes rest = xi - (scale * q - min);
-    const Lanes wq = wi * q;
-    sums.error += wi * rest * rest;
+    const Lanes wq = splat(w[i]) * q;
     sums.q += wq;
     sums.qq += wq * q;
     sums.xq += wq * xi;
@@ -86,11 +94,8 @@ AffineFit search_affine(const float* x, const float* w, int n, const AffineStart
   const Lanes zero = splat(0.0f);
   const Lanes w_lanes = splat(sum_w);
   const Lanes wx_lanes = splat(sum_wx);
-  AffineFit best;
   for (int step = 0; step < how.rounds; ++step) {
-    const AffineSums sums = try_affine(x, w, n, how.max_code, scale, min);
-    const BestLane found = minimum(sums.error);
-    if (found.value < best.error) best = {lane(scale, found.lane), lane(min, found.lane), found.value};
+    const AffineSums sums = sums_of_affine(x, w, n, how.max_code, scale, min);
     // Normal equations of sum w (x - scale q + min)^2; singular when all codes are equal: those lanes stay.
     const Lanes det = w_lanes * sums.qq - sums.q * sums.q;
     const Lanes solvable = splat(1e-6f) * w_lanes * sums.qq;
@@ -104,7 +109,8 @@ AffineFit search_affine(const float* x, const float* w, int n, const AffineStart
     scale = round(new_scale);
     min = round(new_min);
   }
-  return best;
+  const BestLane found = minimum(errors_of_affine(x, w, n, how.max_code, scale, min));
+  return {lane(scale, found.lane), lane(min, found.lane), found.value};
 }
 
 template <int kSubBlocks, int kSize, int kMaxCode, int kMaxScale>
@@ -141,85 +147,123 @@ class AffineSuperBlock {
     float min_target;
   };
 
-  Fit search(const Start* starts, int n_starts, int max_rounds) const {
-    Fit best;
+  // The best n_descents of the starts are improved in turn with d and dmin as long as that helps, at most max_rounds times; the best
+  // end is kept.
+  Fit search(const Start* starts, int n_starts, int n_descents, int max_rounds) const {
+    constexpr int kMostStarts = 16;
+    Fit fits[kMostStarts];
+    int order[kMostStarts];
+    n_starts = std::min(n_starts, kMostStarts);
     for (int s = 0; s < n_starts; ++s) {
-      const Fit fit = descend(largest_scale_ / starts[s].scale_target, largest_min_ / starts[s].min_target, max_rounds);
+      fits[s].d = to_f16(static_cast<double>(largest_scale_ / starts[s].scale_target));
+      fits[s].dmin = to_f16(static_cast<double>(largest_min_ / starts[s].min_target));
+      fits[s].error = 0.0;
+      order[s] = s;
+    }
+    for (int s = 0; s < n_starts; s += 2) choose_first_pairs(fits[s], fits[std::min(s + 1, n_starts - 1)]);
+    std::sort(order, order + n_starts,
+              [&](int a, int b) { return fits[a].error < fits[b].error || (fits[a].error == fits[b].error && a < b); });
+    Fit best;
+    for (int k = 0; k < std::min(n_starts, n_descents); ++k) {
+      const Fit fit = descend(fits[order[k]], max_rounds);
       if (fit.error < best.error) best = fit;
     }
     return best;
   }
 
  private:
-  // Normal equations of d and dmin, in the terms of sum w (x - d S q + dmin M)^2.
-  struct Normal {
-    double ss = 0.0, sm = 0.0, mm = 0.0, xs = 0.0, xm = 0.0;
-  };
-
   float to_f16(double value) const { return lane(round_to_f16(splat(static_cast<float>(value)), unit_), 0); }
 
-  Fit descend(float d, float dmin, int max_rounds) const {
-    Fit best;
-    d = to_f16(d);
-    dmin = to_f16(dmin);
+  Fit descend(const Fit& start, int max_rounds) const {
+    Fit best = start;
     for (int round = 0; round < max_rounds; ++round) {
       Fit fit;
-      fit.d = d;
-      fit.dmin = dmin;
+      refit(best, fit.d, fit.dmin);
+      if (fit.d == best.d && fit.dmin == best.dmin) break;
       fit.error = 0.0;
-      Normal normal;
-      for (int b = 0; b < kSubBlocks; ++b) {
-        const bool first = round == 0;
-        const float scale = first ? nearest_integer(own_[b].scale, d) : static_cast<float>(best.scale[b]);
-        const float min = first ? nearest_integer(own_[b].min, dmin) : static_cast<float>(best.min[b]);
-        choose_pair(b, scale, min, fit, normal);
-      }
+      for (int b = 0; b < kSubBlocks; ++b) choose_pair(b, static_cast<float>(best.scale[b]), static_cast<float>(best.min[b]), fit);
       if (!(fit.error < best.error)) break;
       best = fit;
-      refit(normal, d, dmin);
     }
     return best;
   }
 
-  static float nearest_integer(float value, float unit) {
-    return unit > 0.0f ? std::nearbyint(std::min(value / unit, static_cast<float>(kMaxScale))) : 0.0f;
-  }
+  static float inverse_or_zero(float unit) { return unit > 0.0f ? 1.0f / unit : 0.0f; }
 
-  // The best of 3 x 5 pairs around (scale, min) by exact error.
-  void choose_pair(int b, float scale, float min, Fit& fit, Normal& normal) const {
-    alignas(64) float scales[kLanes];
-    alignas(64) float mins[kLanes];
-    for (int c = 0; c < kLanes; ++c) {
-      scales[c] = scale + static_cast<float>(c % 3 - 1);
-      mins[c] = min + static_cast<float>(c / 3 - 2);
+  static float nearest_integer(float value) { return std::nearbyint(std::min(value, static_cast<float>(kMaxScale))); }
+
+  // For two starts at once: of every sub-block the best of 8 pairs around its own optimum, and the sum of the errors.
+  void choose_first_pairs(Fit& first, Fit& second) const {
+    alignas(64) static constexpr float kScaleSteps[kLanes] = {0, -1, 1, 0, 0, -1, 1, 1, 0, -1, 1, 0, 0, -1, 1, 1};
+    alignas(64) static constexpr float kMinSteps[kLanes] = {0, 0, 0, -1, 1, -1, 1, -1, 0, 0, 0, -1, 1, -1, 1, -1};
+    const Lanes unit = halves(first.d, second.d);
+    const Lanes min_unit = halves(first.dmin, second.dmin);
+    const float inverses[] = {inverse_or_zero(first.d), inverse_or_zero(second.d)};
+    const float min_inverses[] = {inverse_or_zero(first.dmin), inverse_or_zero(second.dmin)};
+    for (int b = 0; b < kSubBlocks; ++b) {
+      const Lanes own_scale = halves(nearest_integer(own_[b].scale * inverses[0]), nearest_integer(own_[b].scale * inverses[1]));
+      const Lanes own_min = halves(nearest_integer(own_[b].min * min_inverses[0]), nearest_integer(own_[b].min * min_inverses[1]));
+      const Lanes s = clamp(own_scale + load(kScaleSteps), 0.0f, kMaxScale);
+      const Lanes m = clamp(own_min + load(kMinSteps), 0.0f, kMaxScale);
+      const Lanes errors = errors_of_affine(x_ + b * kSize, w_ + b * kSize, kSize, kMaxCode, unit * s, min_unit * m);
+      const Lanes never = splat(HUGE_VALF);
+      take(b, s, m, minimum(merge_halves(errors, never)), first);
+      take(b, s, m, minimum(merge_halves(never, errors)), second);
     }
-    const Lanes s = clamp(load(scales), 0.0f, kMaxScale);
-    const Lanes m = clamp(load(mins), 0.0f, kMaxScale);
-    const AffineSums sums = try_affine(x_ + b * kSize, w_ + b * kSize, kSize, kMaxCode, splat(fit.d) * s, splat(fit.dmin) * m);
-    const BestLane found = minimum(sums.error);
-    const double S = static_cast<double>(lane(s, found.lane));
-    const double M = static_cast<double>(lane(m, found.lane));
-    fit.scale[b] = static_cast<int>(S);
-    fit.min[b] = static_cast<int>(M);
-    fit.error += static_cast<double>(found.value);
-    normal.ss += S * S * static_cast<double>(lane(sums.qq, found.lane));
-    normal.sm += S * M * static_cast<double>(lane(sums.q, found.lane));
-    normal.mm += M * M * static_cast<double>(sum_w_[b]);
-    normal.xs += S * static_cast<double>(lane(sums.xq, found.lane));
-    normal.xm += M * static_cast<double>(sum_wx_[b]);
   }
 
-  void refit(const Normal& n, float& d, float& dmin) const {
-    const double det = n.ss * n.mm - n.sm * n.sm;
-    if (det > 1e-9 * n.ss * n.mm) {
-      const double new_min = (n.sm * n.xs - n.ss * n.xm) / det;
+  void take(int b, const Lanes& scales, const Lanes& mins, const BestLane& found, Fit& fit) const {
+    fit.scale[b] = static_cast<int>(lane(scales, found.lane));
+    fit.min[b] = static_cast<int>(lane(mins, found.lane));
+    fit.error += static_cast<double>(found.value);
+  }
+
+  // Takes the best of 16 pairs around (scale, min) and adds its error.
+  void choose_pair(int b, float scale, float min, Fit& fit) const {
+    alignas(64) static constexpr float kScaleSteps[kLanes] = {-1, 0, 1, -1, 0, 1, -1, 0, 1, -1, 0, 1, -1, 0, 1, 0};
+    alignas(64) static constexpr float kMinSteps[kLanes] = {-2, -2, -2, -1, -1, -1, 0, 0, 0, 1, 1, 1, 2, 2, 2, 3};
+    const Lanes s = clamp(splat(scale) + load(kScaleSteps), 0.0f, kMaxScale);
+    const Lanes m = clamp(splat(min) + load(kMinSteps), 0.0f, kMaxScale);
+    take(b, s, m, minimum(errors_of_affine(x_ + b * kSize, w_ + b * kSize, kSize, kMaxCode, splat(fit.d) * s, splat(fit.dmin) * m)), fit);
+  }
+
+  // The least-squares d and dmin of sum w (x - d S q + dmin M)^2 for the integers and codes of a fit; what has none stays.
+  void refit(const Fit& fit, float& d, float& dmin) const {
+    double ss = 0.0, sm = 0.0, mm = 0.0, xs = 0.0, xm = 0.0;
+    for (int b = 0; b < kSubBlocks; ++b) {
+      const auto S = static_cast<double>(fit.scale[b]);
+      const auto M = static_cast<double>(fit.min[b]);
+      const Lanes inverse = reciprocal_or_zero(splat(fit.d * static_cast<float>(fit.scale[b])));
+      const Lanes min = splat(fit.dmin * static_cast<float>(fit.min[b]));
+      Lanes sum_q = splat(0.0f);
+      Lanes sum_qq = splat(0.0f);
+      Lanes sum_xq = splat(0.0f);
+      for (int i = b * kSize; i < (b + 1) * kSize; i += kLanes) {
+        const Lanes x = load(x_ + i);
+        const Lanes q = round_to_int(clamp((x + min) * inverse, 0.0f, kMaxCode));
+        const Lanes wq = load(w_ + i) * q;
+        sum_q += wq;
+        sum_qq += wq * q;
+        sum_xq += wq * x;
+      }
+      ss += S * S * static_cast<double>(sum_of(sum_qq));
+      sm += S * M * static_cast<double>(sum_of(sum_q));
+      mm += M * M * static_cast<double>(sum_w_[b]);
+      xs += S * static_cast<double>(sum_of(sum_xq));
+      xm += M * static_cast<double>(sum_wx_[b]);
+    }
+    d = fit.d;
+    dmin = fit.dmin;
+    const double det = ss * mm - sm * sm;
+    if (det > 1e-9 * ss * mm) {
+      const double new_min = (sm * xs - ss * xm) / det;
       if (new_min >= 0.0) {
-        d = to_f16((n.mm * n.xs - n.sm * n.xm) / det);
+        d = to_f16((mm * xs - sm * xm) / det);
         dmin = to_f16(new_min);
         return;
       }
     }
-    if (n.ss > 0.0) d = to_f16(n.xs / n.ss);
+    if (ss > 0.0) d = to_f16(xs / ss);
   }
 
   const float* x_;

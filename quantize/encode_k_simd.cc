@@ -30,8 +30,8 @@ struct AffineBlock {
   AffineBlock(const BlockWeights<kSuper>& in, float clip_step, const typename Search::Start (&starts)[kStarts], Effort effort) {
     constexpr int kSize = kSuper / kSubBlocks;
     if (!in.vanishes) {
-      const Search search(in.x, in.w, in.unit, clip_step, by_effort(effort, 3, 5, 8));
-      fit = search.search(starts, by_effort(effort, 1, 4, kStarts), by_effort(effort, 2, 3, 8));
+      const Search search(in.x, in.w, in.unit, clip_step, by_effort(effort, 2, 3, 8));
+      fit = search.search(starts, by_effort(effort, 1, 8, kStarts), by_effort(effort, 1, 1, kStarts), by_effort(effort, 1, 2, 8));
     }
     for (int b = 0; b < kSubBlocks; ++b) {
       codes_for_affine(in.x + b * kSize, kSize, kMaxCode, fit.d * static_cast<float>(fit.scale[b]),
@@ -85,7 +85,7 @@ struct ScaledBlock {
   ScaledBlock(const BlockWeights<kSuper>& in, const Ladder& ladder, const float (&targets)[kTargets], int usual, Effort effort) {
     if (!in.vanishes) {
       const Search search(in.x, in.w, in.unit, ladder.for_effort(effort));
-      fit = search.search(targets, by_effort(effort, 1, usual, kTargets), by_effort(effort, 2, 2, 6));
+      fit = search.search(targets, by_effort(effort, 1, usual, kTargets), by_effort(effort, 1, 1, kTargets), by_effort(effort, 1, 1, 6));
     }
     for (int b = 0; b < kSubBlocks; ++b) {
       codes_for_scale<Levels>(in.x + b * kSize, kSize, fit.d * static_cast<float>(fit.l[b]), codes + b * kSize);

@@ -40,7 +40,7 @@ class AffineFeedback {
   Fit search(Effort effort) const {
     constexpr float kTop = kMaxScale;
     const typename Plain::Start starts[] = {{kTop, kTop}, {kTop * 0.94f, kTop * 0.94f}, {kTop * 0.82f, kTop * 0.82f}};
-    const typename Plain::Fit plain = Plain(in_.shifted, in_.w, in_.unit, clip_step_, 4).search(starts, by_effort(effort, 1, 2, 3), 3);
+    const typename Plain::Fit plain = Plain(in_.shifted, in_.w, in_.unit, clip_step_, 3).search(starts, by_effort(effort, 1, 2, 3), 1, 2);
     Fit best = pass(plain.d, plain.dmin, nullptr);
     for (int round = 0; round < by_effort(effort, 1, 3, 8); ++round) {
       const Refit refit = refit_of(best);
@@ -76,7 +76,7 @@ class AffineFeedback {
         min = static_cast<float>(known->min[b]);
       } else {
         const auto keep = [](const Lanes& value) { return value; };
-        const AffineFit own = search_affine(fit.at.aim + b * kSize, in_.w + b * kSize, kSize, {kMaxCode, clip_step_, 3, true}, keep);
+        const AffineFit own = search_affine(fit.at.aim + b * kSize, in_.w + b * kSize, kSize, {kMaxCode, clip_step_, 2, true}, keep);
         scale = nearest_integer(own.scale, d);
         min = nearest_integer(own.min, dmin);
       }
@@ -179,7 +179,7 @@ class ScaledFeedback {
     const float low = kLowScale;
     const float high = kHighScale;
     const float targets[] = {low, high, low * 0.94f, high * 0.94f, low * 0.85f, high * 0.82f};
-    const typename Plain::Fit plain = Plain(in_.shifted, in_.w, in_.unit, ladder_).search(targets, by_effort(effort, 1, 4, 6), 2);
+    const typename Plain::Fit plain = Plain(in_.shifted, in_.w, in_.unit, ladder_).search(targets, by_effort(effort, 1, 4, 6), 1, 1);
     Fit best = pass(plain.d, nullptr);
     for (int round = 0; round < by_effort(effort, 1, 3, 8); ++round) {
       alignas(64) float a[kTile];

@@ -95,6 +95,19 @@ HWY_INLINE Lanes reciprocal_or_zero(const Lanes& a) {
   return select_less(zero, abs(a), splat(1.0f) / a, zero);
 }
 
+// A scale as loops over errors use it: sum w (x - scale q)^2 = squared * sum w (x * inverse - q)^2. Magnitudes below 2^-30, zero
+// among them, count as 2^-30: beside weights of 1 that is as good as zero, and nothing overflows.
+struct Step {
+  Lanes inverse;
+  Lanes squared;
+};
+
+HWY_INLINE Step step_of(const Lanes& scale) {
+  const Lanes least = splat(0x1p-30f);
+  const Lanes usable = select_less(abs(scale), least, least, scale);
+  return {splat(1.0f) / usable, usable * usable};
+}
+
 // Nearby values that are binary16 in a file where a normalised 1 is stored as `unit`: multiples of 2^-24 with 11 significant bits
 // within +-65504. Not always the nearest one (a tie may go either way), always exactly representable.
 HWY_INLINE Lanes round_to_f16(const Lanes& a, float unit) {
@@ -104,6 +117,20 @@ HWY_INLINE Lanes round_to_f16(const Lanes& a, float unit) {
   const Lanes rounded = spread - (spread - stepped);
   return clamp(rounded, -65504.0f / unit, 65504.0f / unit);
 }
+
+// Lanes 0 to 7 of one, 8 to 15 of the other.
+HWY_INLINE Lanes merge_halves(const Lanes& lower, const Lanes& upper) {
+  Lanes out;
+  if constexpr (kParts == 1) {
+    const PartTag tag;
+    out.part[0] = hn::IfThenElse(hn::FirstN(tag, kLanes / 2), lower.part[0], upper.part[0]);
+  } else {
+    for (int p = 0; p < kParts; ++p) out.part[p] = p < kParts / 2 ? lower.part[p] : upper.part[p];
+  }
+  return out;
+}
+
+HWY_INLINE Lanes halves(float lower, float upper) { return merge_halves(splat(lower), splat(upper)); }
 
 struct BestLane {
   int lane;
@@ -121,6 +148,16 @@ HWY_INLINE BestLane minimum(const Lanes& lanes) {
     if (found >= 0) return {p * (kLanes / kParts) + static_cast<int>(found), hn::GetLane(everywhere)};
   }
   return {0, hn::GetLane(lanes.part[0])};
+}
+
+// In a fixed order: halves are added to each other until one lane is left.
+HWY_INLINE float sum_of(const Lanes& lanes) {
+  alignas(64) float values[kLanes];
+  store(lanes, values);
+  for (int half = kLanes / 2; half > 0; half /= 2) {
+    for (int c = 0; c < half; ++c) values[c] += values[c + half];
+  }
+  return values[0];
 }
 
 HWY_INLINE float lane(const Lanes& lanes, int c) {

@@ -43,17 +43,58 @@ struct Fp4Levels {
   }
 };
 
+// The middles between neighbouring levels of IQ4_NL, where rounding goes from one to the other: bins of 8 from -128 on hold at most one
+// each. What is not above it is nearest to `lower`.
+struct Iq4nlBins {
+  static constexpr int kCount = 2 * kLanes;
+  static constexpr float kWidth = 8.0f;
+  alignas(64) float middle[kCount] = {};
+  alignas(64) float lower[kCount] = {};
+  alignas(64) float upper[kCount] = {};
+
+  // Half way between level i and the one below.
+  static constexpr float middle_below(size_t i) { return 0.5f * static_cast<float>(kIq4nl[i - 1] + kIq4nl[i]); }
+
+  constexpr Iq4nlBins() {
+    for (int bin = 0; bin < kCount; ++bin) {
+      const float end = static_cast<float>(bin + 1 - kCount / 2) * kWidth;
+      size_t level = 0;  // of the end of the bin
+      while (level + 1 < kIq4nl.size() && middle_below(level + 1) < end) ++level;
+      const bool inside = level > 0 && middle_below(level) >= end - kWidth;
+      middle[bin] = inside ? middle_below(level) : end + kWidth;
+      lower[bin] = static_cast<float>(kIq4nl[inside ? level - 1 : level]);
+      upper[bin] = static_cast<float>(kIq4nl[level]);
+    }
+  }
+};
+
+inline constexpr Iq4nlBins kIq4nlBins;
+
 // The table of IQ4_NL and IQ4_XS.
 struct Iq4nlLevels {
   static constexpr float kLowest = kIq4nl.front();
   static constexpr float kHighest = kIq4nl.back();
   static HWY_INLINE Lanes nearest(const Lanes& v) {
-    Lanes level = splat(kLowest);
-    for (size_t i = 1; i < kIq4nl.size(); ++i) {
-      const Lanes middle = splat(0.5f * static_cast<float>(kIq4nl[i - 1] + kIq4nl[i]));
-      level = select_less(middle, v, splat(kIq4nl[i]), level);
+    if constexpr (kParts == 1) {
+      const PartTag tag;
+      const hn::RebindToSigned<PartTag> integers;
+      const auto bin =
+          hn::ConvertTo(integers, clamp(v * splat(1.0f / Iq4nlBins::kWidth) + splat(kLanes), 0.0f, Iq4nlBins::kCount - 1).part[0]);
+      const auto index = hn::IndicesFromVec(tag, hn::And(bin, hn::Set(integers, kLanes - 1)));
+      const auto in_upper_table = hn::RebindMask(tag, hn::Gt(bin, hn::Set(integers, kLanes - 1)));
+      const auto look_up = [&](const float* table) {
+        return hn::IfThenElse(in_upper_table, hn::TableLookupLanes(hn::Load(tag, table + kLanes), index),
+                              hn::TableLookupLanes(hn::Load(tag, table), index));
+      };
+      const auto above = hn::Lt(look_up(kIq4nlBins.middle), v.part[0]);
+      Lanes level;
+      level.part[0] = hn::IfThenElse(above, look_up(kIq4nlBins.upper), look_up(kIq4nlBins.lower));
+      return level;
+    } else {
+      Lanes level = splat(kLowest);
+      for (size_t i = 1; i < kIq4nl.size(); ++i) level = select_less(splat(Iq4nlBins::middle_below(i)), v, splat(kIq4nl[i]), level);
+      return level;
     }
-    return level;
   }
   static HWY_INLINE Lanes code(const Lanes& level) {
     Lanes code = splat(0.0f);

@@ -16,22 +16,22 @@ constexpr int by_effort(Effort effort, int fast, int usual, int best) noexcept {
 // Block types we write, with the revision of their encoder (see encoder_revision). A new encoder is a row here and a function
 // encode_row_NAME in one of the encode_*_simd.cc files.
 #define QUERN_ROW_ENCODERS(X) \
-  X(Q4_0, 2)                  \
-  X(Q4_1, 1)                  \
-  X(Q5_0, 1)                  \
-  X(Q5_1, 1)                  \
-  X(Q8_0, 1)                  \
-  X(Q2_K, 2)                  \
-  X(Q3_K, 2)                  \
-  X(Q4_K, 2)                  \
-  X(Q5_K, 1)                  \
-  X(Q6_K, 1)                  \
-  X(IQ4_NL, 2)                \
-  X(IQ4_XS, 2)                \
+  X(Q4_0, 3)                  \
+  X(Q4_1, 2)                  \
+  X(Q5_0, 2)                  \
+  X(Q5_1, 2)                  \
+  X(Q8_0, 2)                  \
+  X(Q2_K, 3)                  \
+  X(Q3_K, 3)                  \
+  X(Q4_K, 3)                  \
+  X(Q5_K, 2)                  \
+  X(Q6_K, 2)                  \
+  X(IQ4_NL, 3)                \
+  X(IQ4_XS, 3)                \
   X(IQ1_S, 2)                 \
   X(IQ1_M, 2)                 \
-  X(TQ1_0, 2)                 \
-  X(TQ2_0, 2)                 \
+  X(TQ1_0, 3)                 \
+  X(TQ2_0, 3)                 \
   X(IQ2_XXS, 2)               \
   X(IQ2_XS, 2)                \
   X(IQ2_S, 2)                 \

@@ -3,7 +3,7 @@
 //
 // The error as a function of the scale has many local minima, because every weight contributes a saw-tooth. So: a ladder of scales
 // around the one that maps the largest weight to the outermost level, in both orientations where the levels are lopsided; each rung is
-// also refitted by least squares for its codes; the best exact error wins. Scales are rounded to binary16 before their error is taken.
+// refitted by least squares for its codes; the best exact error wins. Scales are rounded to binary16 before their error is taken.
 
 #if defined(QUERN_QUANTIZE_SCALE_SEARCH_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef QUERN_QUANTIZE_SCALE_SEARCH_INL_H_
@@ -22,40 +22,54 @@
 HWY_BEFORE_NAMESPACE();
 namespace quern::HWY_NAMESPACE {
 
-// Per candidate scale, over the weights of a block; v is the level nearest to x / scale.
-struct ScaleSums {
-  Lanes error;  // sum w (x - scale v)^2
-  Lanes xv;     // sum w x v
-  Lanes vv;     // sum w v^2: xv / vv is the least-squares scale for these codes
+// Of 16 candidate scales: sum w (x - scale v)^2 over the weights of a block, v being the level nearest to x / scale.
+template <typename Levels>
+Lanes errors_of_scales(const float* x, const float* w, int n, const Lanes& scale) {
+  const Step step = step_of(scale);
+  Lanes error = splat(0.0f);
+  for (int i = 0; i < n; ++i) {
+    const Lanes v = splat(x[i]) * step.inverse;
+    const Lanes rest = v - Levels::nearest(v);
+    error += splat(w[i]) * rest * rest;
+  }
+  return error * step.squared;
+}
+
+// The least-squares scales for the codes that 16 scales lead to; where all codes are zero, the scale itself.
+template <typename Levels>
+Lanes refitted_scales(const float* x, const float* w, int n, const Lanes& scale) {
+  const Lanes inverse = reciprocal_or_zero(scale);
+  Lanes xv = splat(0.0f);
+  Lanes vv = splat(0.0f);
+  for (int i = 0; i < n; ++i) {
+    const Lanes xi = splat(x[i]);
+    const Lanes v = Levels::nearest(xi * inverse);
+    const Lanes wv = splat(w[i]) * v;
+    xv += wv * xi;
+    vv += wv * v;
+  }
+  return select_less(splat(0.0f), vv, xv / vv, scale);
+}
+
+// The terms of that least-squares problem for one scale and n weights, a multiple of 16.
+struct ScaleTerms {
+  double xv;  // sum w x v
+  double vv;  // sum w v^2
 };
 
 template <typename Levels>
-ScaleSums try_scales(const float* x, const float* w, int n, const Lanes& scale) {
-  const Lanes inverse = reciprocal_or_zero(scale);
-  ScaleSums sums{splat(0.0f), splat(0.0f), splat(0.0f)};
-  for (int i = 0; i < n; ++i) {
-    const Lanes xi = splat(x[i]);
-    const Lanes wi = splat(w[i]);
+ScaleTerms terms_of_scale(const float* x, const float* w, int n, float scale) {
+  const Lanes inverse = reciprocal_or_zero(splat(scale));
+  Lanes xv = splat(0.0f);
+  Lanes vv = splat(0.0f);
+  for (int i = 0; i < n; i += kLanes) {
+    const Lanes xi = load(x + i);
     const Lanes v = Levels::nearest(xi * inverse);
-    const Lanes rest = xi - scale * v;
-    const Lanes wv = wi * v;
-    sums.error += wi * rest * rest;
-    sums.xv += wv * xi;
-    sums.vv += wv * v;
+    const Lanes wv = load(w + i) * v;
+    xv += wv * xi;
+    vv += wv * v;
   }
-  return sums;
-}
-
-template <typename Levels>
-Lanes errors_of_scales(const float* x, const float* w, int n, const Lanes& scale) {
-  const Lanes inverse = reciprocal_or_zero(scale);
-  Lanes error = splat(0.0f);
-  for (int i = 0; i < n; ++i) {
-    const Lanes xi = splat(x[i]);
-    const Lanes rest = xi - scale * Levels::nearest(xi * inverse);
-    error += splat(w[i]) * rest * rest;
-  }
-  return error;
+  return {static_cast<double>(sum_of(xv)), static_cast<double>(sum_of(vv))};
 }
 
 // The weight of largest magnitude, with its sign, among those that have any say: an outlier in a channel of (nearly) no importance
@@ -97,17 +111,11 @@ ScaleFit climb(const float* x, const float* w, int n, float outermost_scale, con
   alignas(64) float rungs[kLanes];
   for (int c = 0; c < kLanes; ++c) rungs[c] = static_cast<float>(c);
   ScaleFit best{0.0f, HUGE_VALF};
-  const auto keep_best = [&best](const Lanes& scale, const Lanes& error) {
-    const BestLane found = minimum(error);
-    if (found.value < best.error) best = {lane(scale, found.lane), found.value};
-  };
   for (int batch = 0; batch < ladder.batches; ++batch) {
     const Lanes rung = splat(ladder.first) + (load(rungs) + splat(static_cast<float>(batch * kLanes))) * splat(ladder.step);
-    const Lanes scale = round(rung * splat(outermost_scale));
-    const ScaleSums sums = try_scales<Levels>(x, w, n, scale);
-    keep_best(scale, sums.error);
-    const Lanes refitted = round(select_less(splat(0.0f), sums.vv, sums.xv / sums.vv, scale));
-    keep_best(refitted, errors_of_scales<Levels>(x, w, n, refitted));
+    const Lanes scale = round(refitted_scales<Levels>(x, w, n, round(rung * splat(outermost_scale))));
+    const BestLane found = minimum(errors_of_scales<Levels>(x, w, n, scale));
+    if (found.value < best.error) best = {lane(scale, found.lane), found.value};
   }
   return best;
 }
@@ -148,33 +156,58 @@ class ScaledSuperBlock {
     }
   }
 
-  // Starts from d values that map the largest sub-block scale to the given values of l, and keeps the best end.
-  Fit search(const float* targets, int n_targets, int max_rounds) const {
-    Fit best;
+  // Starts from d values that map the largest sub-block scale to the given values of l; the best n_descents of them are improved in turn
+  // with d as long as that helps, at most max_rounds times, and the best end is kept.
+  Fit search(const float* targets, int n_targets, int n_descents, int max_rounds) const {
+    constexpr int kMostTargets = 16;
+    Fit starts[kMostTargets];
+    int order[kMostTargets];
+    n_targets = std::min(n_targets, kMostTargets);
     for (int t = 0; t < n_targets; ++t) {
-      const Fit fit = descend(largest_ / targets[t], max_rounds);
+      starts[t] = with_scales_for(lane(round_to_f16(splat(largest_ / targets[t]), unit_), 0));
+      order[t] = t;
+    }
+    std::sort(order, order + n_targets,
+              [&](int a, int b) { return starts[a].error < starts[b].error || (starts[a].error == starts[b].error && a < b); });
+    Fit best;
+    for (int k = 0; k < std::min(n_targets, n_descents); ++k) {
+      const Fit fit = descend(starts[order[k]], max_rounds);
       if (fit.error < best.error) best = fit;
     }
     return best;
   }
 
  private:
-  // Alternates: for this d the best l of every sub-block, by exact error; for these l and codes the least-squares d.
-  Fit descend(float d, int max_rounds) const {
-    Fit best;
-    d = lane(round_to_f16(splat(d), unit_), 0);
+  // For this d the best l of every sub-block, by exact error.
+  Fit with_scales_for(float d) const {
+    Fit fit;
+    fit.d = d;
+    fit.error = 0.0;
+    for (int b = 0; b < kSubBlocks; ++b) choose_scale(b, fit);
+    return fit;
+  }
+
+  // For the l and codes of a fit the least-squares d.
+  float refitted(const Fit& fit) const {
+    double xv = 0.0;
+    double vv = 0.0;
+    for (int b = 0; b < kSubBlocks; ++b) {
+      const auto l = static_cast<float>(fit.l[b]);
+      const ScaleTerms terms = terms_of_scale<Levels>(x_ + b * kSize, w_ + b * kSize, kSize, fit.d * l);
+      xv += static_cast<double>(l) * terms.xv;
+      vv += static_cast<double>(l * l) * terms.vv;
+    }
+    return vv > 0.0 ? lane(round_to_f16(splat(static_cast<float>(xv / vv)), unit_), 0) : fit.d;
+  }
+
+  Fit descend(const Fit& start, int max_rounds) const {
+    Fit best = start;
     for (int round = 0; round < max_rounds; ++round) {
-      Fit fit;
-      fit.d = d;
-      fit.error = 0.0;
-      double xv = 0.0;
-      double vv = 0.0;
-      for (int b = 0; b < kSubBlocks; ++b) choose_scale(b, fit, xv, vv);
+      const float d = refitted(best);
+      if (d == best.d) break;
+      const Fit fit = with_scales_for(d);
       if (!(fit.error < best.error)) break;
       best = fit;
-      if (!(vv > 0.0)) break;
-      d = lane(round_to_f16(splat(static_cast<float>(xv / vv)), unit_), 0);
-      if (d == fit.d) break;
     }
     return best;
   }
@@ -183,8 +216,8 @@ class ScaledSuperBlock {
     return std::nearbyint(std::min(std::max(l, static_cast<float>(kLowScale)), static_cast<float>(kHighScale)));
   }
 
-  // Adds the best choice for this sub-block to the error and to the normal equation of d.
-  void choose_scale(int b, Fit& fit, double& xv, double& vv) const {
+  // Takes the best l for this sub-block and adds its error.
+  void choose_scale(int b, Fit& fit) const {
     alignas(64) float candidates[2 * kWindow];
     const float inverse = fit.d != 0.0f ? 1.0f / fit.d : 0.0f;
     for (int orientation = 0; orientation < 2; ++orientation) {
@@ -193,23 +226,14 @@ class ScaledSuperBlock {
       for (int k = 0; k < kWindow; ++k) candidates[orientation * kWindow + k] = own + away * static_cast<float>(k - kSmaller);
     }
     float best_error = HUGE_VALF;
-    double best_l = 0.0;
-    double best_xv = 0.0;
-    double best_vv = 0.0;
     for (int c = 0; c < 2 * kWindow; c += kLanes) {
       const Lanes l = clamp(load(candidates + c), kLowScale, kHighScale);
-      const ScaleSums sums = try_scales<Levels>(x_ + b * kSize, w_ + b * kSize, kSize, splat(fit.d) * l);
-      const BestLane found = minimum(sums.error);
+      const BestLane found = minimum(errors_of_scales<Levels>(x_ + b * kSize, w_ + b * kSize, kSize, splat(fit.d) * l));
       if (!(found.value < best_error)) continue;
       best_error = found.value;
-      best_l = static_cast<double>(lane(l, found.lane));
-      best_xv = static_cast<double>(lane(sums.xv, found.lane));
-      best_vv = static_cast<double>(lane(sums.vv, found.lane));
+      fit.l[b] = static_cast<int>(lane(l, found.lane));
     }
-    fit.l[b] = static_cast<int>(best_l);
     fit.error += static_cast<double>(best_error);
-    xv += best_l * best_xv;
-    vv += best_l * best_l * best_vv;
   }
 
   const float* x_;
