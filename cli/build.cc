@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/evaluation.h"
+#include "convert/journal.h"
 #include "formats/base/parallel.h"
 #include "formats/base/resources.h"
 
@@ -131,6 +132,7 @@ void add_run_options(CLI::App& verb, RunOptions& options) {
       })
       ->group("Run");
   verb.add_option("--memory", options.memory, "as 4GiB; default: 2GiB or half of what is free")->type_name("SIZE")->group("Run");
+  verb.add_option("--sync-size", options.sync_size, "")->type_name("SIZE")->group("");  // for trials; docs/convert.md has it
   verb.add_flag("--dry-run", options.dry_run, "plan only")->group("Run");
   verb.add_flag("--force", options.force, "replace files")->group("Run");
   verb.add_flag("--json", options.json, "results as JSON")->group("Run");
@@ -172,6 +174,7 @@ void set_plan_options(const OutputOptions& output, const RunOptions& run, PlanOp
   plan.imatrix = output.imatrix;
   plan.statistics = output.feedback.statistics;
   if (!output.effort.empty()) plan.effort = find_effort(output.effort);
+  if (!run.sync_size.empty()) plan.sync_bytes = parse_size(run.sync_size);
   plan.force = run.force;
 }
 
@@ -232,6 +235,7 @@ OpenedPlan open_and_plan(const std::filesystem::path& model, const ModelOptions&
       opened.feedback = std::make_unique<Feedback>(output.feedback, *opened.source, model, memory);
       opened.calibration->feedback = opened.feedback->open();
       options.feedback = opened.calibration->feedback.get();
+      options.one_by_one = opened.feedback->follows();
     }
     opened.plan = make_plan(*opened.source, model, options, opened.problems);
     if (opened.feedback && !opened.feedback->note().empty()) opened.plan->notes.push_back(opened.feedback->note());
@@ -248,18 +252,18 @@ ConvertReport run_builds(OpenedPlan& opened, const Plan& plan, Progress& progres
   if (opened.feedback) opened.feedback->tell(progress);
   if (!opened.feedback || !opened.feedback->follows()) return run_plan(*opened.source, plan, progress, *opened.calibration);
   ConvertReport all;
-  for (const PlannedOutput& output : plan.outputs) {
-    Plan one = plan;
-    one.outputs = {output};
+  const std::vector<Plan> runs = runs_of(plan);
+  for (const Plan& run : runs) {
     opened.calibration->feedback = opened.feedback->open();
-    opened.feedback->follow(types_of_build(*opened.source, plan, output), &opened.calibration->importance, plan.effort);
-    ConvertReport report = run_plan(*opened.source, one, progress, *opened.calibration);
+    opened.feedback->follow(types_of_build(*opened.source, run, run.outputs.front()), &opened.calibration->importance, plan.effort);
+    ConvertReport report = run_plan(*opened.source, run, progress, *opened.calibration, AtEnd::kRemember);
     std::ranges::move(report.outputs, std::back_inserter(all.outputs));
     std::ranges::move(report.feedback, std::back_inserter(all.feedback));
     all.stored_bytes = report.stored_bytes;
     all.bytes_read += report.bytes_read;
     all.seconds += report.seconds;
   }
+  for (const Plan& run : runs) forget_run(run);
   return all;
 }
 
@@ -275,6 +279,9 @@ void announce(const ModelSource& source, const Plan& plan, const std::string& pl
   }
   std::cerr << "quern: writing " << printable(place) << ": " << plural(n_files, "file") << ", " << format_size(plan.output_bytes()) << " ("
             << types << ")\n";
+  if (const uint64_t begun = begun_bytes(plan); begun > 0) {
+    std::cerr << "quern: going on from an earlier run, which wrote " << format_size(begun) << '\n';
+  }
   for (const std::string& note : plan.notes) std::cerr << "quern: note: " << note << '\n';
 }
 

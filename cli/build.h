@@ -16,8 +16,9 @@ namespace quern::cli {
 // What the verbs that build GGUF files have in common: options, announcements, tables.
 
 struct RunOptions {
-  int threads = 0;     // 0: all that the process may use
-  std::string memory;  // empty: the default budget
+  int threads = 0;        // 0: all that the process may use
+  std::string memory;     // empty: the default budget
+  std::string sync_size;  // empty: kSyncBytes
   bool dry_run = false;
   bool force = false;
   bool json = false;

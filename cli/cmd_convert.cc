@@ -82,6 +82,7 @@ Plan load_plan(const ConvertOptions& options) {
   if (!options.output.imatrix.empty()) plan.imatrix_path = options.output.imatrix;
   if (!options.output.feedback.statistics.empty()) plan.statistics_path = options.output.feedback.statistics;
   if (!options.run.memory.empty()) plan.memory_bytes = parse_size(options.run.memory);
+  if (!options.run.sync_size.empty()) plan.sync_bytes = parse_size(options.run.sync_size);
   plan.force = plan.force || options.run.force;
   return plan;
 }

@@ -22,6 +22,13 @@ Chunk Chunks::operator[](int64_t index) const {
   return {k, first_row, std::min(tensor.chunk_rows, tensor.shape.n_rows() - first_row)};
 }
 
+std::optional<int64_t> Chunks::beginning_at(size_t tensor, int64_t row) const {
+  if (tensor == plan_.tensors.size()) return row == 0 ? std::optional(count()) : std::nullopt;
+  if (tensor > plan_.tensors.size() || row < 0 || row >= plan_.tensors[tensor].shape.n_rows()) return std::nullopt;
+  if (row % plan_.tensors[tensor].chunk_rows != 0) return std::nullopt;
+  return first_chunk_[tensor] + row / plan_.tensors[tensor].chunk_rows;
+}
+
 uint64_t Chunks::source_bytes(const Chunk& chunk) const {
   const PlannedTensor& tensor = plan_.tensors[chunk.tensor];
   const uint64_t n_rows = static_cast<uint64_t>(tensor.shape.n_rows());
@@ -31,6 +38,12 @@ uint64_t Chunks::source_bytes(const Chunk& chunk) const {
     return tensor.source_bytes / n_rows * r + tensor.source_bytes % n_rows * r / n_rows;
   };
   return before(chunk.first_row + chunk.n_rows) - before(chunk.first_row);
+}
+
+uint64_t Chunks::source_bytes(Range range) const {
+  uint64_t bytes = 0;
+  for (int64_t i = range.first; i < range.last; ++i) bytes += source_bytes((*this)[i]);
+  return bytes;
 }
 
 uint64_t Chunks::data_position(size_t output, int64_t index) const {

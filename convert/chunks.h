@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "convert/plan.h"
@@ -30,8 +31,12 @@ class Chunks {
   };
   Range part(int64_t k, int64_t n) const;
 
+  // The number of the chunk that begins at a row; count() for the end of the last tensor. Empty when none begins there.
+  std::optional<int64_t> beginning_at(size_t tensor, int64_t row) const;
+
   // Stored bytes that belong to a chunk: its share of the tensor's, exact in the sum over the tensor.
   uint64_t source_bytes(const Chunk& chunk) const;
+  uint64_t source_bytes(Range range) const;
   // Bytes of the output's tensor data that come before the chunk, padding not counted.
   uint64_t data_position(size_t output, int64_t index) const;
 

@@ -5,44 +5,17 @@
 #include <memory>
 
 #include "convert/lists.h"
+#include "convert/run_files.h"
 
 namespace quern {
 namespace {
 
-// Every output to its own files.
-class FileSink final : public ChunkSink {
- public:
-  explicit FileSink(const Plan& plan) {
-    const std::string id = plan_id(plan);
-    for (size_t output = 0; output < plan.outputs.size(); ++output) {
-      writers_.push_back(std::make_unique<OutputWriter>(plan, output, id));
-      hashers_.emplace_back(plan, output);
-    }
-  }
-
-  void write(size_t output, int64_t chunk, std::span<const std::byte> bytes) override {
-    writers_[output]->append(bytes);
-    writers_[output]->chunk_done(chunk + 1);
-  }
-  void hash(size_t output, std::span<const std::byte> bytes) override { hashers_[output].append(bytes); }
-
-  std::vector<FinishedOutput> finish() {
-    std::vector<FinishedOutput> finished;
-    for (size_t output = 0; output < writers_.size(); ++output) finished.push_back({writers_[output]->finish(), hashers_[output].finish()});
-    return finished;
-  }
-  std::vector<std::unique_ptr<OutputWriter>>& writers() noexcept { return writers_; }
-
- private:
-  std::vector<std::unique_ptr<OutputWriter>> writers_;
-  std::vector<TensorHasher> hashers_;
-};
-
 // A source that changed while it was read gives a mixture of two models.
-void check_unchanged(const ModelSource& source) {
+void check_unchanged(const ModelSource& source, RunFiles& files) {
   for (const SourceFile& file : source.files()) {
     const InputFile now(file.path);
     if (now.size_bytes() != file.size_bytes || now.mtime_ns() != file.mtime_ns) {
+      files.drop();
       throw Error(ErrorKind::kIo, "changed while it was being read").file(file.path.string());
     }
   }
@@ -88,21 +61,28 @@ void publish_outputs(const Plan& plan, std::vector<std::unique_ptr<OutputWriter>
   if (plan.lists) write_lists(plan, finished, figures);
 }
 
-ConvertReport run_plan(const ModelSource& source, const Plan& plan, Progress& progress, const Calibration& calibration) {
+void forget_run(const Plan& plan) {
+  std::error_code ignored;
+  std::filesystem::remove(journal_path(plan), ignored);
+}
+
+ConvertReport run_plan(const ModelSource& source, const Plan& plan, Progress& progress, const Calibration& calibration, AtEnd at_end) {
   const auto start = std::chrono::steady_clock::now();
   check_calibration(plan, calibration);
   const uint64_t read_before = source.bytes_read();
-  std::filesystem::create_directories(plan.folder);
+  std::filesystem::create_directories(journal_path(plan).parent_path());
   const Chunks chunks(plan);
-  FileSink sink(plan);
+  RunFiles files(plan, chunks, progress);
+  const Chunks::Range left = {files.n_chunks_done(), chunks.count()};
 
-  progress.begin("converting", plan.source_bytes());
-  const PipelineResult result = run_chunks(source, plan, calibration, chunks, {0, chunks.count()}, sink, progress);
+  progress.begin("converting", chunks.source_bytes(left));
+  const PipelineResult result =
+      files.guarded([&] { return run_chunks(source, plan, calibration, chunks, left, files, progress, files.take_figures_done()); });
   progress.end();
-
-  const std::vector<FinishedOutput> finished = sink.finish();
-  check_unchanged(source);
-  publish_outputs(plan, sink.writers(), finished, result.figures);  // from here on the files have their names
+  const std::vector<FinishedOutput> finished = files.guarded([&] { return files.finish(result); });
+  check_unchanged(source, files);
+  files.guarded([&] { publish_outputs(plan, files.writers(), finished, result.figures); });  // from here on the files have their names
+  files.end(at_end == AtEnd::kRemember);
 
   ConvertReport report;
   report.outputs = report_outputs(plan, finished, result.figures, result.encode_seconds);

@@ -48,8 +48,13 @@ struct ConvertReport {
   double seconds = 0;
 };
 
-// Runs the whole plan. Nothing has its final name before all outputs are complete; a failure removes what was begun.
-ConvertReport run_plan(const ModelSource& source, const Plan& plan, Progress& progress, const Calibration& calibration = {});
+// Runs the whole plan, or what an earlier run left of it (convert/run_files.h): the bytes are the same. Nothing has its final name before
+// all outputs are complete. Bad input removes what was begun. AtEnd: of several runs that belong together, the journals are remembered
+// until all are done and forget_run() was called for each; so the next attempt finds that the first ones are.
+enum class AtEnd { kForget, kRemember };
+ConvertReport run_plan(const ModelSource& source, const Plan& plan, Progress& progress, const Calibration& calibration = {},
+                       AtEnd at_end = AtEnd::kForget);
+void forget_run(const Plan& plan);
 
 // The steps after the data of all outputs is written, shared with merging: names the files and writes the lists beside them.
 struct FinishedOutput {

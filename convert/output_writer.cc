@@ -10,12 +10,10 @@
 namespace quern {
 namespace {
 
-// Data between two syncs: little enough that a crash loses seconds, much enough that waiting for the disk does not show.
-constexpr uint64_t kSyncBytes = uint64_t{256} << 20;
+constexpr uint64_t kReadBytes = 4u << 20;
 
-std::string journal_header(const PlannedOutput& output, const std::string& id) {
-  return "{\"schema\": \"quern.journal/1\", \"plan\": \"" + id + "\", \"mix\": \"" + output.mix +
-         "\", \"files\": " + std::to_string(output.files.size()) + ", \"tensor_bytes\": " + std::to_string(output.tensor_bytes) + "}";
+Error damaged(const std::filesystem::path& path, const std::string& what) {
+  return std::move(Error(ErrorKind::kFormat, what + " (a fault of the disk?); --force begins again").file(path.string()));
 }
 
 }  // namespace
@@ -37,12 +35,71 @@ FileSums FileHasher::finish() {
   return {file_hash_.finish_hex(), std::exchange(pieces_, {})};
 }
 
-OutputWriter::OutputWriter(const Plan& plan, size_t output, const std::string& id)
+OutputWriter::OutputWriter(const Plan& plan, size_t output)
     : plan_(plan), output_(plan.outputs[output]), stream_(plan, output_, TensorStream::Cut::kTensors) {
   std::filesystem::create_directories(plan.folder / output_.folder);
   open_file();
-  journal_.emplace(plan.folder / (relative_name(output_, 0) + ".part.journal"), journal_header(output_, id));
   close_finished_files();
+}
+
+OutputWriter::OutputWriter(const Plan& plan, size_t output, const OutputMarks& marks, TensorHasher& hasher, Progress& progress)
+    : plan_(plan), output_(plan.outputs[output]), stream_(plan, output_, TensorStream::Cut::kTensors) {
+  for (const auto& [file, mark] : marks) {
+    if (file != files_.size() || sums_.size() != files_.size()) throw Error(ErrorKind::kFormat, "the journal leaves files out");
+    go_on(mark, hasher, progress);
+  }
+  if (files_.empty()) throw Error(ErrorKind::kFormat, "the journal leaves files out");
+  if (sums_.size() < files_.size() || files_.size() == output_.files.size()) return;
+  open_file();
+  close_finished_files();
+}
+
+void OutputWriter::go_on(const FileMark& mark, TensorHasher& hasher, Progress& progress) {
+  const PlannedFile& file = output_.files[files_.size()];
+  const std::filesystem::path path = plan_.folder / relative_name(output_, files_.size()), part = part_path(path);
+  const bool renamed = mark.size_bytes == file.size_bytes && !std::filesystem::exists(part);
+  const InputFile begun(renamed ? path : part);
+  if (begun.size_bytes() < mark.size_bytes) {
+    throw damaged(begun.path(),
+                  "has " + std::to_string(begun.size_bytes()) + " bytes, its journal says " + std::to_string(mark.size_bytes));
+  }
+  const auto overwrite = plan_.force ? OutputFile::Overwrite::kAllow : OutputFile::Overwrite::kRefuse;
+  files_.push_back(renamed ? nullptr : std::make_unique<OutputFile>(path, overwrite, mark.size_bytes));
+  if (!renamed) files_.back()->keep_part(true);
+  tensors_left_ = file.n_tensors;
+  read_again(begun, mark.size_bytes, hasher, progress);
+  if (hash_.sha256() != mark.sha256) throw damaged(begun.path(), "does not hold what its journal says");
+  if (mark.size_bytes == file.size_bytes) sums_.push_back(hash_.finish());
+}
+
+// The last file from its start: everything into its hash, the data of tensors into theirs.
+void OutputWriter::read_again(const InputFile& file, uint64_t size_bytes, TensorHasher& hasher, Progress& progress) {
+  std::vector<std::byte> buffer(kReadBytes);
+  position_ = 0;
+  const auto read_up_to = [&](uint64_t end, bool is_data) {
+    for (end = std::min(end, size_bytes); position_ < end;) {
+      throw_if_interrupted();
+      const auto piece = std::span(buffer).first(static_cast<size_t>(std::min<uint64_t>(end - position_, buffer.size())));
+      file.read_at(position_, piece);
+      hash_.update(piece);
+      if (is_data) {
+        hasher.append(piece);
+        stream_.advance(piece, [](const TensorStream::Piece&) {});
+        tensor_bytes_ += piece.size();
+      }
+      position_ += piece.size();
+      progress.advance(piece.size());
+    }
+  };
+  const PlannedFile& planned = output_.files[files_.size() - 1];
+  read_up_to(planned.data_offset, false);
+  for (size_t t = planned.first_tensor; t < planned.first_tensor + planned.n_tensors; ++t) {
+    const Placement& placement = output_.tensors[t];
+    const uint64_t end = placement.file_offset + placement.size_bytes;
+    read_up_to(end, true);
+    read_up_to(align_up(end, gguf::kDefaultAlignment), false);
+    if (position_ >= align_up(end, gguf::kDefaultAlignment)) --tensors_left_;
+  }
 }
 
 void OutputWriter::open_file() {
@@ -60,7 +117,6 @@ void OutputWriter::write(std::span<const std::byte> bytes) {
   files_.back()->write_at(position_, bytes);
   hash_.update(bytes);
   position_ += bytes.size();
-  unsynced_bytes_ += bytes.size();
 }
 
 void OutputWriter::append(std::span<const std::byte> bytes) {
@@ -81,17 +137,28 @@ void OutputWriter::close_finished_files() {
   while (tensors_left_ == 0 && sums_.size() < files_.size()) {
     QUERN_CHECK(position_ == output_.files[files_.size() - 1].size_bytes);
     files_.back()->sync();
-    unsynced_bytes_ = 0;
     sums_.push_back(hash_.finish());
+    changed_[files_.size() - 1] = {position_, sums_.back().sha256};
     if (files_.size() < output_.files.size()) open_file();
   }
 }
 
-void OutputWriter::chunk_done(int64_t n_chunks) {
-  if (unsynced_bytes_ < kSyncBytes) return;
-  files_.back()->sync();
-  unsynced_bytes_ = 0;
-  journal_->record(n_chunks, tensor_bytes_);
+void OutputWriter::mark() {
+  if (sums_.size() < files_.size()) {
+    files_.back()->sync();
+    changed_[files_.size() - 1] = {position_, hash_.sha256()};
+  }
+  sync_folder(plan_.folder / output_.folder);
+  const std::lock_guard lock(marks_mutex_);
+  marks_.push_back(std::exchange(changed_, {}));
+}
+
+OutputMarks OutputWriter::take_mark() {
+  const std::lock_guard lock(marks_mutex_);
+  QUERN_CHECK(!marks_.empty());
+  OutputMarks mark = std::move(marks_.front());
+  marks_.pop_front();
+  return mark;
 }
 
 const std::vector<FileSums>& OutputWriter::finish() {
@@ -100,7 +167,15 @@ const std::vector<FileSums>& OutputWriter::finish() {
 }
 
 void OutputWriter::commit() {
-  for (const std::unique_ptr<OutputFile>& file : files_) file->commit();
+  for (const std::unique_ptr<OutputFile>& file : files_) {
+    if (file) file->commit();
+  }
+}
+
+void OutputWriter::keep(bool keep) {
+  for (const std::unique_ptr<OutputFile>& file : files_) {
+    if (file) file->keep_part(keep);
+  }
 }
 
 TensorHasher::TensorHasher(const Plan& plan, size_t output)

@@ -5,6 +5,8 @@
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
+#include "convert/figures_json.h"
+#include "convert/output_writer.h"
 #include "formats/base/sha256.h"
 
 namespace quern {
@@ -63,53 +65,6 @@ class PartSink final : public ChunkSink {
   std::vector<uint64_t> positions_;
   std::vector<Sha256> hashes_;
 };
-
-json unit_to_json(Unit unit) {
-  json entry = {{"tensor", unit.tensor}};
-  if (unit.slice != Unit::kWhole) entry["slice"] = unit.slice;
-  return entry;
-}
-
-Unit unit_from_json(const Plan& plan, const json& entry) {
-  const Unit unit{entry.at("tensor").get<size_t>(), entry.value("slice", Unit::kWhole)};
-  const bool fits = unit.tensor < plan.tensors.size() && unit.slice >= Unit::kWhole && unit.slice < plan.tensors[unit.tensor].n_slices;
-  if (!fits || entry.at("outputs").size() != plan.outputs.size()) throw Error(ErrorKind::kFormat, "figures do not fit the plan");
-  return unit;
-}
-
-json figures_to_json(Unit unit, const Figures& figures) {
-  json entry = unit_to_json(unit);
-  entry["energy"] = figures.energy;
-  for (const Figure& figure : figures.outputs)
-    entry["outputs"].push_back({{"squared_error", figure.squared_error}, {"exact", figure.exact}});
-  return entry;
-}
-
-json partial_to_json(Unit unit, const PartialFigures& figures) {
-  json entry = unit_to_json(unit);
-  entry["energy_digits"] = figures.energy.digits();
-  for (size_t i = 0; i < figures.squared_errors.size(); ++i) {
-    entry["outputs"].push_back(
-        {{"squared_error_digits", figures.squared_errors[i].digits()}, {"exact", static_cast<bool>(figures.exact[i])}});
-  }
-  return entry;
-}
-
-// Those of every tensor and slice that the part has chunks of.
-json figures_to_json(const PipelineResult& result) {
-  json figures = json::array();
-  for (size_t t = 0; t < result.figures.size(); ++t) {
-    const TensorFigures& tensor = result.figures[t];
-    if (!tensor.outputs.empty()) figures.push_back(figures_to_json({t, Unit::kWhole}, tensor));
-    for (size_t s = 0; s < tensor.slices.size(); ++s) {
-      if (!tensor.slices[s].outputs.empty()) figures.push_back(figures_to_json({t, static_cast<int64_t>(s)}, tensor.slices[s]));
-    }
-  }
-  for (const auto& [unit, partial] : result.partial) figures.push_back(partial_to_json(unit, partial));
-  return figures;
-}
-
-ExactSum sum_from_json(const json& digits) { return ExactSum::from_digits(digits.get<std::vector<uint32_t>>()); }
 
 // What the index of a part says.
 struct Part {
@@ -175,35 +130,12 @@ std::vector<Part> read_parts(const Plan& plan, const std::string& id, const std:
   return parts;
 }
 
-// Adds what a part knows; units that it has only some chunks of are summed over parts.
-void add_figures(const Plan& plan, const Part& part, std::vector<TensorFigures>& figures, std::map<Unit, PartialFigures>& partial) {
-  for (const json& entry : part.figures) {
-    const Unit unit = unit_from_json(plan, entry);
-    const json& outputs = entry.at("outputs");
-    if (entry.contains("energy")) {
-      Figures complete;
-      complete.energy = entry.at("energy").get<double>();
-      for (const json& output : outputs)
-        complete.outputs.push_back({output.at("squared_error").get<double>(), output.at("exact").get<bool>()});
-      set_figures(plan.tensors[unit.tensor], unit, std::move(complete), figures[unit.tensor]);
-      continue;
-    }
-    PartialFigures piece(plan.outputs.size());
-    piece.energy = sum_from_json(entry.at("energy_digits"));
-    for (size_t i = 0; i < outputs.size(); ++i) {
-      piece.squared_errors[i] = sum_from_json(outputs[i].at("squared_error_digits"));
-      piece.exact[i] = outputs[i].at("exact").get<bool>();
-    }
-    partial.try_emplace(unit, plan.outputs.size()).first->second.add(piece);
-  }
-}
-
 std::vector<TensorFigures> collect_figures(const Plan& plan, const std::vector<Part>& parts) {
   std::vector<TensorFigures> figures(plan.tensors.size());
   std::map<Unit, PartialFigures> partial;
   for (const Part& part : parts) {
     try {
-      add_figures(plan, part, figures, partial);
+      add_figures(plan, part.figures, figures, partial);
     } catch (const json::exception& error) {
       throw Error(ErrorKind::kFormat, std::string("unreadable figures: ") + printable(error.what())).file(part.index.string());
     }
@@ -249,7 +181,6 @@ FinishedOutput assemble(const Plan& plan, size_t output, const std::vector<Part>
     if (hash.finish_hex() != part.sha256[output]) {
       throw Error(ErrorKind::kFormat, "data of output " + plan.outputs[output].mix + " is damaged").file(part.data.string());
     }
-    writer.chunk_done(part.range.last);
   }
   return {writer.finish(), hasher.finish()};
 }
@@ -274,16 +205,14 @@ PartReport run_part(const ModelSource& source, const Plan& plan, int64_t k, int6
   report.index = folder / (stem + ".json");
   report.data = folder / (stem + ".bin");
   PartSink sink(report.data, overwrite, sections);
-  uint64_t to_read = 0;
-  for (int64_t i = range.first; i < range.last; ++i) to_read += chunks.source_bytes(chunks[i]);
-  progress.begin("converting", to_read);
+  progress.begin("converting", chunks.source_bytes(range));
   const PipelineResult result = run_chunks(source, plan, calibration, chunks, range, sink, progress);
   progress.end();
 
   json index = {{"schema", kSchema}, {"plan", plan_id(plan)}, {"part", k}, {"of", n}, {"encode_seconds", result.encode_seconds}};
   index["sections_sha256"] = json::array();
   for (size_t output = 0; output < plan.outputs.size(); ++output) index["sections_sha256"].push_back(sink.sha256(output));
-  index["figures"] = figures_to_json(result);
+  index["figures"] = figures_to_json(result, 0, plan.tensors.size());
   sink.commit();
   write_file_atomically(report.index, index.dump() + "\n", overwrite);
   report.data_bytes = sections.back().offset + sections.back().size;
@@ -308,7 +237,7 @@ ConvertReport merge_parts(const Plan& plan, const std::vector<fs::path>& indexes
   report.stored_bytes = report.bytes_read;
   progress.begin("merging", report.bytes_read);
   for (size_t output = 0; output < plan.outputs.size(); ++output) {
-    writers.push_back(std::make_unique<OutputWriter>(plan, output, id));
+    writers.push_back(std::make_unique<OutputWriter>(plan, output));
     finished.push_back(assemble(plan, output, parts, *writers.back(), progress));
     for (const Part& part : parts) encode_seconds[output] += part.encode_seconds[output];
   }

@@ -75,6 +75,7 @@ struct Work {
   std::vector<double> seconds;                  // per distinct type
   std::vector<Piece> pieces;
   bool skipped = false;
+  bool marked = false;
 };
 
 // Tensors whose weights are not finite. Once there is one, the rest of the model is only looked through.
@@ -112,16 +113,18 @@ class BadTensors {
 class Pipeline {
  public:
   Pipeline(const ModelSource& source, const Plan& plan, const Calibration& calibration, const Chunks& chunks, Chunks::Range range,
-           ChunkSink& sink, Progress& progress)
+           ChunkSink& sink, Progress& progress, std::optional<PipelineResult> before)
       : source_(source),
         plan_(plan),
         encoder_(source, &calibration.importance, plan.effort, calibration.feedback.get(), &feedback_log_),
         feedback_(calibration.feedback.get()),
         chunks_(chunks),
         range_(range),
+        first_known_(before ? 0 : range.first),
         sink_(sink),
         progress_(progress),
         next_(range.first) {
+    if (before) result_ = std::move(*before);
     result_.figures.resize(plan.tensors.size());
     result_.encode_seconds.resize(plan.outputs.size());
     make_buffers(chunks_in_flight(plan, thread_limit()));
@@ -134,7 +137,9 @@ class Pipeline {
         tbb::make_filter<Work*, Work*>(filter_mode::parallel, [this](Work* work) { return process(work); });
     for (size_t output = 0; output < plan_.outputs.size(); ++output) {
       flow = flow & tbb::make_filter<Work*, Work*>(filter_mode::serial_in_order, [this, output](Work* work) {
-               if (writable(*work)) sink_.write(output, work->index, bytes_of(*work, output));
+               if (!writable(*work)) return work;
+               sink_.write(output, work->index, bytes_of(*work, output));
+               if (work->marked) sink_.mark(output);
                return work;
              });
       flow = flow & tbb::make_filter<Work*, Work*>(filter_mode::serial_in_order, [this, output](Work* work) {
@@ -191,6 +196,7 @@ class Pipeline {
     Work* work = free_.back();  // as many as the pipeline has tokens
     free_.pop_back();
     work->index = next_++;
+    work->marked = sink_.wants_mark(work->index);
     if (work->types.types.empty() || chunk.tensor != work->chunk.tensor) work->types = distinct_types(plan_, chunk.tensor);
     work->chunk = chunk;
     work->statistics = std::move(statistics);
@@ -300,6 +306,7 @@ class Pipeline {
     for (size_t output = 0; output < plan_.outputs.size(); ++output) {
       result_.encode_seconds[output] += work->seconds[work->types.of_output[output]];
     }
+    if (work->marked && writable(*work)) sink_.record(work->index + 1, result_);
     progress_.advance(chunks_.source_bytes(work->chunk));
     work->statistics.reset();
     const std::lock_guard lock(free_mutex_);
@@ -313,7 +320,7 @@ class Pipeline {
     const PlannedTensor& tensor = plan_.tensors[unit.tensor];
     const int64_t first_chunk = work.index - work.chunk.first_row / tensor.chunk_rows + first_row / tensor.chunk_rows;
     const bool ends = work.chunk.first_row + piece.first_row + piece.n_rows == first_row + n_rows;
-    if (!ends || first_chunk < range_.first) return;
+    if (!ends || first_chunk < first_known_) return;
     set_figures(tensor, unit, sum.rounded(), result_.figures[unit.tensor]);
     result_.partial.erase(unit);
   }
@@ -325,6 +332,7 @@ class Pipeline {
   FeedbackSource* feedback_;  // nullptr: none
   const Chunks& chunks_;
   const Chunks::Range range_;
+  const int64_t first_known_;  // chunk from which on figures are known
   ChunkSink& sink_;
   Progress& progress_;
   int64_t next_;
@@ -363,8 +371,8 @@ void set_figures(const PlannedTensor& tensor, Unit unit, Figures figures, Tensor
 }
 
 PipelineResult run_chunks(const ModelSource& source, const Plan& plan, const Calibration& calibration, const Chunks& chunks,
-                          Chunks::Range range, ChunkSink& sink, Progress& progress) {
-  return Pipeline(source, plan, calibration, chunks, range, sink, progress).run();
+                          Chunks::Range range, ChunkSink& sink, Progress& progress, std::optional<PipelineResult> before) {
+  return Pipeline(source, plan, calibration, chunks, range, sink, progress, std::move(before)).run();
 }
 
 }  // namespace quern

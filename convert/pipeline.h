@@ -3,6 +3,7 @@
 #include <compare>
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -22,15 +23,6 @@ namespace quern {
 // The number of chunks in the pipeline is what bounds the memory (chunks_in_flight); their buffers are made once and reused.
 // A tensor's distinct types are encoded once each, however many outputs want them, and what was encoded is decoded again and
 // compared with the source: that gives the squared error and, for lossless outputs, the proof.
-
-// Receives the bytes of each output. For one output the calls of a method come in chunk order and never at the same time; those of
-// write and hash, and those for different outputs, may overlap.
-class ChunkSink {
- public:
-  virtual ~ChunkSink() = default;
-  virtual void write(size_t output, int64_t chunk, std::span<const std::byte> bytes) = 0;
-  virtual void hash(size_t output, std::span<const std::byte> bytes) = 0;
-};
 
 // How near to the source a tensor is in one output.
 struct Figure {
@@ -74,12 +66,30 @@ struct PipelineResult {
   std::vector<FeedbackLog::Outcome> feedback;
 };
 
+// Receives the bytes of each output. For one output the calls of a method come in chunk order and never at the same time; those of
+// write and hash, and those for different outputs, may overlap.
+//
+// A sink may ask for marks, points at which the run could be taken up again: mark() is called for each output when it has been given the
+// chunk, and record() once all outputs have been and the figures of the chunk are known.
+class ChunkSink {
+ public:
+  virtual ~ChunkSink() = default;
+  virtual void write(size_t output, int64_t chunk, std::span<const std::byte> bytes) = 0;
+  virtual void hash(size_t output, std::span<const std::byte> bytes) = 0;
+
+  // Whether there is to be a mark behind this chunk. Asked in chunk order, before the work on it begins.
+  virtual bool wants_mark(int64_t /*chunk*/) { return false; }
+  virtual void mark(size_t /*output*/) {}
+  virtual void record(int64_t /*n_chunks*/, const PipelineResult& /*so_far*/) {}
+};
+
 // Puts the figures of a unit where they belong in its tensor's.
 void set_figures(const PlannedTensor& tensor, Unit unit, Figures figures, TensorFigures& all);
 
+// before: what came of the chunks [0, range.first) in an earlier run, figures alone; without it what begins there stays partial.
 // Errors: weights that are not finite (kFormat, naming every such tensor, after all chunks were looked at), a lossless output that
 // differs from the source (kGate), an interrupt.
 PipelineResult run_chunks(const ModelSource& source, const Plan& plan, const Calibration& calibration, const Chunks& chunks,
-                          Chunks::Range range, ChunkSink& sink, Progress& progress);
+                          Chunks::Range range, ChunkSink& sink, Progress& progress, std::optional<PipelineResult> before = {});
 
 }  // namespace quern

@@ -240,6 +240,16 @@ std::string relative_name(const PlannedOutput& output, size_t file) {
   return (output.folder.empty() ? "" : output.folder + "/") + output.files[file].name;
 }
 
+std::vector<Plan> runs_of(const Plan& plan) {
+  if (!plan.one_by_one) return {plan};
+  std::vector<Plan> runs;
+  for (const PlannedOutput& output : plan.outputs) {
+    runs.push_back(plan);
+    runs.back().outputs = {output};
+  }
+  return runs;
+}
+
 uint64_t Plan::source_bytes() const {
   return std::accumulate(tensors.begin(), tensors.end(), uint64_t{0},
                          [](uint64_t sum, const PlannedTensor& t) { return sum + t.source_bytes; });
@@ -311,6 +321,8 @@ Plan plan_outputs(const ModelSource& source, const std::filesystem::path& model,
   if (plan.folder.empty()) plan.folder = ".";
   plan.force = options.force;
   plan.lists = !options.single_file;
+  plan.one_by_one = options.one_by_one;
+  if (options.sync_bytes != 0) plan.sync_bytes = options.sync_bytes;
   if (options.importance != nullptr) plan.imatrix = options.importance->record();
   plan.imatrix_path = options.imatrix;
   if (options.feedback != nullptr) plan.statistics = options.feedback->record();

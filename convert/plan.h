@@ -43,7 +43,12 @@ struct PlanOptions {
   FeedbackSource* feedback = nullptr;      // for error feedback, of this model; nullptr: none
   std::filesystem::path statistics;        // the folder it was read from
   std::optional<Effort> effort;            // of the encoders; empty: what the recipes say, else the default
+  bool one_by_one = false;                 // outputs are made in runs of their own
+  uint64_t sync_bytes = 0;                 // written between two records of the journal; 0: kSyncBytes
 };
+
+// Data between two records of the journal: little enough that a crash loses seconds, much enough that waiting for the disk does not show.
+constexpr uint64_t kSyncBytes = uint64_t{256} << 20;
 
 // A file that the plan was made from. The fingerprint covers its first and last 64 KiB, headers in practice.
 struct PlannedSource {
@@ -92,6 +97,10 @@ struct PlannedOutput {
   uint64_t tensor_bytes = 0;       // without padding
 };
 
+struct Plan;
+// The plans that are run one after the other: this one, or with one_by_one a plan for each of its outputs.
+std::vector<Plan> runs_of(const Plan& plan);
+
 // Name of a file of an output, relative to Plan::folder.
 std::string relative_name(const PlannedOutput& output, size_t file);
 
@@ -115,6 +124,10 @@ struct Plan {
   uint64_t chunk_bytes = 0;   // most memory that one chunk needs
   bool force = false;
   bool lists = true;  // write SHA256SUMS and the lists of tensors beside the outputs
+
+  // Of this process alone, not part of the saved plan.
+  bool one_by_one = false;
+  uint64_t sync_bytes = kSyncBytes;
 
   uint64_t source_bytes() const;
   uint64_t output_bytes() const;

@@ -4,6 +4,7 @@
 #include <map>
 #include <set>
 
+#include "convert/journal.h"
 #include "formats/base/file.h"
 #include "formats/base/nearest.h"
 #include "formats/base/resources.h"
@@ -73,8 +74,15 @@ void check_source_folder(const Plan& plan, const ModelSource& source, std::vecto
   }
 }
 
+// A run that all was written in, but for the names: files that have theirs are not in the way.
+bool is_written(const Plan& run) {
+  const std::optional<BegunRun> begun = read_journal(run).begun;
+  return begun && begun->n_chunks == Chunks(run).count();
+}
+
 void check_existing(const Plan& plan, std::vector<Problem>& problems) {
   std::set<std::string> seen;
+  const bool written = is_written(plan);
   for (const PlannedOutput& output : plan.outputs) {
     for (size_t f = 0; f < output.files.size(); ++f) {
       const std::string name = relative_name(output, f);
@@ -84,7 +92,7 @@ void check_existing(const Plan& plan, std::vector<Problem>& problems) {
       const fs::file_status status = fs::symlink_status(path, ignored);
       if (fs::is_directory(status)) {
         problems.push_back({ErrorKind::kUsage, "'" + printable(path.string()) + "' is a folder"});
-      } else if (fs::exists(status) && !plan.force) {
+      } else if (fs::exists(status) && !plan.force && !written) {
         problems.push_back({ErrorKind::kUsage, "'" + printable(path.string()) + "' exists; --force replaces it"});
       }
     }
@@ -92,10 +100,11 @@ void check_existing(const Plan& plan, std::vector<Problem>& problems) {
 }
 
 void check_space(const Plan& plan, std::vector<Problem>& problems) {
-  const uint64_t free_bytes = free_space_bytes(plan.folder);
-  if (plan.output_bytes() > free_bytes) {
+  const uint64_t free_bytes = free_space_bytes(plan.folder),
+                 needed = plan.output_bytes() - std::min(plan.output_bytes(), begun_bytes(plan));
+  if (needed > free_bytes) {
     problems.push_back({ErrorKind::kIo, "'" + printable(plan.folder.string()) + "' has " + format_size(free_bytes) +
-                                            " free, the outputs need " + format_size(plan.output_bytes())});
+                                            " free, the outputs need " + format_size(needed)});
   }
 }
 
@@ -190,7 +199,11 @@ std::vector<Problem> check_destination(const Plan& plan) {
     return {{ErrorKind::kUsage, "'" + printable(plan.folder.string()) + "' is a file, not a folder"}};
   }
   std::vector<Problem> problems;
-  check_existing(plan, problems);
+  for (const Plan& run : runs_of(plan)) {
+    check_existing(run, problems);
+    const std::string difference = read_journal(run).difference;
+    if (!difference.empty() && !run.force) problems.push_back({ErrorKind::kUsage, difference_error(run, difference).what()});
+  }
   check_space(plan, problems);
   return problems;
 }

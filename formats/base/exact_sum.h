@@ -12,18 +12,18 @@ namespace quern {
 // every chunk size and every division into parts. About 5 ns per summand; 560 bytes.
 class ExactSum {
  public:
+  static constexpr size_t kDigits = 68;  // 2098 bits of a double's range and room for 2^64 summands
+
   void add(double value) noexcept;  // finite and >= 0
   void add(const ExactSum& other) noexcept;
   double value() const noexcept;
 
-  // The number as little-endian base-2^32 digits, lowest (2^-1074) first, without trailing zeros; and back. Digits beyond the
-  // width of a sum are kInternal.
+  // The number as little-endian base-2^32 digits, lowest (2^-1074) first, without trailing zeros; and back from at most
+  // kDigits of them.
   std::vector<uint32_t> digits() const;
   static ExactSum from_digits(std::span<const uint32_t> digits);
 
  private:
-  static constexpr size_t kDigits = 68;  // 2098 bits of a double's range and room for 2^64 summands
-
   void carry() noexcept;
 
   std::array<uint64_t, kDigits> digits_{};  // 32 bits each, the upper half collects carries

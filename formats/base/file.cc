@@ -34,25 +34,6 @@ Error exists_error(const fs::path& path) {
   return std::move(Error(ErrorKind::kUsage, "exists already (--force overwrites it)").file(path.string()));
 }
 
-// Opens PATH.part and locks it against other processes. A process that committed between our open and our lock has renamed the
-// file under us: the inode check finds that and tries again, so that a finished file is never truncated.
-int open_part(const fs::path& part) {
-  for (;;) {
-    const int fd = open(part.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
-    if (fd < 0) throw io_error(part, "cannot create", errno);
-    if (flock(fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
-      close(fd);
-      throw Error(ErrorKind::kIo, "another process is writing it").file(part.string());
-    }
-    struct stat opened {};
-    struct stat named {};
-    if (fstat(fd, &opened) == 0 && lstat(part.c_str(), &named) == 0 && opened.st_ino == named.st_ino && opened.st_dev == named.st_dev) {
-      return fd;
-    }
-    close(fd);
-  }
-}
-
 // Renames without replacing. File systems without RENAME_NOREPLACE get a hard link, which fails on an existing name too.
 // Returns 0 or an errno value.
 int rename_without_replacing(const fs::path& from, const fs::path& to) {
@@ -66,15 +47,6 @@ int rename_without_replacing(const fs::path& from, const fs::path& to) {
 }
 
 fs::path folder_of(const fs::path& path) { return path.has_parent_path() ? path.parent_path() : fs::path("."); }
-
-// Makes a rename durable. Some network file systems cannot sync folders (EINVAL): their renames are synchronous.
-void sync_folder(const fs::path& folder) {
-  const int fd = open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd < 0) throw io_error(folder, "cannot open the folder", errno);
-  const int code = fsync(fd) == 0 ? 0 : errno;
-  close(fd);
-  if (code != 0 && code != EINVAL) throw io_error(folder, "cannot sync the folder", code);
-}
 
 template <typename Buffer>
 Buffer read_whole(const fs::path& path, uint64_t max_bytes) {
@@ -152,15 +124,49 @@ std::vector<std::byte> read_file(const fs::path& path, uint64_t max_bytes) { ret
 
 std::string read_text_file(const fs::path& path, uint64_t max_bytes) { return read_whole<std::string>(path, max_bytes); }
 
-OutputFile::OutputFile(fs::path path, Overwrite overwrite) : path_(std::move(path)), part_path_(path_), overwrite_(overwrite) {
-  part_path_ += ".part";
+fs::path part_path(const fs::path& path) {
+  fs::path part = path;
+  part += ".part";
+  return part;
+}
+
+// A process that committed between our open and our lock has renamed the file under us: the inode check finds that and tries again, so
+// that a finished file is never truncated.
+int open_locked(const fs::path& path) {
+  for (;;) {
+    const int fd = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
+    if (fd < 0) throw io_error(path, "cannot create", errno);
+    if (flock(fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
+      close(fd);
+      throw Error(ErrorKind::kIo, "another process is writing it").file(path.string());
+    }
+    struct stat opened {};
+    struct stat named {};
+    if (fstat(fd, &opened) == 0 && lstat(path.c_str(), &named) == 0 && opened.st_ino == named.st_ino && opened.st_dev == named.st_dev) {
+      return fd;
+    }
+    close(fd);
+  }
+}
+
+// Some network file systems cannot sync folders (EINVAL): their renames are synchronous.
+void sync_folder(const fs::path& folder) {
+  const int fd = open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) throw io_error(folder, "cannot open the folder", errno);
+  const int code = fsync(fd) == 0 ? 0 : errno;
+  close(fd);
+  if (code != 0 && code != EINVAL) throw io_error(folder, "cannot sync the folder", code);
+}
+
+OutputFile::OutputFile(fs::path path, Overwrite overwrite, uint64_t keep_bytes)
+    : path_(std::move(path)), part_path_(part_path(path_)), overwrite_(overwrite) {
   struct stat status {};
   if (lstat(path_.c_str(), &status) == 0) {
     if (S_ISDIR(status.st_mode)) throw Error(ErrorKind::kUsage, "is a folder, not a file").file(path_.string());
     if (overwrite_ == Overwrite::kRefuse) throw exists_error(path_);
   }
-  fd_ = open_part(part_path_);
-  if (ftruncate(fd_, 0) != 0) {
+  fd_ = open_locked(part_path_);
+  if (ftruncate(fd_, static_cast<off_t>(keep_bytes)) != 0) {
     const int code = errno;
     close(fd_);
     throw io_error(part_path_, "cannot truncate", code);

@@ -46,15 +46,15 @@ std::vector<std::byte> read_file(const std::filesystem::path& path, uint64_t max
 std::string read_text_file(const std::filesystem::path& path, uint64_t max_bytes);
 
 // A file that exists under its final name only when it is complete: bytes go to "PATH.part" (any order, any thread), commit()
-// syncs the data, renames and syncs the folder. Without commit() the destructor removes the .part file unless keep_part() was
-// called (a journal then allows to continue).
+// syncs the data, renames and syncs the folder. Without commit() the destructor removes the .part file unless it is to be kept
+// (a journal then allows to continue).
 class OutputFile {
  public:
   enum class Overwrite { kRefuse, kAllow };
 
-  // Throws kUsage when `path` exists and overwriting is refused, kIo when it cannot be created.
-  // size_bytes > 0 preallocates nothing but lets the caller write in any order.
-  OutputFile(std::filesystem::path path, Overwrite overwrite);
+  // Throws kUsage when `path` exists and overwriting is refused, kIo when it cannot be created. What a part file already has is
+  // dropped after its first keep_bytes.
+  OutputFile(std::filesystem::path path, Overwrite overwrite, uint64_t keep_bytes = 0);
   ~OutputFile();
   OutputFile(const OutputFile&) = delete;
   OutputFile& operator=(const OutputFile&) = delete;
@@ -63,7 +63,7 @@ class OutputFile {
   void write_at(uint64_t offset, std::span<const std::byte> bytes);
   void sync();
   void commit();
-  void keep_part() noexcept { keep_part_ = true; }
+  void keep_part(bool keep) noexcept { keep_part_ = keep; }
 
  private:
   std::filesystem::path path_;
@@ -72,6 +72,16 @@ class OutputFile {
   Overwrite overwrite_;
   bool keep_part_ = false;
 };
+
+// "PATH.part"
+std::filesystem::path part_path(const std::filesystem::path& path);
+
+// Opens `path` for reading and writing, created if absent, and locks it against other processes until it is closed. Throws kIo, also
+// when another process holds it. What is open has the name `path`: a file that was renamed or removed meanwhile is not taken.
+int open_locked(const std::filesystem::path& path);
+
+// Makes what happened to the names in a folder durable: files created, renamed, removed.
+void sync_folder(const std::filesystem::path& folder);
 
 // Small file written atomically by the same rules.
 void write_file_atomically(const std::filesystem::path& path, std::string_view text, OutputFile::Overwrite overwrite);

@@ -10,11 +10,23 @@ namespace quern {
 
 struct Sha256::Context {
   Context() : md(EVP_MD_CTX_new()) { start(); }
+  explicit Context(const EVP_MD_CTX* from) : md(EVP_MD_CTX_new()) { QUERN_CHECK(md != nullptr && EVP_MD_CTX_copy_ex(md, from) == 1); }
   ~Context() { EVP_MD_CTX_free(md); }
   Context(const Context&) = delete;
   Context& operator=(const Context&) = delete;
 
   void start() { QUERN_CHECK(md != nullptr && EVP_DigestInit_ex(md, EVP_sha256(), nullptr) == 1); }
+
+  std::string finish_hex() {
+    std::array<unsigned char, 32> digest;
+    QUERN_CHECK(EVP_DigestFinal_ex(md, digest.data(), nullptr) == 1);
+    std::string hex;
+    for (const unsigned char byte : digest) {
+      hex += "0123456789abcdef"[byte >> 4];
+      hex += "0123456789abcdef"[byte & 15];
+    }
+    return hex;
+  }
 
   EVP_MD_CTX* md;
 };
@@ -27,16 +39,12 @@ Sha256& Sha256::operator=(Sha256&&) noexcept = default;
 void Sha256::update(std::span<const std::byte> bytes) { QUERN_CHECK(EVP_DigestUpdate(context_->md, bytes.data(), bytes.size()) == 1); }
 
 std::string Sha256::finish_hex() {
-  std::array<unsigned char, 32> digest;
-  QUERN_CHECK(EVP_DigestFinal_ex(context_->md, digest.data(), nullptr) == 1);
+  const std::string hex = context_->finish_hex();
   context_->start();
-  std::string hex;
-  for (const unsigned char byte : digest) {
-    hex += "0123456789abcdef"[byte >> 4];
-    hex += "0123456789abcdef"[byte & 15];
-  }
   return hex;
 }
+
+std::string Sha256::current_hex() const { return Context(context_->md).finish_hex(); }
 
 std::string sha256_hex(std::span<const std::byte> bytes) {
   Sha256 sha;

@@ -19,6 +19,8 @@ class Sha256 {
   void update(std::span<const std::byte> bytes);
   // 64 lower-case hex digits; the object starts anew afterwards.
   std::string finish_hex();
+  // What finish_hex() would give; the object goes on.
+  std::string current_hex() const;
 
  private:
   struct Context;

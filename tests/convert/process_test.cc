@@ -96,6 +96,123 @@ TEST(Process, AKillLeavesNothingIncompleteUnderAFinalName) {
   EXPECT_EQ(hashes(dir / "out"), expected);
 }
 
+// Kills the command at random moments, lets the next one go on, and so on until one ends; `rounds` times. Returns the number of kills.
+int kill_until_done(const TempDir& dir, std::vector<std::string> command, int rounds, uint32_t seed) {
+  const auto with_output = [&](const char* out) {
+    std::vector<std::string> words = command;
+    words.insert(words.end(), {"-o", (dir / out).string()});
+    return words;
+  };
+  run_json(dir.path(), with_output("whole"));
+  const auto begin = std::chrono::steady_clock::now();
+  run_json(dir.path(), with_output("again"));
+  const double whole_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  const auto expected = hashes(dir / "whole");
+
+  std::mt19937 random(seed);
+  int killed = 0, went_on = 0;
+  for (int round = 0; round < rounds; ++round) {
+    fs::remove_all(dir / "out");
+    for (bool done = false; !done;) {
+      const pid_t pid = start(dir.path(), with_output("out"));
+      std::this_thread::sleep_for(std::chrono::duration<double>(whole_seconds * static_cast<double>(random() % 1000) / 1000));
+      kill(pid, SIGKILL);
+      const int code = wait_for(pid);
+      const std::string said = read_text_file(dir / "stderr", 1 << 20);
+      went_on += said.find("going on from an earlier run") != std::string::npos ? 1 : 0;
+      killed += code == -SIGKILL ? 1 : 0;
+      done = code == 0 || said.find("exists; --force") != std::string::npos;  // killed after the last step
+      EXPECT_TRUE(done || code == -SIGKILL) << said;
+      if (!done && code != -SIGKILL) return killed;
+      for (const std::string& name : final_names(dir / "out")) {
+        if (name == "SHA256SUMS") continue;  // lists what is there
+        EXPECT_EQ(sha256_hex(read_file(dir / "out" / name, 1 << 30)), expected.at(name)) << name;
+      }
+    }
+    EXPECT_EQ(hashes(dir / "out"), expected);  // no part, no journal, the same bytes
+  }
+  EXPECT_GE(went_on, killed / 2);
+  return killed;
+}
+
+std::vector<std::string> split_conversion() {
+  return {"convert", bundled("mini-v4").string(), "--type", "Q4_K_M", "--type", "Q8_0", "--split-size", "1MB", "--sync-size", "100KB"};
+}
+
+TEST(Process, TheNextRunGoesOnAfterAKillAndGivesTheSameBytes) {
+  const TempDir dir;
+  EXPECT_GE(kill_until_done(dir, split_conversion(), 3, 1), 3);
+}
+
+TEST(SlowProcess, TwoHundredKillsLoseNothing) {
+  const TempDir split, whole;
+  int killed = kill_until_done(split, split_conversion(), 40, 2);
+  killed +=
+      kill_until_done(whole, {"convert", bundled("mini-v3").string(), "--type", "Q4_0", "--type", "BF16", "--sync-size", "50KB"}, 60, 3);
+  RecordProperty("kills", killed);
+  EXPECT_GE(killed, 200);
+}
+
+// Kills quern until it leaves work that can be gone on with.
+void leave_begun_work(const TempDir& dir, const std::vector<std::string>& arguments) {
+  for (int i = 0; i < 100; ++i) {
+    fs::remove_all(dir / "out");
+    const pid_t pid = start(dir.path(), arguments);
+    const auto has_record = [&] {
+      if (!fs::exists(dir / "out")) return false;
+      for (const auto& entry : fs::directory_iterator(dir / "out")) {
+        if (entry.path().extension() == ".journal") return fs::file_size(entry.path()) > 1500;
+      }
+      return false;
+    };
+    for (int wait = 0; wait < 5000 && !has_record(); ++wait) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    kill(pid, SIGKILL);
+    if (wait_for(pid) == -SIGKILL && final_names(dir / "out").empty()) return;
+  }
+  FAIL() << "always too late";
+}
+
+TEST(Process, RefusesToGoOnFromAnotherSourceOrWithOtherOptions) {
+  const TempDir dir;
+  copy_model("mini-v4", dir / "model");
+  std::vector<std::string> arguments = {
+      "convert", (dir / "model").string(), "--type", "Q4_K_M", "--split-size", "1MB", "-o", (dir / "out"), "--sync-size", "100KB"};
+  leave_begun_work(dir, arguments);
+  const auto refused = [&](const std::vector<std::string>& words, const std::string& why) {
+    EXPECT_EQ(wait_for(start(dir.path(), words)), 2);
+    EXPECT_NE(read_text_file(dir / "stderr", 1 << 20).find(".gguf.part: was begun by another run: " + why), std::string::npos)
+        << read_text_file(dir / "stderr", 1 << 20);
+  };
+  std::vector<std::string> other = arguments;
+  other.insert(other.end(), {"--effort", "fast"});
+  refused(other, "types, recipe or options differ; --force begins again");
+  const fs::path shard = dir / "model" / "model-00001-of-00002.safetensors";
+  fs::last_write_time(shard, fs::last_write_time(shard) + std::chrono::seconds(1));
+  refused(arguments, "the source file 'model-00001-of-00002.safetensors' differs; --force begins again");
+  arguments.push_back("--force");
+  run_json(dir.path(), arguments);
+  for (const auto& [name, sha256] : hashes(dir / "out")) EXPECT_FALSE(name.ends_with(".part") || name.ends_with(".journal")) << name;
+}
+
+TEST(Process, NoticesThatWhatItWouldGoOnFromIsDamaged) {
+  const TempDir dir;
+  std::vector<std::string> arguments = {"convert", bundled("mini-v4"), "--type",      "Q4_K_M", "--split-size", "1MB",
+                                        "-o",      (dir / "out"),      "--sync-size", "100KB"};
+  leave_begun_work(dir, arguments);
+  fs::path first;
+  for (const auto& entry : fs::directory_iterator(dir / "out")) {
+    if (entry.path().extension() == ".part" && (first.empty() || entry.path() < first)) first = entry.path();
+  }
+  std::vector<std::byte> bytes = read_file(first, 1 << 30);
+  bytes[100] ^= std::byte{1};
+  write_file_atomically(first, {reinterpret_cast<const char*>(bytes.data()), bytes.size()}, OutputFile::Overwrite::kAllow);
+  EXPECT_EQ(wait_for(start(dir.path(), arguments)), 3);
+  const std::string said = read_text_file(dir / "stderr", 1 << 20);
+  EXPECT_NE(said.find("does not hold what its journal says (a fault of the disk?); --force begins again"), std::string::npos) << said;
+  arguments.push_back("--force");
+  run_json(dir.path(), arguments);
+}
+
 TEST(Process, AnInterruptRemovesWhatWasBegunAndExitsWith130) {
   const TempDir dir;
   bool stopped = false;

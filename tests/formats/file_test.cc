@@ -74,7 +74,7 @@ TEST(OutputFile, RemovesThePartFileUnlessKept) {
   {
     OutputFile out(dir / "f", OutputFile::Overwrite::kRefuse);
     out.write_at(0, to_bytes("abc"));
-    out.keep_part();
+    out.keep_part(true);
   }
   EXPECT_EQ(read_text_file(dir / "f.part", 100), "abc");
   EXPECT_FALSE(std::filesystem::exists(dir / "f"));
