@@ -6,6 +6,7 @@
 #include "cli/build.h"
 #include "cli/evaluation.h"
 #include "cli/progress_bar.h"
+#include "convert/journal.h"
 #include "formats/base/file.h"
 #include "formats/base/parallel.h"
 #include "formats/base/resources.h"
@@ -162,8 +163,9 @@ class Publication {
     ProgressBar bar;
     Plan missing = plan_;
     std::vector<std::optional<BuildRecord>> records;
+    const bool interrupted = begun_bytes(plan_) > 0;  // in a run that made all of them: it is gone on with as a whole
     for (const PlannedOutput& output : plan_.outputs) {
-      records.push_back(continued_ ? finished_build(plan_, output, bar) : std::nullopt);
+      records.push_back(continued_ && !interrupted ? finished_build(plan_, output, bar) : std::nullopt);
       if (!records.back()) continue;
       tell(output.label + " is complete; it is not made again");
       std::erase_if(missing.outputs, [&](const PlannedOutput& planned) { return planned.label == output.label; });
