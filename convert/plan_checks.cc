@@ -75,14 +75,10 @@ void check_source_folder(const Plan& plan, const ModelSource& source, std::vecto
 }
 
 // A run that all was written in, but for the names: files that have theirs are not in the way.
-bool is_written(const Plan& run) {
-  const std::optional<BegunRun> begun = read_journal(run).begun;
-  return begun && begun->n_chunks == Chunks(run).count();
-}
+bool is_written(const Plan& run, const JournalReading& journal) { return journal.begun && journal.begun->n_chunks == Chunks(run).count(); }
 
-void check_existing(const Plan& plan, std::vector<Problem>& problems) {
+void check_existing(const Plan& plan, bool written, std::vector<Problem>& problems) {
   std::set<std::string> seen;
-  const bool written = is_written(plan);
   for (const PlannedOutput& output : plan.outputs) {
     for (size_t f = 0; f < output.files.size(); ++f) {
       const std::string name = relative_name(output, f);
@@ -200,9 +196,11 @@ std::vector<Problem> check_destination(const Plan& plan) {
   }
   std::vector<Problem> problems;
   for (const Plan& run : runs_of(plan)) {
-    check_existing(run, problems);
-    const std::string difference = read_journal(run).difference;
-    if (!difference.empty() && !run.force) problems.push_back({ErrorKind::kUsage, difference_error(run, difference).what()});
+    const JournalReading journal = read_journal(run);
+    check_existing(run, is_written(run, journal), problems);
+    if (!journal.difference.empty() && !run.force) {
+      problems.push_back({ErrorKind::kUsage, difference_error(run, journal.difference).what()});
+    }
   }
   check_space(plan, problems);
   return problems;

@@ -15,10 +15,15 @@
 #include <algorithm>
 #include <cmath>
 
+#include "quantize/descents-inl.h"
 #include "quantize/lanes-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace quern::HWY_NAMESPACE {
+
+HWY_INLINE Lanes affine_code(const Lanes& x, const Lanes& min, const Lanes& inverse, float max_code) {
+  return round_to_int(clamp((x + min) * inverse, 0.0f, max_code));
+}
 
 // Of 16 pairs: sum w (x - y)^2 over the weights of a block, q being the best codes of each pair.
 inline Lanes errors_of_affine(const float* x, const float* w, int n, float max_code, const Lanes& scale, const Lanes& min) {
@@ -44,7 +49,7 @@ inline AffineSums sums_of_affine(const float* x, const float* w, int n, float ma
   AffineSums sums{splat(0.0f), splat(0.0f), splat(0.0f)};
   for (int i = 0; i < n; ++i) {
     const Lanes xi = splat(x[i]);
-    const Lanes q = round_to_int(clamp((xi + min) * inverse, 0.0f, max_code));
+    const Lanes q = affine_code(xi, min, inverse, max_code);
     const Lanes wq = splat(w[i]) * q;
     sums.q += wq;
     sums.qq += wq * q;
@@ -150,30 +155,18 @@ class AffineSuperBlock {
   // The best n_descents of the starts are improved in turn with d and dmin as long as that helps, at most max_rounds times; the best
   // end is kept.
   Fit search(const Start* starts, int n_starts, int n_descents, int max_rounds) const {
-    constexpr int kMostStarts = 16;
     Fit fits[kMostStarts];
-    int order[kMostStarts];
     n_starts = std::min(n_starts, kMostStarts);
     for (int s = 0; s < n_starts; ++s) {
-      fits[s].d = to_f16(static_cast<double>(largest_scale_ / starts[s].scale_target));
-      fits[s].dmin = to_f16(static_cast<double>(largest_min_ / starts[s].min_target));
+      fits[s].d = to_f16(static_cast<double>(largest_scale_ / starts[s].scale_target), unit_);
+      fits[s].dmin = to_f16(static_cast<double>(largest_min_ / starts[s].min_target), unit_);
       fits[s].error = 0.0;
-      order[s] = s;
     }
     for (int s = 0; s < n_starts; s += 2) choose_first_pairs(fits[s], fits[std::min(s + 1, n_starts - 1)]);
-    std::sort(order, order + n_starts,
-              [&](int a, int b) { return fits[a].error < fits[b].error || (fits[a].error == fits[b].error && a < b); });
-    Fit best;
-    for (int k = 0; k < std::min(n_starts, n_descents); ++k) {
-      const Fit fit = descend(fits[order[k]], max_rounds);
-      if (fit.error < best.error) best = fit;
-    }
-    return best;
+    return best_descent(fits, n_starts, n_descents, [&](const Fit& start) { return descend(start, max_rounds); });
   }
 
  private:
-  float to_f16(double value) const { return lane(round_to_f16(splat(static_cast<float>(value)), unit_), 0); }
-
   Fit descend(const Fit& start, int max_rounds) const {
     Fit best = start;
     for (int round = 0; round < max_rounds; ++round) {
@@ -240,7 +233,7 @@ class AffineSuperBlock {
       Lanes sum_xq = splat(0.0f);
       for (int i = b * kSize; i < (b + 1) * kSize; i += kLanes) {
         const Lanes x = load(x_ + i);
-        const Lanes q = round_to_int(clamp((x + min) * inverse, 0.0f, kMaxCode));
+        const Lanes q = affine_code(x, min, inverse, kMaxCode);
         const Lanes wq = load(w_ + i) * q;
         sum_q += wq;
         sum_qq += wq * q;
@@ -258,12 +251,12 @@ class AffineSuperBlock {
     if (det > 1e-9 * ss * mm) {
       const double new_min = (sm * xs - ss * xm) / det;
       if (new_min >= 0.0) {
-        d = to_f16((mm * xs - sm * xm) / det);
-        dmin = to_f16(new_min);
+        d = to_f16((mm * xs - sm * xm) / det, unit_);
+        dmin = to_f16(new_min, unit_);
         return;
       }
     }
-    if (ss > 0.0) d = to_f16(xs / ss);
+    if (ss > 0.0) d = to_f16(xs / ss, unit_);
   }
 
   const float* x_;
@@ -281,7 +274,7 @@ inline void codes_for_affine(const float* x, int n, float max_code, float scale,
   const Lanes inverse = reciprocal_or_zero(splat(scale));
   for (int i = 0; i < n; i += kLanes) {
     alignas(64) float values[kLanes];
-    store(round_to_int(clamp((load(x + i) + splat(min)) * inverse, 0.0f, max_code)), values);
+    store(affine_code(load(x + i), splat(min), inverse, max_code), values);
     for (int j = 0; j < kLanes; ++j) codes[i + j] = static_cast<uint8_t>(values[j]);
   }
 }

@@ -171,8 +171,6 @@ inline Refit refit_scales(const Normalised& in, const Settled& at, const float* 
   return {xa / aa, 0.0, true};
 }
 
-inline float to_f16(double value, float unit) { return lane(round_to_f16(splat(static_cast<float>(value)), unit), 0); }
-
 // errors[first ..] in the units of the file.
 inline void store_errors(const Normalised& in, const Settled& at, float* errors) {
   for (int j = 0; j < in.n; ++j) errors[j] = (in.x[j] - at.value[j]) * in.unit;

@@ -166,6 +166,9 @@ HWY_INLINE float lane(const Lanes& lanes, int c) {
   return values[c];
 }
 
+// The same rounding of one value.
+HWY_INLINE float to_f16(double value, float unit) { return lane(round_to_f16(splat(static_cast<float>(value)), unit), 0); }
+
 }  // namespace quern::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 

@@ -249,12 +249,10 @@ class LatticeSuperBlock {
   }
 
  private:
-  float to_f16(double value) const { return lane(round_to_f16(splat(static_cast<float>(value)), unit_), 0); }
-
   // Alternates: for this d the best l of every sub-block; for these l and entries the least-squares d.
   Fit descend(float d, int max_rounds) const {
     Fit best;
-    d = to_f16(d);
+    d = to_f16(d, unit_);
     for (int round = 0; round < max_rounds; ++round) {
       Fit fit;
       fit.d = d;
@@ -268,7 +266,7 @@ class LatticeSuperBlock {
       if (!(fit.error < best.error)) break;
       best = fit;
       if (!(p > 0.0 && r > 0.0)) break;
-      d = to_f16(p / r);
+      d = to_f16(p / r, unit_);
       if (d == best.d) break;
     }
     return best;
@@ -298,7 +296,7 @@ class LatticeSuperBlock {
     double r = 0.0;
     for (int b = 0; b < kSubBlocks; ++b) choose(b, true, fit, p, r);
     if (!(p > 0.0 && r > 0.0)) return;
-    const float d = to_f16(p / r);
+    const float d = to_f16(p / r, unit_);
     const auto error = [p, r](double value) { return value * (value * r - 2.0 * p); };
     if (error(static_cast<double>(d)) < error(static_cast<double>(fit.d))) fit.d = d;
   }
@@ -337,7 +335,7 @@ class LatticeSuperBlock {
     }
     const auto error_at = [p, r](double value) { return value * (value * r - 2.0 * p); };
     if (p > 0.0 && r > 0.0) {
-      const float d = to_f16(p / r);
+      const float d = to_f16(p / r, unit_);
       if (error_at(static_cast<double>(d)) < error_at(static_cast<double>(fit.d))) {
         after += error_at(static_cast<double>(d)) - error_at(static_cast<double>(fit.d));
         moved.d = d;

@@ -15,6 +15,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "quantize/descents-inl.h"
 #include "quantize/lanes-inl.h"
 #include "quantize/levels-inl.h"
 #include "quantize/row_encoders.h"
@@ -159,22 +160,10 @@ class ScaledSuperBlock {
   // Starts from d values that map the largest sub-block scale to the given values of l; the best n_descents of them are improved in turn
   // with d as long as that helps, at most max_rounds times, and the best end is kept.
   Fit search(const float* targets, int n_targets, int n_descents, int max_rounds) const {
-    constexpr int kMostTargets = 16;
-    Fit starts[kMostTargets];
-    int order[kMostTargets];
-    n_targets = std::min(n_targets, kMostTargets);
-    for (int t = 0; t < n_targets; ++t) {
-      starts[t] = with_scales_for(lane(round_to_f16(splat(largest_ / targets[t]), unit_), 0));
-      order[t] = t;
-    }
-    std::sort(order, order + n_targets,
-              [&](int a, int b) { return starts[a].error < starts[b].error || (starts[a].error == starts[b].error && a < b); });
-    Fit best;
-    for (int k = 0; k < std::min(n_targets, n_descents); ++k) {
-      const Fit fit = descend(starts[order[k]], max_rounds);
-      if (fit.error < best.error) best = fit;
-    }
-    return best;
+    Fit starts[kMostStarts];
+    n_targets = std::min(n_targets, kMostStarts);
+    for (int t = 0; t < n_targets; ++t) starts[t] = with_scales_for(to_f16(static_cast<double>(largest_ / targets[t]), unit_));
+    return best_descent(starts, n_targets, n_descents, [&](const Fit& start) { return descend(start, max_rounds); });
   }
 
  private:
@@ -197,7 +186,7 @@ class ScaledSuperBlock {
       xv += static_cast<double>(l) * terms.xv;
       vv += static_cast<double>(l * l) * terms.vv;
     }
-    return vv > 0.0 ? lane(round_to_f16(splat(static_cast<float>(xv / vv)), unit_), 0) : fit.d;
+    return vv > 0.0 ? to_f16(xv / vv, unit_) : fit.d;
   }
 
   Fit descend(const Fit& start, int max_rounds) const {

@@ -152,6 +152,13 @@ ssize_t transfer(Call call, size_t size, Call_&& go) {
   return go(size < 1 ? size : 1);
 }
 
+int sync_with(int (*next)(int), Call call, int fd) {
+  if (hit(call)) return set_error();
+  const int code = next(fd);
+  if (code == 0) synced(fd);
+  return code;
+}
+
 __attribute__((destructor)) void at_exit() {
   if (fault().call == kEverything) {
     for (int i = 0; i < kNCalls; ++i) std::fprintf(stderr, "faults: %s %ld\n", kNames[i], counts[i].load());
@@ -192,18 +199,12 @@ ssize_t read(int fd, void* data, size_t size) {
 
 int fdatasync(int fd) {
   static auto* const next = real<int(int)>("fdatasync");
-  if (hit(kFdatasync)) return set_error();
-  const int code = next(fd);
-  if (code == 0) synced(fd);
-  return code;
+  return sync_with(next, kFdatasync, fd);
 }
 
 int fsync(int fd) {
   static auto* const next = real<int(int)>("fsync");
-  if (hit(kFsync)) return set_error();
-  const int code = next(fd);
-  if (code == 0) synced(fd);
-  return code;
+  return sync_with(next, kFsync, fd);
 }
 
 int rename(const char* from, const char* to) noexcept {
