@@ -77,8 +77,8 @@ void check_source_folder(const Plan& plan, const ModelSource& source, std::vecto
 // A run that all was written in, but for the names: files that have theirs are not in the way.
 bool is_written(const Plan& run, const JournalReading& journal) { return journal.begun && journal.begun->n_chunks == Chunks(run).count(); }
 
-void check_existing(const Plan& plan, bool written, std::vector<Problem>& problems) {
-  std::set<std::string> seen;
+// seen: names of the files of all runs so far.
+void check_existing(const Plan& plan, bool written, std::set<std::string>& seen, std::vector<Problem>& problems) {
   for (const PlannedOutput& output : plan.outputs) {
     for (size_t f = 0; f < output.files.size(); ++f) {
       const std::string name = relative_name(output, f);
@@ -195,9 +195,10 @@ std::vector<Problem> check_destination(const Plan& plan) {
     return {{ErrorKind::kUsage, "'" + printable(plan.folder.string()) + "' is a file, not a folder"}};
   }
   std::vector<Problem> problems;
+  std::set<std::string> seen;
   for (const Plan& run : runs_of(plan)) {
     const JournalReading journal = read_journal(run);
-    check_existing(run, is_written(run, journal), problems);
+    check_existing(run, is_written(run, journal), seen, problems);
     if (!journal.difference.empty() && !run.force) {
       problems.push_back({ErrorKind::kUsage, difference_error(run, journal.difference).what()});
     }

@@ -162,7 +162,7 @@ class AffineSuperBlock {
       fits[s].dmin = to_f16(static_cast<double>(largest_min_ / starts[s].min_target), unit_);
       fits[s].error = 0.0;
     }
-    for (int s = 0; s < n_starts; s += 2) choose_first_pairs(fits[s], fits[std::min(s + 1, n_starts - 1)]);
+    for (int s = 0; s < n_starts; s += 2) choose_first_pairs(fits[s], fits[s + 1]);  // of an odd number the last beside an unused one
     return best_descent(fits, n_starts, n_descents, [&](const Fit& start) { return descend(start, max_rounds); });
   }
 

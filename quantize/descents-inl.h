@@ -15,7 +15,7 @@
 HWY_BEFORE_NAMESPACE();
 namespace quern::HWY_NAMESPACE {
 
-inline constexpr int kMostStarts = 16;
+inline constexpr int kMostStarts = 16;  // even: some searches rate two at once
 
 // The best end of descend(start) from the n_descents starts of least error, the earlier one where two are equal.
 template <typename Fit, typename Descend>

@@ -81,6 +81,16 @@ TEST(Plan, ReportsAllProblemsTogether) {
   EXPECT_THAT(problems, HasSubstr("the smallest that works is"));
 }
 
+TEST(Plan, RefusesTwoOutputsOfOneName) {
+  const TempDir out;
+  PlanOptions options = options_for(out.path(), {});
+  options.recipes = {load_recipe("dynamic-2bit"), load_recipe("dynamic-2bit")};
+  for (const bool one_by_one : {false, true}) {
+    options.one_by_one = one_by_one;
+    EXPECT_THAT(problems_of("mini-mixtral", options), HasSubstr("two outputs are named 'Mini-Mixtral-4x1.8M-dynamic-2bit.gguf'"));
+  }
+}
+
 TEST(Plan, TheSmallestBudgetThatItNamesWorks) {
   const TempDir out;
   PlanOptions options = options_for(out.path(), {"Q8_0"});
