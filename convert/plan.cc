@@ -157,12 +157,13 @@ uint64_t chunk_bytes(const Plan& plan, const ModelSource& source, size_t t, int6
   return bytes;
 }
 
-// Rows per chunk: about kChunkWeights, whole groups of rows that share stored bytes, and within the memory for one chunk. When
-// not even one group fits, fewer rows: then some stored bytes (scales, transposed blocks) are read more than once.
+// Rows per chunk: about kChunkWeights, whole groups of rows that share stored bytes or are encoded together, and within the memory for
+// one chunk. When not even one group fits, fewer rows: then some stored bytes (scales, transposed blocks) are read more than once.
 int64_t rows_per_chunk(const Plan& plan, const ModelSource& source, size_t t, uint64_t limit_bytes) {
   const PlannedTensor& tensor = plan.tensors[t];
   const int64_t n_rows = tensor.shape.n_rows();
-  const int64_t group = std::clamp<int64_t>(source.tensors()[tensor.source_index].row_alignment, 1, n_rows);
+  const int64_t shared = std::clamp<int64_t>(source.tensors()[tensor.source_index].row_alignment, 1, n_rows);
+  const int64_t group = std::min(std::lcm(shared, kRowsEncodedTogether), n_rows);
   const int64_t wanted = std::max<int64_t>(kChunkWeights / std::max<int64_t>(tensor.shape.row_length(), 1), 1);
   int64_t rows = std::min(n_rows, std::max(wanted / group * group, group));
   while (rows > group && chunk_bytes(plan, source, t, rows) > limit_bytes) rows = std::max(rows / 2 / group * group, group);

@@ -34,25 +34,43 @@ inline float usable_importance(float h) noexcept {
 // With a binary16 scale nothing below this survives, whatever the codes.
 inline constexpr float kSmallestForF16 = 0x1p-60f;
 
-// x: n finite weights; importance: n weights or nullptr.
+struct Magnitude {
+  float unit;
+  bool vanishes;
+};
+
+// Scales n finite weights.
 template <int n>
-BlockWeights<n> normalised(const float* x, const float* importance, float smallest = kSmallestForF16) noexcept {
-  BlockWeights<n> block;
+Magnitude normalise_weights(const float* x, float smallest, float* scaled) noexcept {
   float largest = 0.0f;
   for (int i = 0; i < n; ++i) largest = std::max(largest, std::fabs(x[i]));
-  block.vanishes = largest < smallest;
-  const int exponent = block.vanishes ? 0 : static_cast<int>(std::bit_cast<uint32_t>(largest) >> 23) - 127;
-  block.unit = std::ldexp(1.0f, exponent);
+  const bool vanishes = largest < smallest;
+  const int exponent = vanishes ? 0 : static_cast<int>(std::bit_cast<uint32_t>(largest) >> 23) - 127;
   const float down = std::ldexp(1.0f, -exponent);
-  for (int i = 0; i < n; ++i) block.x[i] = x[i] * down;
+  for (int i = 0; i < n; ++i) scaled[i] = x[i] * down;
+  return {std::ldexp(1.0f, exponent), vanishes};
+}
 
+// importance: n weights or nullptr.
+template <int n>
+void normalise_importance(const float* importance, float* w) noexcept {
   float heaviest = 0.0f;
   if (importance != nullptr) {
     for (int i = 0; i < n; ++i) heaviest = std::max(heaviest, usable_importance(importance[i]));
   }
   for (int i = 0; i < n; ++i) {
-    block.w[i] = heaviest > 0.0f ? std::max(usable_importance(importance[i]) / heaviest, kImportanceFloor) : 1.0f;
+    w[i] = heaviest > 0.0f ? std::max(usable_importance(importance[i]) / heaviest, kImportanceFloor) : 1.0f;
   }
+}
+
+// x: n finite weights; importance: n weights or nullptr.
+template <int n>
+BlockWeights<n> normalised(const float* x, const float* importance, float smallest = kSmallestForF16) noexcept {
+  BlockWeights<n> block;
+  const Magnitude magnitude = normalise_weights<n>(x, smallest, block.x);
+  block.unit = magnitude.unit;
+  block.vanishes = magnitude.vanishes;
+  normalise_importance<n>(importance, block.w);
   return block;
 }
 

@@ -7,6 +7,7 @@
 #include "formats/base/bytes.h"
 #include "formats/base/error.h"
 #include "formats/float_convert.h"
+#include "formats/tensor.h"
 #include "quantize/row_encoders.h"
 
 namespace quern {
@@ -34,23 +35,34 @@ void encode_row_BF16(const float* x, const float*, int64_t n_cols, Effort, std::
   for (int64_t i = 0; i < n_cols; ++i) store_le(out + 2 * i, finite_bf16(x[i]));
 }
 
+template <DType dtype, RowEncoder encode_row>
+void each_row(const float* x, int64_t n_rows, const float* importance, int64_t n_cols, Effort effort, std::byte* out) {
+  const auto row_bytes = static_cast<int64_t>(row_size_bytes(dtype, n_cols));
+  for (int64_t row = 0; row < n_rows; ++row) encode_row(x + row * n_cols, importance, n_cols, effort, out + row * row_bytes);
+}
+
 struct Encoder {
-  RowEncoder encode_row;
+  RowsEncoder encode_rows;
   int revision;
 };
 
 Encoder find_encoder(DType dtype) noexcept {
   switch (dtype) {
     case DType::F32:
-      return {encode_row_F32, 1};
+      return {each_row<DType::F32, encode_row_F32>, 1};
     case DType::F16:
-      return {encode_row_F16, 1};
+      return {each_row<DType::F16, encode_row_F16>, 1};
     case DType::BF16:
-      return {encode_row_BF16, 1};
+      return {each_row<DType::BF16, encode_row_BF16>, 1};
 #define QUERN_ENCODER_CASE(name, revision) \
   case DType::name:                        \
-    return {encode_row_##name, revision};
+    return {each_row<DType::name, encode_row_##name>, revision};
       QUERN_ROW_ENCODERS(QUERN_ENCODER_CASE)
+#undef QUERN_ENCODER_CASE
+#define QUERN_ENCODER_CASE(name, revision) \
+  case DType::name:                        \
+    return {encode_rows_##name, revision};
+      QUERN_ROWS_ENCODERS(QUERN_ENCODER_CASE)
 #undef QUERN_ENCODER_CASE
     default:
       return {nullptr, 0};
@@ -67,23 +79,19 @@ std::optional<Effort> find_effort(std::string_view name) noexcept {
   return static_cast<Effort>(found - kEffortNames.begin());
 }
 
-bool has_encoder(DType dtype) noexcept { return find_encoder(dtype).encode_row != nullptr; }
+bool has_encoder(DType dtype) noexcept { return find_encoder(dtype).encode_rows != nullptr; }
 
 int encoder_revision(DType dtype) noexcept { return find_encoder(dtype).revision; }
 
 void encode_rows(DType dtype, std::span<const float> x, int64_t n_rows, int64_t n_cols, std::span<const float> importance,
                  std::span<std::byte> out, Effort effort) {
-  const RowEncoder encode_row = find_encoder(dtype).encode_row;
-  if (encode_row == nullptr) throw Error(ErrorKind::kInternal, std::string(name_of(dtype)) + " has no encoder");
-  const DTypeTraits& type = traits(dtype);
-  QUERN_CHECK(n_rows >= 0 && n_cols >= 0 && n_cols % type.block_weights == 0);
-  const int64_t row_bytes = n_cols / type.block_weights * type.block_bytes;
+  const RowsEncoder encode = find_encoder(dtype).encode_rows;
+  if (encode == nullptr) throw Error(ErrorKind::kInternal, std::string(name_of(dtype)) + " has no encoder");
+  QUERN_CHECK(n_rows >= 0 && n_cols >= 0 && n_cols % traits(dtype).block_weights == 0);
   QUERN_CHECK(x.size() == static_cast<size_t>(n_rows * n_cols));
-  QUERN_CHECK(out.size() == static_cast<size_t>(n_rows * row_bytes));
+  QUERN_CHECK(out.size() == static_cast<size_t>(n_rows) * static_cast<size_t>(row_size_bytes(dtype, n_cols)));
   QUERN_CHECK(importance.empty() || importance.size() == static_cast<size_t>(n_cols));
-  for (int64_t row = 0; row < n_rows; ++row) {
-    encode_row(x.data() + row * n_cols, importance.empty() ? nullptr : importance.data(), n_cols, effort, out.data() + row * row_bytes);
-  }
+  encode(x.data(), n_rows, importance.empty() ? nullptr : importance.data(), n_cols, effort, out.data());
 }
 
 }  // namespace quern

@@ -25,6 +25,9 @@ bool has_encoder(DType dtype) noexcept;
 // later version can tell "made by an older encoder" from "damaged".
 int encoder_revision(DType dtype) noexcept;
 
+// encode_rows takes some types fastest in multiples of this many rows.
+inline constexpr int64_t kRowsEncodedTogether = 16;
+
 // Encodes n_rows x n_cols floats (row-major) as whole rows of blocks of `dtype`. n_cols is a multiple of the block size.
 // importance: n_cols non-negative column weights (mean squared activation), or empty for uniform.
 // out: exactly n_rows * n_cols / block_weights * block_bytes bytes.

@@ -13,51 +13,57 @@
 #include "quantize/affine_search-inl.h"
 #include "quantize/levels-inl.h"
 #include "quantize/scale_search-inl.h"
+#include "quantize/scaled_rows-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace quern::HWY_NAMESPACE {
 
 constexpr int kSize = 32;
 
-// y = d * level: searches d, stores it and returns the codes.
-template <typename Levels, typename Block>
-void encode_scaled(const BlockWeights<kSize>& in, const Ladder& ladder, Effort effort, Block& block, uint8_t codes[kSize]) {
-  const float d = in.vanishes ? 0.0f : search_f16_scale<Levels>(in.x, in.w, kSize, in.unit, ladder.for_effort(effort)).scale;
-  block.d = stored_scale(d, in.unit);
-  codes_for_scale<Levels>(in.x, kSize, d, codes);
+// y = d * level; pack(codes, block) puts the codes into a block.
+template <typename Levels, typename Block, typename Pack>
+void encode_scaled(const float* x, int64_t n_rows, const float* importance, int64_t n_cols, const Ladder& ladder, std::byte* out,
+                   Pack pack) {
+  const auto encode = [&](const RowGroup<kSize>& group, const auto& put) {
+    const Lanes d = search_f16_scales<Levels>(group, ladder);
+    uint8_t codes[kSize][kLanes];
+    codes_of_rows<Levels>(group.x, kSize, d, codes);
+    alignas(64) float scales[kLanes];
+    store(d, scales);
+    put([&](int i, Block& block) {
+      uint8_t own[kSize];
+      for (int j = 0; j < kSize; ++j) own[j] = codes[j][i];
+      block.d = stored_scale(scales[i], group.unit[i]);
+      pack(own, block);
+    });
+  };
+  for_each_group<kSize, Block>(
+      x, n_rows, importance, n_cols, out, [](const float*) {}, encode);
 }
 
-void encode_row_Q4_0(const float* x, const float* importance, int64_t n_cols, Effort effort, std::byte* out) {
-  for_each_block<kSize, BlockQ4_0>(x, importance, n_cols, out, [effort](const BlockWeights<kSize>& in, BlockQ4_0& block) {
-    uint8_t codes[kSize];
-    encode_scaled<UniformLevels<-8, 7>>(in, {0.6f, 0.022f, 2}, effort, block, codes);
-    store_nibbles(codes, block.qs);
-  });
+void encode_rows_Q4_0(const float* x, int64_t n_rows, const float* importance, int64_t n_cols, Effort effort, std::byte* out) {
+  encode_scaled<UniformLevels<-8, 7>, BlockQ4_0>(x, n_rows, importance, n_cols, Ladder{0.6f, 0.022f, 2}.for_effort(effort), out,
+                                                 [](const uint8_t* codes, BlockQ4_0& block) { store_nibbles(codes, block.qs); });
 }
 
-void encode_row_Q5_0(const float* x, const float* importance, int64_t n_cols, Effort effort, std::byte* out) {
-  for_each_block<kSize, BlockQ5_0>(x, importance, n_cols, out, [effort](const BlockWeights<kSize>& in, BlockQ5_0& block) {
-    uint8_t codes[kSize];
-    encode_scaled<UniformLevels<-16, 15>>(in, {0.65f, 0.02f, 2}, effort, block, codes);
-    store_nibbles(codes, block.qs);
-    store_fifth_bits(codes, block.qh);
-  });
+void encode_rows_Q5_0(const float* x, int64_t n_rows, const float* importance, int64_t n_cols, Effort effort, std::byte* out) {
+  encode_scaled<UniformLevels<-16, 15>, BlockQ5_0>(x, n_rows, importance, n_cols, Ladder{0.65f, 0.02f, 2}.for_effort(effort), out,
+                                                   [](const uint8_t* codes, BlockQ5_0& block) {
+                                                     store_nibbles(codes, block.qs);
+                                                     store_fifth_bits(codes, block.qh);
+                                                   });
 }
 
-void encode_row_Q8_0(const float* x, const float* importance, int64_t n_cols, Effort effort, std::byte* out) {
-  for_each_block<kSize, BlockQ8_0>(x, importance, n_cols, out, [effort](const BlockWeights<kSize>& in, BlockQ8_0& block) {
-    uint8_t codes[kSize];
-    encode_scaled<UniformLevels<-127, 127>>(in, {0.995f, 0.0043f, 3}, effort, block, codes);
-    for (int e = 0; e < kSize; ++e) block.qs[e] = static_cast<int8_t>(codes[e] - 127);
-  });
+void encode_rows_Q8_0(const float* x, int64_t n_rows, const float* importance, int64_t n_cols, Effort effort, std::byte* out) {
+  encode_scaled<UniformLevels<-127, 127>, BlockQ8_0>(x, n_rows, importance, n_cols, Ladder{0.995f, 0.0029f, 5}.for_effort(effort), out,
+                                                     [](const uint8_t* codes, BlockQ8_0& block) {
+                                                       for (int e = 0; e < kSize; ++e) block.qs[e] = static_cast<int8_t>(codes[e] - 127);
+                                                     });
 }
 
-void encode_row_IQ4_NL(const float* x, const float* importance, int64_t n_cols, Effort effort, std::byte* out) {
-  for_each_block<kSize, BlockIQ4_NL>(x, importance, n_cols, out, [effort](const BlockWeights<kSize>& in, BlockIQ4_NL& block) {
-    uint8_t codes[kSize];
-    encode_scaled<Iq4nlLevels>(in, {0.6f, 0.022f, 2}, effort, block, codes);
-    store_nibbles(codes, block.qs);
-  });
+void encode_rows_IQ4_NL(const float* x, int64_t n_rows, const float* importance, int64_t n_cols, Effort effort, std::byte* out) {
+  encode_scaled<Iq4nlLevels, BlockIQ4_NL>(x, n_rows, importance, n_cols, Ladder{0.6f, 0.022f, 2}.for_effort(effort), out,
+                                          [](const uint8_t* codes, BlockIQ4_NL& block) { store_nibbles(codes, block.qs); });
 }
 
 // y = q * d + m, m of either sign.
@@ -117,12 +123,12 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 namespace quern {
-QUERN_DISPATCH_ROW_ENCODER(Q4_0)
+QUERN_DISPATCH_ROWS_ENCODER(Q4_0)
 QUERN_DISPATCH_ROW_ENCODER(Q4_1)
-QUERN_DISPATCH_ROW_ENCODER(Q5_0)
+QUERN_DISPATCH_ROWS_ENCODER(Q5_0)
 QUERN_DISPATCH_ROW_ENCODER(Q5_1)
-QUERN_DISPATCH_ROW_ENCODER(Q8_0)
-QUERN_DISPATCH_ROW_ENCODER(IQ4_NL)
+QUERN_DISPATCH_ROWS_ENCODER(Q8_0)
+QUERN_DISPATCH_ROWS_ENCODER(IQ4_NL)
 QUERN_DISPATCH_ROW_ENCODER(MXFP4)
 }  // namespace quern
 #endif

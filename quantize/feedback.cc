@@ -27,21 +27,34 @@ TileEncoder find_tile_encoder(DType dtype) noexcept {
   }
 }
 
+bool needs_start(DType dtype) noexcept {
+  switch (dtype) {
+#define QUERN_START_CASE(name) case DType::name:
+    QUERN_FEEDBACK_STARTS(QUERN_START_CASE)
+#undef QUERN_START_CASE
+    return true;
+    default:
+      return false;
+  }
+}
+
 // Up to 16 rows from left to right.
 class RowGroup {
  public:
-  RowGroup(const DTypeTraits& type, TileEncoder encode_tile, const FeedbackFactor& factor, Effort effort)
-      : type_(type),
+  RowGroup(DType dtype, TileEncoder encode_tile, const FeedbackFactor& factor, Effort effort)
+      : dtype_(dtype),
+        type_(traits(dtype)),
         encode_tile_(encode_tile),
         factor_(factor),
         effort_(effort),
         errors_(static_cast<size_t>(factor.n_columns * kRows)),
-        sums_(static_cast<size_t>(kTile * kRows)) {}
+        sums_(static_cast<size_t>(kTile * kRows)),
+        shifted_(static_cast<size_t>(kTile * kRows)),
+        starts_(static_cast<size_t>(kRows * bytes_of(kTile))) {}
 
   // x: n rows; out: their blocks. Returns a bit per row: set where the arithmetic left the finite numbers.
   uint32_t encode(const float* x, int64_t n, std::byte* out) {
     const int64_t n_cols = factor_.n_columns;
-    const int64_t row_bytes = n_cols / type_.block_weights * type_.block_bytes;
     std::fill(errors_.begin(), errors_.end(), 0.0f);
     uint32_t failed = 0;
     for (int64_t tile = 0; tile < factor_.n_tiles(); ++tile) {
@@ -50,35 +63,56 @@ class RowGroup {
       std::fill(sums_.begin(), sums_.end(), 0.0f);
       add_feedback(factor_.tile(tile), columns, errors_.data(), first, sums_.data());
       for (int64_t i = 0; i < n; ++i) {
-        std::byte* blocks = out + i * row_bytes + first / type_.block_weights * type_.block_bytes;
-        if (!encode_row_tile(tile, x + i * n_cols + first, i, blocks)) failed |= 1u << i;
+        if (!shift(tile, x + i * n_cols + first, i)) failed |= 1u << i;
+      }
+      if (needs_start(dtype_)) {
+        encode_rows(dtype_, std::span(shifted_).first(static_cast<size_t>(n * columns)), n, columns,
+                    std::span(factor_.d).subspan(static_cast<size_t>(first), static_cast<size_t>(columns)),
+                    std::span(starts_).first(static_cast<size_t>(n * bytes_of(columns))));
+      }
+      for (int64_t i = 0; i < n; ++i) {
+        if ((failed >> i & 1) == 0) encode_row_tile(tile, x + i * n_cols + first, i, out + i * bytes_of(n_cols) + bytes_of(first));
       }
     }
     return failed;
   }
 
  private:
-  bool encode_row_tile(int64_t tile, const float* x, int64_t i, std::byte* out) {
-    const int64_t first = tile * kTile;
+  int64_t bytes_of(int64_t columns) const { return columns / type_.block_weights * type_.block_bytes; }
+
+  // What the errors of all earlier tiles ask of row i. False, and zeros, where the arithmetic left the finite numbers.
+  bool shift(int64_t tile, const float* x, int64_t i) {
     const int64_t columns = factor_.tile_columns(tile);
-    float shifted[kTile];
-    float errors[kTile];
+    float* shifted = shifted_.data() + i * columns;
     for (int64_t j = 0; j < columns; ++j) {
       shifted[j] = x[j] + sums_[static_cast<size_t>(j * kRows + i)];
-      if (!(std::fabs(shifted[j]) < kLargest) || !(std::fabs(x[j]) < kLargest)) return false;
+      if (std::fabs(shifted[j]) < kLargest && std::fabs(x[j]) < kLargest) continue;
+      std::fill_n(shifted, columns, 0.0f);
+      return false;
     }
-    const FeedbackTile given{static_cast<int>(columns), x, shifted, factor_.tile(tile) + first * columns, factor_.d.data() + first};
-    encode_tile_(given, effort_, out, errors);
-    for (int64_t j = 0; j < columns; ++j) errors_[static_cast<size_t>((first + j) * kRows + i)] = errors[j];
     return true;
   }
 
+  void encode_row_tile(int64_t tile, const float* x, int64_t i, std::byte* out) {
+    const int64_t first = tile * kTile;
+    const int64_t columns = factor_.tile_columns(tile);
+    float errors[kTile];
+    const FeedbackTile given{static_cast<int>(columns),     x,
+                             shifted_.data() + i * columns, factor_.tile(tile) + first * columns,
+                             factor_.d.data() + first,      starts_.data() + i * bytes_of(columns)};
+    encode_tile_(given, effort_, out, errors);
+    for (int64_t j = 0; j < columns; ++j) errors_[static_cast<size_t>((first + j) * kRows + i)] = errors[j];
+  }
+
+  DType dtype_;
   const DTypeTraits& type_;
   TileEncoder encode_tile_;
   const FeedbackFactor& factor_;
   Effort effort_;
-  std::vector<float> errors_;  // [n_cols][16]
-  std::vector<float> sums_;    // [256][16]
+  std::vector<float> errors_;      // [n_cols][16]
+  std::vector<float> sums_;        // [256][16]
+  std::vector<float> shifted_;     // [16][columns of the tile]
+  std::vector<std::byte> starts_;  // blocks of shifted_
 };
 
 }  // namespace
@@ -94,7 +128,7 @@ void encode_rows_feedback(DType dtype, std::span<const float> x, int64_t n_rows,
   QUERN_CHECK(x.size() == static_cast<size_t>(n_rows * n_cols));
   const int64_t row_bytes = n_cols / type.block_weights * type.block_bytes;
   QUERN_CHECK(out.size() == static_cast<size_t>(n_rows * row_bytes));
-  RowGroup group(type, encode_tile, factor, effort);
+  RowGroup group(dtype, encode_tile, factor, effort);
   for (int64_t row = 0; row < n_rows; row += kRows) {
     const int64_t n = std::min(kRows, n_rows - row);
     const uint32_t failed = group.encode(x.data() + row * n_cols, n, out.data() + row * row_bytes);

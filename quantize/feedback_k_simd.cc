@@ -24,7 +24,6 @@ class AffineFeedback {
  public:
   static constexpr int kSize = kTile / kSubBlocks;
   using Levels = UniformLevels<0, kMaxCode>;
-  using Plain = AffineSuperBlock<kSubBlocks, kSize, kMaxCode, kMaxScale>;
 
   struct Fit {
     explicit Fit(const Normalised& in) : at(in) {}
@@ -37,11 +36,9 @@ class AffineFeedback {
 
   AffineFeedback(const Normalised& in, float clip_step) : in_(in), clip_step_(clip_step) {}
 
-  Fit search(Effort effort) const {
-    constexpr float kTop = kMaxScale;
-    const typename Plain::Start starts[] = {{kTop, kTop}, {kTop * 0.94f, kTop * 0.94f}, {kTop * 0.82f, kTop * 0.82f}};
-    const typename Plain::Fit plain = Plain(in_.shifted, in_.w, in_.unit, clip_step_, 3).search(starts, by_effort(effort, 1, 2, 3), 1, 2);
-    Fit best = pass(plain.d, plain.dmin, nullptr);
+  // d, dmin: where to start.
+  Fit search(float d, float dmin, Effort effort) const {
+    Fit best = pass(d, dmin, nullptr);
     for (int round = 0; round < by_effort(effort, 1, 3, 8); ++round) {
       const Refit refit = refit_of(best);
       if (!refit.found) break;
@@ -136,7 +133,8 @@ void encode_affine(const FeedbackTile& tile, float clip_step, Effort effort, std
   if (in.vanishes) {
     give_up(tile, errors);
   } else {
-    const auto fit = Search(in, clip_step).search(effort);
+    const Block start = load_le<Block>(tile.start);
+    const auto fit = Search(in, clip_step).search(f16_to_f32(start.d) / in.unit, f16_to_f32(start.dmin) / in.unit, effort);
     uint8_t codes[kTile];
     codes_of<typename Search::Levels>(fit.at, codes);
     pack_block(stored_scale(fit.d, in.unit), stored_scale(fit.dmin, in.unit), fit.scale, fit.min, codes, block);
@@ -164,7 +162,6 @@ class ScaledFeedback {
   static constexpr int kSize = kTile / kSubBlocks;
   static constexpr int kWindow = 8;  // values of l tried in each orientation
   using Levels = LevelSet;
-  using Plain = ScaledSuperBlock<Levels, kSubBlocks, kSize, kLowScale, kHighScale, kWindow, 4>;
 
   struct Fit {
     explicit Fit(const Normalised& in) : at(in) {}
@@ -175,12 +172,9 @@ class ScaledFeedback {
 
   ScaledFeedback(const Normalised& in, const Ladder& ladder) : in_(in), ladder_(ladder) {}
 
-  Fit search(Effort effort) const {
-    const float low = kLowScale;
-    const float high = kHighScale;
-    const float targets[] = {low, high, low * 0.94f, high * 0.94f, low * 0.85f, high * 0.82f};
-    const typename Plain::Fit plain = Plain(in_.shifted, in_.w, in_.unit, ladder_).search(targets, by_effort(effort, 1, 4, 6), 1, 1);
-    Fit best = pass(plain.d, nullptr);
+  // d: where to start.
+  Fit search(float d, Effort effort) const {
+    Fit best = pass(d, nullptr);
     for (int round = 0; round < by_effort(effort, 1, 3, 8); ++round) {
       alignas(64) float a[kTile];
       for (int j = 0; j < kTile; ++j) a[j] = static_cast<float>(best.l[j / kSize]) * best.at.level[j];
@@ -239,7 +233,7 @@ void encode_scaled(const FeedbackTile& tile, const Ladder& ladder, Effort effort
   if (in.vanishes) {
     give_up(tile, errors);
   } else {
-    const auto fit = Search(in, ladder).search(effort);
+    const auto fit = Search(in, ladder).search(f16_to_f32(load_le<Block>(tile.start).d) / in.unit, effort);
     uint8_t codes[kTile];
     codes_of<typename Search::Levels>(fit.at, codes);
     pack_block(stored_scale(fit.d, in.unit), fit.l, codes, block);

@@ -13,11 +13,65 @@
 #include "hwy/highway.h"
 
 #include "quantize/feedback_search-inl.h"
-#include "quantize/lattice_search-inl.h"
 #include "quantize/lattice_types-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace quern::HWY_NAMESPACE {
+
+// A code book with 16 entries side by side, as values plus an offset and their squares.
+template <int kDim, int kEntries>
+struct LatticeBook {
+  alignas(64) float value[kEntries / kLanes][kDim][kLanes];
+  alignas(64) float square[kEntries / kLanes][kDim][kLanes];
+
+  template <typename T>
+  LatticeBook(const Codebook<T, kEntries, kDim>& rows, float offset) {
+    for (size_t e = 0; e < kEntries; ++e) {
+      for (size_t j = 0; j < kDim; ++j) {
+        const float v = static_cast<float>(rows[e][j]) + offset;
+        value[e / kLanes][j][e % kLanes] = v;
+        square[e / kLanes][j][e % kLanes] = v * v;
+      }
+    }
+  }
+};
+
+// What a unit asks of a book: all elements with their own sign, or one flipped.
+enum class Signs : uint8_t { kOwn, kOneFlipped };
+
+// Lines of 16 entries of a book: p and r of each.
+struct LineTerms {
+  Lanes p;
+  Lanes r;
+};
+
+template <int kDim, int kEntries>
+HWY_INLINE LineTerms line_terms(const LatticeBook<kDim, kEntries>& book, int block, const float* wx, const float* w, Signs signs) {
+  LineTerms terms{splat(0.0f), splat(0.0f)};
+  Lanes cheapest = splat(HUGE_VALF);
+  for (int j = 0; j < kDim; ++j) {
+    const Lanes product = splat(wx[j]) * load(book.value[block][j]);
+    terms.p += product;
+    terms.r += splat(w[j]) * load(book.square[block][j]);
+    if (signs == Signs::kOneFlipped) cheapest = min(cheapest, product);
+  }
+  if (signs == Signs::kOneFlipped) terms.p = terms.p - (cheapest + cheapest);
+  return terms;
+}
+
+template <typename Spec>
+const LatticeBook<Spec::kDim, Spec::kEntries>& book_of() {
+  static const LatticeBook<Spec::kDim, Spec::kEntries> book(Spec::rows(), 0.0f);
+  return book;
+}
+
+using Iq1Book = LatticeBook<8, 2048>;
+
+// Book 0 adds 1/8 to every value, book 1 subtracts it.
+inline const Iq1Book& iq1_book(int which) {
+  static const Iq1Book books[2] = {Iq1Book(kIq1Grid, 0.125f), Iq1Book(kIq1Grid, -0.125f)};
+  return books[which];
+}
 
 // Which numbers of minus signs a unit may have.
 enum class Parity : uint8_t { kFree, kEven, kOdd };
@@ -188,12 +242,12 @@ void take_unit(const Normalised& in, int first, int n, float s, int u, const Uni
   }
 }
 
-// The types give kSubSize, kDim, kScales, scale(d, l), and try_scale: the sub-block at `first` at scale s.
+// The types add try_scale to their book: the sub-block at `first` at scale s.
 
 template <typename Spec>
 struct SignedLattice : Spec {
-  static constexpr int kScales = 16;
-  static constexpr bool kPaired = Spec::kDim == 4 && Spec::kEvenSigns;  // IQ3_XXS: one parity for two units
+  static constexpr bool kPaired = Spec::kSigns == SignRule::kEvenPairs;
+  static constexpr Parity kParity = Spec::kSigns == SignRule::kEvenUnits ? Parity::kEven : Parity::kFree;
   using Unit = UnitSearch<Spec::kDim, Spec::kEntries>;
 
   static SubBlockFit try_scale(const Normalised& in, const Settled& at, int first, float s) {
@@ -204,7 +258,7 @@ struct SignedLattice : Spec {
       if constexpr (kPaired) {
         choose_pair(in, first, s, u++, aim, fit);
       } else {
-        take_unit(in, first, Spec::kSubSize, s, u, find(in, aim, first, u, s, Spec::kEvenSigns ? Parity::kEven : Parity::kFree), aim, fit);
+        take_unit(in, first, Spec::kSubSize, s, u, find(in, aim, first, u, s, kParity), aim, fit);
       }
     }
     return fit;
@@ -232,12 +286,11 @@ struct SignedLattice : Spec {
   }
 };
 
-// kShared: the units of a sub-block share the book (IQ1_S), or each has its own (IQ1_M).
-template <int kSize, bool kShared>
-struct TernaryLattice {
-  static constexpr int kSubSize = kSize, kDim = 8, kScales = 8;
+template <typename Spec>
+struct TernaryLattice : Spec {
+  static constexpr bool kShared = Spec::kSharedBook;
+  static constexpr int kSubSize = Spec::kSubSize;
   using Unit = UnitSearch<8, 2048>;
-  static float scale(float d, int l) { return iq1_scale(d, l); }
 
   static SubBlockFit try_scale(const Normalised& in, const Settled& at, int first, float s) {
     SubBlockFit best;
@@ -284,12 +337,14 @@ class LatticeFeedback {
 
   explicit LatticeFeedback(const Normalised& in) : in_(in) {}
 
+  static float scale(float d, int l) { return d * (Type::kLeastScale * static_cast<float>(1 + 2 * l)); }
+
   // d and l: where to start.
   Fit search(float d, const int* l, Effort effort) const {
     Fit best = pass(d, l, by_effort(effort, 1, 2, 4));
     for (int round = 0; round < by_effort(effort, 0, 2, 6); ++round) {
       alignas(64) float a[kTile];
-      for (int j = 0; j < kTile; ++j) a[j] = Type::scale(1.0f, best.codes.l[j / Type::kSubSize]) * best.at.level[j];
+      for (int j = 0; j < kTile; ++j) a[j] = scale(1.0f, best.codes.l[j / Type::kSubSize]) * best.at.level[j];
       const Refit refit = refit_scales(in_, best.at, a, nullptr);
       if (!refit.found || !(refit.d > 0.0)) break;
       const Fit again = pass(to_f16(refit.d, in_.unit), best.codes.l, 1);
@@ -309,12 +364,12 @@ class LatticeFeedback {
       SubBlockFit best;
       best.cost = HUGE_VAL;
       for (int k = std::max(0, l[b] - reach); k <= std::min(Type::kScales - 1, l[b] + reach); ++k) {
-        const SubBlockFit sub = Type::try_scale(in_, fit.at, first, Type::scale(d, k));
+        const SubBlockFit sub = Type::try_scale(in_, fit.at, first, scale(d, k));
         if (!(sub.cost < best.cost)) continue;
         best = sub;
         fit.codes.l[b] = k;
       }
-      settle_levels(in_, fit.at, first, Type::kSubSize, Type::scale(d, fit.codes.l[b]), best.level);
+      settle_levels(in_, fit.at, first, Type::kSubSize, scale(d, fit.codes.l[b]), best.level);
       for (int u = 0; u < kUnits; ++u) {
         fit.codes.index[b * kUnits + u] = best.index[u];
         if (Type::kDim == 8) fit.codes.book[b * kUnits + u] = best.book[u];
@@ -363,12 +418,10 @@ float start_of(const BlockIQ1_M& block, int* l) {
 }
 
 template <typename Type, typename Block>
-void encode_lattice(const FeedbackTile& tile, RowEncoder plain, Effort effort, std::byte* out, float* errors) {
+void encode_lattice(const FeedbackTile& tile, Effort effort, std::byte* out, float* errors) {
   const Normalised in(tile, 0, kTile);
-  Block start{};
   int l[16] = {};
-  plain(tile.shifted, tile.d, kTile, Effort::kDefault, reinterpret_cast<std::byte*>(&start));
-  const float d = start_of(start, l) / in.unit;
+  const float d = start_of(load_le<Block>(tile.start), l) / in.unit;
   Block block{};
   if (in.vanishes || !(d > 0.0f)) {
     std::copy_n(tile.x, kTile, errors);
@@ -381,31 +434,31 @@ void encode_lattice(const FeedbackTile& tile, RowEncoder plain, Effort effort, s
 }
 
 void encode_tile_IQ2_XXS(const FeedbackTile& tile, Effort effort, std::byte* out, float* errors) {
-  encode_lattice<SignedLattice<Iq2xxs>, BlockIQ2_XXS>(tile, encode_row_IQ2_XXS, effort, out, errors);
+  encode_lattice<SignedLattice<Iq2xxs>, BlockIQ2_XXS>(tile, effort, out, errors);
 }
 
 void encode_tile_IQ2_XS(const FeedbackTile& tile, Effort effort, std::byte* out, float* errors) {
-  encode_lattice<SignedLattice<Iq2xs>, BlockIQ2_XS>(tile, encode_row_IQ2_XS, effort, out, errors);
+  encode_lattice<SignedLattice<Iq2xs>, BlockIQ2_XS>(tile, effort, out, errors);
 }
 
 void encode_tile_IQ2_S(const FeedbackTile& tile, Effort effort, std::byte* out, float* errors) {
-  encode_lattice<SignedLattice<Iq2s>, BlockIQ2_S>(tile, encode_row_IQ2_S, effort, out, errors);
+  encode_lattice<SignedLattice<Iq2s>, BlockIQ2_S>(tile, effort, out, errors);
 }
 
 void encode_tile_IQ3_XXS(const FeedbackTile& tile, Effort effort, std::byte* out, float* errors) {
-  encode_lattice<SignedLattice<Iq3xxs>, BlockIQ3_XXS>(tile, encode_row_IQ3_XXS, effort, out, errors);
+  encode_lattice<SignedLattice<Iq3xxs>, BlockIQ3_XXS>(tile, effort, out, errors);
 }
 
 void encode_tile_IQ3_S(const FeedbackTile& tile, Effort effort, std::byte* out, float* errors) {
-  encode_lattice<SignedLattice<Iq3s>, BlockIQ3_S>(tile, encode_row_IQ3_S, effort, out, errors);
+  encode_lattice<SignedLattice<Iq3s>, BlockIQ3_S>(tile, effort, out, errors);
 }
 
 void encode_tile_IQ1_S(const FeedbackTile& tile, Effort effort, std::byte* out, float* errors) {
-  encode_lattice<TernaryLattice<32, true>, BlockIQ1_S>(tile, encode_row_IQ1_S, effort, out, errors);
+  encode_lattice<TernaryLattice<Iq1s>, BlockIQ1_S>(tile, effort, out, errors);
 }
 
 void encode_tile_IQ1_M(const FeedbackTile& tile, Effort effort, std::byte* out, float* errors) {
-  encode_lattice<TernaryLattice<16, false>, BlockIQ1_M>(tile, encode_row_IQ1_M, effort, out, errors);
+  encode_lattice<TernaryLattice<Iq1m>, BlockIQ1_M>(tile, effort, out, errors);
 }
 
 }  // namespace quern::HWY_NAMESPACE

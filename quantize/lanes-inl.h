@@ -21,6 +21,9 @@ inline constexpr int kLanes = 16;
 using PartTag = hn::CappedTag<float, kLanes>;
 using Part = hn::Vec<PartTag>;
 inline constexpr int kParts = kLanes / static_cast<int>(hn::MaxLanes(PartTag()));
+inline constexpr int kPartLanes = kLanes / kParts;
+using IntPartTag = hn::RebindToSigned<PartTag>;
+using IntPart = hn::Vec<IntPartTag>;
 
 struct Lanes {
   Part part[kParts];
@@ -87,6 +90,18 @@ HWY_INLINE Lanes round_to_int(const Lanes& a) {
   return (a + magic) - magic;
 }
 
+// The nearest integer, for the same magnitudes: the sum has it in the lowest bits.
+HWY_INLINE IntPart to_int(Part a) {
+  const Part magic = hn::Set(PartTag(), 0x1.8p23f);
+  return hn::Sub(hn::BitCast(IntPartTag(), hn::Add(a, magic)), hn::BitCast(IntPartTag(), magic));
+}
+
+// Integers from 0 to 255.
+HWY_INLINE void store_bytes(const Lanes& lanes, uint8_t* to) {
+  const hn::Rebind<uint8_t, PartTag> tag;
+  for (int p = 0; p < kParts; ++p) hn::StoreU(hn::DemoteTo(tag, to_int(lanes.part[p])), tag, to + p * kPartLanes);
+}
+
 HWY_INLINE Lanes clamp(const Lanes& a, float lo, float hi) { return min(max(a, splat(lo)), splat(hi)); }
 
 // 1 / a, and 0 where a is 0.
@@ -110,13 +125,16 @@ HWY_INLINE Step step_of(const Lanes& scale) {
 
 // Nearby values that are binary16 in a file where a normalised 1 is stored as `unit`: multiples of 2^-24 with 11 significant bits
 // within +-65504. Not always the nearest one (a tie may go either way), always exactly representable.
-HWY_INLINE Lanes round_to_f16(const Lanes& a, float unit) {
-  const Lanes to_step = splat(0.75f / unit);  // adding 3 * 2^22 steps of 2^-24
+HWY_INLINE Lanes round_to_f16(const Lanes& a, const Lanes& unit) {
+  const Lanes to_step = splat(0.75f) / unit;  // adding 3 * 2^22 steps of 2^-24
   const Lanes stepped = (a + to_step) - to_step;
   const Lanes spread = stepped * splat(8193.0f);  // 2^13 + 1: the sum below keeps the upper 11 of 24 bits
   const Lanes rounded = spread - (spread - stepped);
-  return clamp(rounded, -65504.0f / unit, 65504.0f / unit);
+  const Lanes largest = splat(65504.0f) / unit;
+  return min(max(rounded, splat(0.0f) - largest), largest);
 }
+
+HWY_INLINE Lanes round_to_f16(const Lanes& a, float unit) { return round_to_f16(a, splat(unit)); }
 
 // Lanes 0 to 7 of one, 8 to 15 of the other.
 HWY_INLINE Lanes merge_halves(const Lanes& lower, const Lanes& upper) {

@@ -8,19 +8,36 @@
 #endif
 
 #include "formats/codebooks.h"
-#include "quantize/lattice_search-inl.h"
+#include "quantize/lanes-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace quern::HWY_NAMESPACE {
 
-inline float iq2_scale(float d, int l) { return d * (0.5f + static_cast<float>(l)) * 0.25f; }
+// Where signs are: all stored beside magnitudes, with an even number of minus signs per unit or per two units, or in the book itself.
+enum class SignRule : uint8_t { kStored, kEvenUnits, kEvenPairs, kInBook };
 
-struct Iq2xxs {
+// Each type gives: kDim weights of a unit, which is an entry of the book; kEntries; kSubSize weights of a sub-block; kScales values of its
+// integer l, which stands for the scale d * kLeastScale * (1 + 2 l); kLevels of the book; nearest(magnitude) among them; kBooks that differ
+// by the offset(book) of all values; kLadderLow: least scale worth trying, relative to the one that maps the largest weight to kTop;
+// kTargets: l-factors 1 + 2 l that the largest sub-block scale is mapped to.
+
+struct MagnitudeBook {
+  static constexpr int kScales = 16, kBooks = 1;
+  static constexpr bool kSharedBook = false;
+  static constexpr float kTargets[] = {31, 29, 26, 34, 30, 28, 32, 24};
+  static float offset(int) { return 0.0f; }
+};
+
+struct Iq2xxs : MagnitudeBook {
   static constexpr int kDim = 8, kEntries = 256, kSubSize = 32;
-  static constexpr float kTop = 43.0f, kLadderLow = 0.25f;
-  static constexpr bool kEvenSigns = true;
+  static constexpr float kTop = 43.0f, kLadderLow = 0.25f, kLeastScale = 0.125f, kBookScale = 1.06f, kSpread = 1.5f;
+  static constexpr int kLines = 6;
+  static constexpr float kLevels[] = {8, 25, 43};
+  static constexpr SignRule kSigns = SignRule::kEvenUnits;
   static const auto& rows() { return kIq2xxsGrid; }
-  static float scale(float d, int l) { return iq2_scale(d, l); }
+  static Lanes nearest(const Lanes& v) {
+    return select_less(v, splat(16.5f), splat(8.0f), select_less(v, splat(34.0f), splat(25.0f), splat(43.0f)));
+  }
 };
 
 struct Iq2xs : Iq2xxs {
@@ -30,41 +47,52 @@ struct Iq2xs : Iq2xxs {
 
 struct Iq2s : Iq2xxs {
   static constexpr int kEntries = 1024, kSubSize = 16;
-  static constexpr bool kEvenSigns = false;
+  static constexpr SignRule kSigns = SignRule::kStored;
   static const auto& rows() { return kIq2sGrid; }
 };
 
-struct Iq3s {
+struct Iq3s : MagnitudeBook {
   static constexpr int kDim = 4, kEntries = 512, kSubSize = 32;
-  static constexpr float kTop = 15.0f, kLadderLow = 0.4f;
-  static constexpr bool kEvenSigns = false;
+  static constexpr float kTop = 15.0f, kLadderLow = 0.4f, kLeastScale = 1.0f, kBookScale = 1.0f, kSpread = 1.35f;
+  static constexpr int kLines = 7;
+  static constexpr float kLevels[] = {1, 3, 5, 7, 9, 11, 13, 15};
+  static constexpr SignRule kSigns = SignRule::kStored;
   static const auto& rows() { return kIq3sGrid; }
-  static float scale(float d, int l) { return d * static_cast<float>(1 + 2 * l); }
+  static Lanes nearest(const Lanes& v) {
+    return clamp(round_to_int((v - splat(1.0f)) * splat(0.5f)) * splat(2.0f) + splat(1.0f), 1.0f, 15.0f);
+  }
 };
 
-struct Iq3xxs {
+struct Iq3xxs : MagnitudeBook {
   static constexpr int kDim = 4, kEntries = 256, kSubSize = 32;
-  static constexpr float kTop = 62.0f, kLadderLow = 0.4f;
-  static constexpr bool kEvenSigns = true;  // over two units
+  static constexpr float kTop = 62.0f, kLadderLow = 0.4f, kLeastScale = 0.25f, kBookScale = 1.0f, kSpread = 1.35f;
+  static constexpr int kLines = 6;
+  static constexpr float kLevels[] = {4, 12, 20, 28, 36, 44, 52, 62};
+  static constexpr SignRule kSigns = SignRule::kEvenPairs;
   static const auto& rows() { return kIq3xxsGrid; }
-  static float scale(float d, int l) { return d * (0.5f + static_cast<float>(l)) * 0.5f; }
+  static Lanes nearest(const Lanes& v) {  // as if the last level were 60
+    return clamp(round_to_int((v - splat(4.0f)) * splat(0.125f)) * splat(8.0f) + splat(4.0f), 4.0f, 60.0f);
+  }
 };
 
-template <typename Spec>
-const LatticeBook<Spec::kDim, Spec::kEntries>& book_of() {
-  static const LatticeBook<Spec::kDim, Spec::kEntries> book(Spec::rows(), 0.0f);
-  return book;
-}
+// The books of IQ1 are one code book plus or minus 1/8; a sub-block of IQ1_S takes the same for all units.
+struct Iq1s {
+  static constexpr int kDim = 8, kEntries = 2048, kSubSize = 32, kScales = 8, kBooks = 2;
+  static constexpr float kTop = 1.125f, kLadderLow = 0.15f, kLeastScale = 1.0f, kBookScale = 1.06f, kSpread = 2.0f;
+  static constexpr int kLines = 6;
+  static constexpr float kLevels[] = {-1, 0, 1};
+  static constexpr float kTargets[] = {15, 13, 17, 11, 14, 16, 12, 10};
+  static constexpr SignRule kSigns = SignRule::kInBook;
+  static constexpr bool kSharedBook = true;
+  static const auto& rows() { return kIq1Grid; }
+  static float offset(int book) { return book == 0 ? 0.125f : -0.125f; }
+  static Lanes nearest(const Lanes& v) { return clamp(round_to_int(v), 0.0f, 1.0f); }
+};
 
-using Iq1Book = LatticeBook<8, 2048>;
-
-// Book 0 adds 1/8 to every value, book 1 subtracts it.
-inline const Iq1Book& iq1_book(int which) {
-  static const Iq1Book books[2] = {Iq1Book(kIq1Grid, 0.125f), Iq1Book(kIq1Grid, -0.125f)};
-  return books[which];
-}
-
-inline float iq1_scale(float d, int l) { return d * static_cast<float>(2 * l + 1); }
+struct Iq1m : Iq1s {
+  static constexpr int kSubSize = 16;
+  static constexpr bool kSharedBook = false;
+};
 
 }  // namespace quern::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();

@@ -7,13 +7,25 @@
 #define QUERN_QUANTIZE_LEVELS_INL_H_
 #endif
 
+#include <bit>
+
 #include "formats/codebooks.h"
 #include "quantize/lanes-inl.h"
+#include "quantize/shorts-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace quern::HWY_NAMESPACE {
 
-// Each set has kLowest and kHighest, nearest(v) (the level nearest to v) and code(level) (its code as a float).
+// Each set has kLowest and kHighest, nearest(v) (the level nearest to v) and code(level) (its code as a float). Those with kFraction also
+// have rest(v): v less the nearest level, for v with kFraction bits after the point; the rest has kRestBits of them and a magnitude of at
+// most kMostRest.
+
+// v less the nearest of the integers kLow..kHigh, all with kFraction bits after the point.
+template <int kLow, int kHigh, int kFraction>
+HWY_INLINE ShortPart rest_of(ShortPart v) {
+  constexpr int kOne = 1 << kFraction;
+  return v - ((clamp(v, kLow * kOne, kHigh * kOne) + every_short(kOne / 2)) & every_short(-kOne));
+}
 
 template <int kLow, int kHigh>
 struct UniformLevels {
@@ -21,6 +33,19 @@ struct UniformLevels {
   static constexpr float kHighest = kHigh;
   static HWY_INLINE Lanes nearest(const Lanes& v) { return round_to_int(clamp(v, kLowest, kHighest)); }
   static HWY_INLINE Lanes code(const Lanes& level) { return level - splat(kLowest); }
+
+  // Values up to twice the outermost level, or hardly beyond it where levels are many.
+  static constexpr bool kReachesBeyond = kHigh < 127;
+  static constexpr int kFraction = kReachesBeyond ? 15 - std::bit_width(static_cast<unsigned>(-kLow)) : 8;
+  static constexpr int kRestBits = kReachesBeyond ? kFraction : 16;
+  static constexpr float kMostRest = kReachesBeyond ? 32768.0f - static_cast<float>(kHigh * (1 << kFraction)) : 32768.0f;
+  static HWY_INLINE ShortPart rest(ShortPart v) {
+    if constexpr (kReachesBeyond) {
+      return rest_of<kLow, kHigh, kFraction>(v);
+    } else {
+      return shift_left<16 - kFraction>(v);  // leaves what lies behind the point, as a signed number
+    }
+  }
 };
 
 // Doubled e2m1 values: steps of 1 up to 4, of 2 up to 8, of 4 up to 12.
@@ -70,6 +95,21 @@ struct Iq4nlBins {
 
 inline constexpr Iq4nlBins kIq4nlBins;
 
+// The same as bytes, 128 above the levels.
+struct Iq4nlBytes {
+  alignas(16) uint8_t lower[Iq4nlBins::kCount];
+  alignas(16) uint8_t upper[Iq4nlBins::kCount];
+
+  constexpr Iq4nlBytes() : lower{}, upper{} {
+    for (int bin = 0; bin < Iq4nlBins::kCount; ++bin) {
+      lower[bin] = static_cast<uint8_t>(kIq4nlBins.lower[bin] + 128.0f);
+      upper[bin] = static_cast<uint8_t>(kIq4nlBins.upper[bin] + 128.0f);
+    }
+  }
+};
+
+inline constexpr Iq4nlBytes kIq4nlBytes;
+
 // The table of IQ4_NL and IQ4_XS.
 struct Iq4nlLevels {
   static constexpr float kLowest = kIq4nl.front();
@@ -96,6 +136,19 @@ struct Iq4nlLevels {
       return level;
     }
   }
+
+  static constexpr int kFraction = 7;
+  static constexpr int kRestBits = kFraction;
+  static constexpr float kMostRest = 32768.0f - kHighest * (1 << kFraction);
+  static HWY_INLINE ShortPart rest(ShortPart v) {
+    const ShortPart bin = clamp(shift_right<kFraction + 3>(v), -kLanes, kLanes - 1) + every_short(kLanes);
+    const ShortPart lower = look_up_32(kIq4nlBytes.lower, bin);
+    const ShortPart upper = look_up_32(kIq4nlBytes.upper, bin);
+    // Levels are 128 less than the bytes, and the middle between two has half their sum.
+    const ShortPart middle = shift_left<kFraction - 1>(lower + upper) - every_short(128 << kFraction);
+    return v - shift_left<kFraction>(select_greater(v, middle, upper, lower) - every_short(128));
+  }
+
   static HWY_INLINE Lanes code(const Lanes& level) {
     Lanes code = splat(0.0f);
     for (size_t i = 1; i < kIq4nl.size(); ++i) code += select_less(splat(kIq4nl[i - 1]), level, splat(1.0f), splat(0.0f));

@@ -11,10 +11,12 @@
 namespace quern {
 namespace {
 
+constexpr int64_t kRows = 20;  // more than are encoded together
+
 std::vector<std::byte> encode(DType dtype, const std::vector<float>& x, const std::vector<float>& importance) {
   const DTypeTraits& type = traits(dtype);
   std::vector<std::byte> blocks(x.size() / static_cast<size_t>(type.block_weights) * static_cast<size_t>(type.block_bytes));
-  encode_rows(dtype, x, 1, static_cast<int64_t>(x.size()), importance, blocks);
+  encode_rows(dtype, x, kRows, static_cast<int64_t>(x.size()) / kRows, importance, blocks);
   return blocks;
 }
 
@@ -22,13 +24,13 @@ std::vector<std::byte> encode(DType dtype, const std::vector<float>& x, const st
 TEST(EncodeRows, MakesTheSameBytesOnEveryCpu) {
   std::mt19937_64 random(8);
   std::student_t_distribution<double> student(5.0);
-  std::vector<float> x(512);
-  std::vector<float> importance(x.size());
+  std::vector<float> x(kRows * 512);
+  std::vector<float> importance(512);
   for (float& value : x) value = static_cast<float>(0.02 * student(random));
   for (float& h : importance) h = static_cast<float>(std::fabs(student(random)));
   const std::vector<DType> types = {
 #define QUERN_LIST(name, revision) DType::name,
-      QUERN_ROW_ENCODERS(QUERN_LIST)
+      QUERN_ROW_ENCODERS(QUERN_LIST) QUERN_ROWS_ENCODERS(QUERN_LIST)
 #undef QUERN_LIST
   };
   const int64_t all = hwy::SupportedTargets();

@@ -1,0 +1,363 @@
+// Search for y = (d S) q - (dmin M), 0 <= q <= kMaxCode, S and M integers per sub-block, d and dmin for 256 weights: Q2_K, Q4_K, Q5_K.
+// 16 rows of a matrix side by side. Compiled once per CPU target.
+//
+// Each sub-block first finds its own scale and min: 16 pairs that clip its range by different amounts at either end, the best 8 improved by
+// rounding and least squares. These are where the search for d, dmin and the integers begins.
+
+#if defined(QUERN_QUANTIZE_AFFINE_ROWS_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef QUERN_QUANTIZE_AFFINE_ROWS_INL_H_
+#undef QUERN_QUANTIZE_AFFINE_ROWS_INL_H_
+#else
+#define QUERN_QUANTIZE_AFFINE_ROWS_INL_H_
+#endif
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstdint>
+
+#include "quantize/affine_search-inl.h"
+#include "quantize/lanes-inl.h"
+#include "quantize/levels-inl.h"
+#include "quantize/row_errors-inl.h"
+#include "quantize/row_group-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace quern::HWY_NAMESPACE {
+
+inline constexpr int kPairsAtOnce = 4;
+
+// The errors of many pairs (scale, min) for n weights of 16 rows, in 16 bits, as in row_errors-inl.h. Weights are taken as parts of the
+// row's range, from its least weight on. Codes may lie up to kBeyond steps outside 0..kMaxCode before they are clipped.
+template <int kMaxCode, int kBeyond, int n>
+class AffineRowErrors {
+ public:
+  AffineRowErrors() = default;
+
+  AffineRowErrors(const float (*x)[kLanes], const float* w) {
+    low = load(x[0]);
+    high = low;
+    w_ = 0.0f;
+    wx_ = splat(0.0f);
+    wxx_ = splat(0.0f);
+    for (int j = 0; j < n; ++j) {
+      const Lanes value = load(x[j]);
+      low = min(low, value);
+      high = max(high, value);
+      w_ += w[j];
+      wx_ += splat(w[j]) * value;
+      wxx_ += splat(w[j]) * value * value;
+    }
+    range_ = max(high - low, splat(0x1p-60f));
+    pair_weights<n>(x, low, splat(kMostShort) / range_, x_);
+    pair_importance<n>(w, kHeaviest, weights_);
+    to_error_ = std::ldexp(*std::max_element(w, w + n) / kHeaviest, 15 - 2 * kFraction);
+  }
+
+  // error[c]: sum w (x - scale[c] q + min[c])^2 with the best codes. Pairs that would clip more count as if all codes were 0.
+  template <int kCount>
+  HWY_INLINE void of_pairs(const Lanes* scale, const Lanes* min, Lanes* error) const {
+    const PartTag tag;
+    for (int part = 0; part < kParts; ++part) {
+      ShortPart inverse[kCount];
+      ShortPart offset[kCount];
+      IntPart sum[kCount];
+      Part usable[kCount];  // the scale, or 0
+      for (int c = 0; c < kCount; ++c) {
+        const Part s = scale[c].part[part];
+        const Part above = hn::Add(low.part[part], min[c].part[part]);
+        const Part most = hn::Mul(s, hn::Set(tag, static_cast<float>(kMaxCode + kBeyond)));
+        const auto fits =
+            hn::And(hn::Lt(hn::Add(above, range_.part[part]), most), hn::Lt(hn::Mul(s, hn::Set(tag, -static_cast<float>(kBeyond))), above));
+        usable[c] = hn::IfThenElseZero(fits, s);
+        const Part one = hn::IfThenElseZero(fits, hn::Div(hn::Set(tag, static_cast<float>(1 << kFraction)), s));
+        const IntPart whole = to_int(hn::Mul(hn::Mul(range_.part[part], one), hn::Set(tag, 32768.0f / kMostShort)));
+        const IntPart start = to_int(hn::Mul(above, one));
+        inverse[c] = pair_up(whole, whole);
+        offset[c] = pair_up(start, start);
+        sum[c] = hn::Zero(IntPartTag());
+      }
+      for (int j = 0; j < n / 2; ++j) {
+        const ShortPart x = x_[j][part];
+        const ShortPart w = every_pair(weights_[j]);
+        for (int c = 0; c < kCount; ++c) {
+          const ShortPart rest = rest_of<0, kMaxCode, kFraction>(multiply_fixed(x, inverse[c]) + offset[c]);
+          sum[c] = add_products_of_pairs(sum[c], rest, multiply_fixed(rest, w));
+        }
+      }
+      for (int c = 0; c < kCount; ++c) {
+        const Part squared = hn::Mul(hn::Mul(usable[c], usable[c]), hn::Set(tag, to_error_));
+        const Part m = min[c].part[part];
+        const Part without_codes =
+            hn::Add(wxx_.part[part], hn::Mul(m, hn::Add(hn::Mul(m, hn::Set(tag, w_)), hn::Add(wx_.part[part], wx_.part[part]))));
+        error[c].part[part] = hn::IfThenElse(hn::Eq(usable[c], hn::Zero(tag)), without_codes, hn::Mul(hn::ConvertTo(tag, sum[c]), squared));
+      }
+    }
+  }
+
+  float sum_w() const { return w_; }
+  const Lanes& sum_wx() const { return wx_; }
+
+  Lanes low;  // least and largest weight of each row
+  Lanes high;
+
+ private:
+  static constexpr int kFraction = 15 - std::bit_width(static_cast<unsigned>(kMaxCode + kBeyond));
+  static constexpr float kHeaviest = most_importance(static_cast<float>(kBeyond << kFraction), n);
+
+  Lanes range_;
+  float w_;    // sum w
+  Lanes wx_;   // sum w x
+  Lanes wxx_;  // sum w x^2
+  float to_error_;
+  ShortPart x_[n / 2][kParts];
+  int32_t weights_[n / 2];  // two importances each
+};
+
+// Sums over n weights of 16 rows with the best codes of a pair per row.
+inline AffineSums sums_of_rows(const float (*x)[kLanes], const float* w, int n, float max_code, const Lanes& scale, const Lanes& min) {
+  const Lanes inverse = reciprocal_or_zero(scale);
+  AffineSums sums{splat(0.0f), splat(0.0f), splat(0.0f)};
+  for (int j = 0; j < n; ++j) {
+    const Lanes xj = load(x[j]);
+    const Lanes q = affine_code(xj, min, inverse, max_code);
+    const Lanes wq = splat(w[j]) * q;
+    sums.q += wq;
+    sums.qq += wq * q;
+    sums.xq += wq * xj;
+  }
+  return sums;
+}
+
+struct RowPairs {
+  Lanes error;
+  Lanes scale;
+  Lanes min;
+};
+
+inline void affine_codes_of_rows(const float (*x)[kLanes], int n, float max_code, const Lanes& scale, const Lanes& min,
+                                 uint8_t (*codes)[kLanes]) {
+  const Lanes inverse = reciprocal_or_zero(scale);
+  for (int j = 0; j < n; ++j) store_bytes(affine_code(load(x[j]), min, inverse, max_code), codes[j]);
+}
+
+template <int kSubBlocks, int kCodes, int kMaxScale, int kBeyond>
+class AffineRows {
+ public:
+  static constexpr int kMaxCode = kCodes;
+  static constexpr int kSize = kSuper / kSubBlocks;
+
+  struct Fit {
+    Lanes d;
+    Lanes dmin;
+    Lanes error;
+    Lanes scale[kSubBlocks];
+    Lanes min[kSubBlocks];
+  };
+
+  // A start maps the largest scale and the largest min of the sub-blocks to these integers.
+  struct Start {
+    float scale_target;
+    float min_target;
+  };
+
+  // clip_step: how much less of the range each further quadruple of first pairs covers. rounds: of rounding and least squares.
+  AffineRows(const RowGroup<kSuper>& in, float clip_step, int rounds) : in_(in) {
+    largest_scale_ = splat(0.0f);
+    largest_min_ = splat(0.0f);
+    for (int b = 0; b < kSubBlocks; ++b) {
+      errors_[b] = Errors(x(b), w(b));
+      find_own(b, clip_step, rounds);
+      largest_scale_ = max(largest_scale_, own_scale_[b]);
+      largest_min_ = max(largest_min_, own_min_[b]);
+    }
+  }
+
+  // The best of the starts is refitted `rounds` times with d and dmin.
+  Fit search(const Start* starts, int n_starts, int rounds) const {
+    Fit best;
+    best.error = splat(HUGE_VALF);
+    const Lanes unit = load(in_.unit);
+    for (int s = 0; s < n_starts; ++s) {
+      const Lanes d = round_to_f16(largest_scale_ * splat(1.0f / starts[s].scale_target), unit);
+      const Lanes dmin = round_to_f16(largest_min_ * splat(1.0f / starts[s].min_target), unit);
+      Fit fit{d, dmin, splat(0.0f), {}, {}};
+      const Lanes inverse = reciprocal_or_zero(d);
+      const Lanes min_inverse = reciprocal_or_zero(dmin);
+      for (int b = 0; b < kSubBlocks; ++b) {
+        static constexpr float kSteps[][2] = {{0, 0}, {-1, 0}, {1, 0}, {0, -1}, {0, 1}, {-1, -1}, {1, 1}, {1, -1}};
+        const Lanes scale = round_to_int(clamp(own_scale_[b] * inverse, 0.0f, kMaxScale));
+        const Lanes min = round_to_int(clamp(own_min_[b] * min_inverse, 0.0f, kMaxScale));
+        choose_pair(b, scale, min, kSteps, fit);
+      }
+      keep_better(best, fit);
+    }
+    Fit last = best;
+    for (int round = 0; round < rounds; ++round) {
+      Fit fit = refitted(last);
+      for (int b = 0; b < kSubBlocks; ++b) {
+        static constexpr float kSteps[][2] = {{0, 0}, {-1, -2}, {0, -2}, {1, -2}, {-1, -1}, {0, -1}, {1, -1}, {-1, 0},
+                                              {1, 0}, {-1, 1},  {0, 1},  {1, 1},  {-1, 2},  {0, 2},  {1, 2},  {0, 3}};
+        choose_pair(b, last.scale[b], last.min[b], kSteps, fit);
+      }
+      keep_better(best, fit);
+      last = fit;
+    }
+    return best;
+  }
+
+ private:
+  using Errors = AffineRowErrors<kMaxCode, kBeyond, kSize>;
+  static constexpr int kKept = 8;  // pairs that are improved: the best of 16
+
+  const float (*x(int b) const)[kLanes] { return in_.x + b * kSize; }
+  const float* w(int b) const { return in_.w + b * kSize; }
+
+  // The pair a sub-block would take alone.
+  HWY_NOINLINE void find_own(int b, float clip_step, int rounds) {
+    const Errors& errors = errors_[b];
+    const Lanes zero = splat(0.0f);
+    const Lanes low = min(errors.low, zero);
+    const Lanes range = errors.high - low;
+    RowPairs best[kKept];
+    for (RowPairs& pair : best) pair = {splat(HUGE_VALF), zero, zero};
+    for (int k = 0; k < 16; k += kPairsAtOnce) {
+      Lanes scale[kPairsAtOnce];
+      Lanes offset[kPairsAtOnce];
+      Lanes error[kPairsAtOnce];
+      const float covered = 1.05f - clip_step * static_cast<float>(k / 4);
+      for (int c = 0; c < kPairsAtOnce; ++c) {
+        const float below = static_cast<float>(c) / 3.0f;  // share of the clipped part that is taken from the low end
+        scale[c] = range * splat(covered / kMaxCode);
+        offset[c] = max(zero - (low + range * splat((1.0f - covered) * below)), zero);
+      }
+      errors.template of_pairs<kPairsAtOnce>(scale, offset, error);
+      for (int c = 0; c < kPairsAtOnce; ++c) insert({error[c], scale[c], offset[c]}, best);
+    }
+    Lanes least = splat(HUGE_VALF);
+    for (int k = 0; k < kKept; k += kPairsAtOnce) {
+      Lanes scale[kPairsAtOnce];
+      Lanes offset[kPairsAtOnce];
+      Lanes error[kPairsAtOnce];
+      for (int c = 0; c < kPairsAtOnce; ++c) {
+        scale[c] = best[k + c].scale;
+        offset[c] = best[k + c].min;
+        for (int round = 0; round < rounds; ++round) improve(b, scale[c], offset[c]);
+      }
+      errors.template of_pairs<kPairsAtOnce>(scale, offset, error);
+      for (int c = 0; c < kPairsAtOnce; ++c) {
+        own_scale_[b] = select_less(error[c], least, scale[c], own_scale_[b]);
+        own_min_[b] = select_less(error[c], least, offset[c], own_min_[b]);
+        least = min(least, error[c]);
+      }
+    }
+  }
+
+  // Into the sorted list of the best.
+  static void insert(RowPairs pair, RowPairs (&best)[kKept]) {
+    for (RowPairs& place : best) {
+      const auto swap = [&](Lanes& kept, Lanes& offered) {
+        const Lanes winner = select_less(pair.error, place.error, offered, kept);
+        offered = select_less(pair.error, place.error, kept, offered);
+        kept = winner;
+      };
+      swap(place.scale, pair.scale);
+      swap(place.min, pair.min);
+      const Lanes larger = max(place.error, pair.error);
+      place.error = min(place.error, pair.error);
+      pair.error = larger;
+    }
+  }
+
+  // Normal equations of sum w (x - scale q + min)^2 for the codes of a pair; singular when all codes are equal: those lanes stay.
+  void improve(int b, Lanes& scale, Lanes& offset) const {
+    const AffineSums sums = sums_of_rows(x(b), w(b), kSize, kMaxCode, scale, offset);
+    const Lanes zero = splat(0.0f);
+    const Lanes sum_w = splat(errors_[b].sum_w());
+    const Lanes& sum_wx = errors_[b].sum_wx();
+    const Lanes det = sum_w * sums.qq - sums.q * sums.q;
+    const Lanes solvable = splat(1e-6f) * sum_w * sums.qq;
+    const Lanes new_scale = select_less(solvable, det, (sum_w * sums.xq - sums.q * sum_wx) / det, scale);
+    const Lanes new_min = select_less(solvable, det, (sums.q * sums.xq - sums.qq * sum_wx) / det, offset);
+    const Lanes through_zero = select_less(zero, sums.qq, sums.xq / sums.qq, scale);
+    scale = select_less(new_min, zero, through_zero, new_scale);
+    offset = max(new_min, zero);
+  }
+
+  // Takes the best of some pairs around (scale, offset) and adds its error.
+  template <int kPairs>
+  HWY_INLINE void choose_pair(int b, const Lanes& scale, const Lanes& offset, const float (&steps)[kPairs][2], Fit& fit) const {
+    Lanes least = splat(HUGE_VALF);
+    for (int k = 0; k < kPairs; k += kPairsAtOnce) {
+      Lanes s[kPairsAtOnce];
+      Lanes m[kPairsAtOnce];
+      Lanes scales[kPairsAtOnce];
+      Lanes mins[kPairsAtOnce];
+      Lanes error[kPairsAtOnce];
+      for (int c = 0; c < kPairsAtOnce; ++c) {
+        s[c] = clamp(scale + splat(steps[k + c][0]), 0.0f, kMaxScale);
+        m[c] = clamp(offset + splat(steps[k + c][1]), 0.0f, kMaxScale);
+        scales[c] = fit.d * s[c];
+        mins[c] = fit.dmin * m[c];
+      }
+      errors_[b].template of_pairs<kPairsAtOnce>(scales, mins, error);
+      for (int c = 0; c < kPairsAtOnce; ++c) {
+        fit.scale[b] = select_less(error[c], least, s[c], fit.scale[b]);
+        fit.min[b] = select_less(error[c], least, m[c], fit.min[b]);
+        least = min(least, error[c]);
+      }
+    }
+    fit.error += least;
+  }
+
+  static void keep_better(Fit& best, const Fit& other) {
+    const auto take = [&](Lanes& ours, const Lanes& theirs) { ours = select_less(other.error, best.error, theirs, ours); };
+    for (int b = 0; b < kSubBlocks; ++b) {
+      take(best.scale[b], other.scale[b]);
+      take(best.min[b], other.min[b]);
+    }
+    take(best.d, other.d);
+    take(best.dmin, other.dmin);
+    best.error = min(best.error, other.error);
+  }
+
+  // A fit without integers, with the least-squares d and dmin of sum w (x - d S q + dmin M)^2 for those of another; what has none stays.
+  HWY_NOINLINE Fit refitted(const Fit& fit) const {
+    const Lanes zero = splat(0.0f);
+    Lanes ss = zero;
+    Lanes sm = zero;
+    Lanes mm = zero;
+    Lanes xs = zero;
+    Lanes xm = zero;
+    for (int b = 0; b < kSubBlocks; ++b) {
+      const Lanes& s = fit.scale[b];
+      const Lanes& m = fit.min[b];
+      const AffineSums sums = sums_of_rows(x(b), w(b), kSize, kMaxCode, fit.d * s, fit.dmin * m);
+      ss += s * s * sums.qq;
+      sm += s * m * sums.q;
+      mm += m * m * splat(errors_[b].sum_w());
+      xs += s * sums.xq;
+      xm += m * errors_[b].sum_wx();
+    }
+    const Lanes unit = load(in_.unit);
+    const Lanes det = ss * mm - sm * sm;
+    const Lanes solvable = splat(1e-5f) * ss * mm;
+    const Lanes dmin = select_less(solvable, det, (sm * xs - ss * xm) / det, splat(-1.0f));
+    const Lanes d = (mm * xs - sm * xm) / det;
+    const Lanes alone = select_less(zero, ss, xs / ss, fit.d);
+    return {
+        round_to_f16(select_less(dmin, zero, alone, d), unit), select_less(dmin, zero, fit.dmin, round_to_f16(dmin, unit)), zero, {}, {}};
+  }
+
+  const RowGroup<kSuper>& in_;
+  Errors errors_[kSubBlocks];
+  Lanes own_scale_[kSubBlocks];
+  Lanes own_min_[kSubBlocks];
+  Lanes largest_scale_;
+  Lanes largest_min_;
+};
+
+}  // namespace quern::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif  // QUERN_QUANTIZE_AFFINE_ROWS_INL_H_

@@ -1,0 +1,394 @@
+// Searches for the lattice types: y = scale * g, g a row of a code book for 4 or 8 weights (a unit), one scale d * (2l + 1) * c per
+// sub-block. 16 rows of a matrix side by side. Compiled once per CPU target.
+//
+// The weighted error of entry g of the book at scale s is  const - 2 s p + s^2 r  with p = sum w x g and r = sum w g^2, where x is
+// taken with the sign that g will get. p and r do not depend on s, so each entry is a line in (s, error / s), and the entries that are
+// best at some s are the lower envelope of these lines: a handful out of 256 to 2048. So: a first guess s0 of every sub-block's scale, as
+// if each weight could choose its level alone; one pass over the book for the best entries of every unit at a few scales around s0; from
+// then on these stand for the book, which is cheap and almost exact.
+//
+// Signs with a parity rule: when the signs of 8 weights have the wrong parity, one element must take the wrong sign, which costs
+// 4 s w |x| g for that element, so p becomes p - 2 min_j w |x_j| g_j: again independent of s, and exact together with the choice of g.
+
+#if defined(QUERN_QUANTIZE_LATTICE_ROWS_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef QUERN_QUANTIZE_LATTICE_ROWS_INL_H_
+#undef QUERN_QUANTIZE_LATTICE_ROWS_INL_H_
+#else
+#define QUERN_QUANTIZE_LATTICE_ROWS_INL_H_
+#endif
+
+#include <algorithm>
+#include <cmath>
+#include <iterator>
+#include <vector>
+
+#include "quantize/lanes-inl.h"
+#include "quantize/lattice_book-inl.h"
+#include "quantize/lattice_types-inl.h"
+#include "quantize/pack_blocks.h"
+#include "quantize/row_encoders.h"
+#include "quantize/row_group-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace quern::HWY_NAMESPACE {
+
+template <typename Spec>
+class LatticeRows {
+ public:
+  static constexpr int kDim = Spec::kDim;
+  static constexpr int kUnits = kSuper / kDim;
+  static constexpr int kSubBlocks = kSuper / Spec::kSubSize;
+  static constexpr int kPerSub = Spec::kSubSize / kDim;
+
+  // The scales of the first pass, evenly spaced in ratio from 1 / kSpread to kSpread times s0.
+  struct Scales {
+    int n = 0;
+    float c[LatticeTerms<Spec>::kMostScales];
+
+    explicit Scales(Effort effort) : n(by_effort(effort, 4, Spec::kLines, 8)) {
+      for (int k = 0; k < n; ++k) c[k] = std::pow(Spec::kSpread, 2.0f * static_cast<float>(k) / static_cast<float>(n - 1) - 1.0f);
+    }
+  };
+
+  // terms: of each unit, for these scales.
+  LatticeRows(const RowGroup<kSuper>& in, const LatticeTerms<Spec>* terms, const Scales& scales) : in_(in), terms_(terms), scales_(scales) {
+    for (int g = 0; g < kSuper / 8; ++g) {
+      Lanes signs = splat(0.0f);
+      Lanes product = splat(1.0f);
+      for (int j = 0; j < 8; ++j) {
+        const Lanes x = load(in.x[8 * g + j]);
+        signs += select_less(x, splat(0.0f), splat(static_cast<float>(1 << j)), splat(0.0f));
+        product = select_less(x, splat(0.0f), splat(0.0f) - product, product);
+        store(splat(in.w[8 * g + j]) * (Spec::kSigns == SignRule::kInBook ? x : abs(x)), wx_[8 * g + j]);
+      }
+      store(signs, negative_[g]);
+      store(splat(1.0f) - product, twice_odd_[g]);
+    }
+    for (int b = 0; b < kSubBlocks; ++b) guess_scale(b);
+  }
+
+  void search(Effort effort) {
+    effort == Effort::kFast ? find_lines<4>() : effort == Effort::kDefault ? find_lines<Spec::kLines>() : find_lines<8>();
+    settle_scales(by_effort(effort, 1, 4, 8), by_effort(effort, 1, 3, 6));
+    settle_entries();
+  }
+
+  // Stored scale and codes of row i.
+  float scale(int i) const { return lane(d_, i); }
+
+  LatticeCodes codes(int i) const {
+    LatticeCodes codes;
+    for (int b = 0; b < kSubBlocks; ++b) codes.l[b] = static_cast<int>(lane(l_[b], i));
+    if (Spec::kSigns != SignRule::kInBook) {
+      for (int g = 0; g < kSuper / 8; ++g) codes.signs[g] = static_cast<uint8_t>(static_cast<int>(negative_[g][i]));
+    }
+    for (int u = 0; u < kUnits; ++u) {
+      codes.index[u] = split_book<Spec>().index[static_cast<size_t>(rank_[u][i])];
+      const bool other = set_[u][i] > 0.0f;
+      if constexpr (Spec::kBooks == 2) codes.book[u] = other ? 1 : 0;
+      if (!(Unit::kPaired ? other : Unit::kFlips && twice_odd_[u][i] > 0.0f)) continue;
+      const int element = cheapest_flip(u, i, codes.index[u]);
+      codes.signs[element / 8] ^= static_cast<uint8_t>(1u << (element % 8));
+    }
+    return codes;
+  }
+
+ private:
+  using Unit = LatticeUnit<Spec>;
+  using Found = typename Unit::Found;
+  static constexpr int kSets = Unit::kSets;
+
+  // The entry of a unit that is best at one of the scales, relative to s0.
+  struct Line {
+    alignas(64) float p[kLanes];
+    alignas(64) float r[kLanes];
+    alignas(64) float rank[kLanes];
+  };
+
+  // Sums over units, relative to s0: at scale q s0 the error is  q s0^2 (q r - p), less a constant; cost is the bracket.
+  struct Terms {
+    Lanes cost;
+    Lanes p;
+    Lanes r;
+  };
+
+  static Terms none() { return {splat(0.0f), splat(0.0f), splat(0.0f)}; }
+  static Terms sum(const Terms& a, const Terms& b) { return {a.cost + b.cost, a.p + b.p, a.r + b.r}; }
+
+  // Lane by lane the second where x < y.
+  static Terms choose_less(const Lanes& x, const Lanes& y, const Terms& yes, const Terms& no) {
+    return {select_less(x, y, yes.cost, no.cost), select_less(x, y, yes.p, no.p), select_less(x, y, yes.r, no.r)};
+  }
+  static Terms better(const Terms& a, const Terms& b) { return choose_less(b.cost, a.cost, b, a); }
+
+  // The best of a ladder of scales for levels without a book: from kLadderLow to 1.15 times the one that maps the largest weight to the
+  // top of the book, closer together where scales are small. Weights that no binary16 scale can reach get any.
+  void guess_scale(int b) {
+    constexpr int kRungs = 12;
+    const int begin = b * Spec::kSubSize;
+    const int end = begin + Spec::kSubSize;
+    Lanes largest = abs(extremes(in_.x + begin, in_.w + begin, Spec::kSubSize));
+    largest = select_less(splat(kSmallestForF16), largest, largest, splat(1.0f));
+    Lanes best = splat(HUGE_VALF);
+    s0_[b] = largest;
+    for (int c = 0; c < kRungs; ++c) {
+      const float t = static_cast<float>(c) / (kRungs - 1);
+      const float rung = Spec::kLadderLow + (1.15f - Spec::kLadderLow) * 0.5f * (t + t * t);
+      const Lanes scale = largest * splat(rung / Spec::kTop);
+      const Lanes inverse = splat(1.0f) / scale;
+      Lanes error = splat(0.0f);
+      for (int j = begin; j < end; ++j) {
+        const Lanes v = abs(load(in_.x[j])) * inverse;
+        const Lanes rest = v - Spec::nearest(v);
+        error += splat(in_.w[j]) * rest * rest;
+      }
+      error = error * scale * scale;
+      s0_[b] = select_less(error, best, scale * splat(Spec::kBookScale), s0_[b]);
+      best = min(best, error);
+    }
+    inverse_[b] = splat(1.0f) / s0_[b];
+  }
+
+  Lanes twice_odd(int unit) const { return load(twice_odd_[unit * kDim / 8]); }
+
+  template <int kCount>
+  HWY_NOINLINE void find_lines() {
+    Found found[kSets * kCount];
+    for (int u = 0; u < kUnits; ++u) {
+      const Unit unit(terms_[u], wx_ + u * kDim, in_.w + u * kDim, inverse_[u / kPerSub], twice_odd(u));
+      unit.template find<kCount>(scales_.c, found);
+      for (int set = 0; set < kSets; ++set) {
+        for (int k = 0; k < kCount; ++k) {
+          const Found& line = found[set * kCount + k];
+          store(line.p, lines_[set][u][k].p);
+          store(line.r, lines_[set][u][k].r);
+          store(line.rank, lines_[set][u][k].rank);
+        }
+      }
+    }
+  }
+
+  Terms lowest(int set, int u, const Lanes& q) const {
+    Terms best{splat(HUGE_VALF), splat(0.0f), splat(0.0f)};
+    for (int k = 0; k < scales_.n; ++k) {
+      const Lanes p = load(lines_[set][u][k].p);
+      const Lanes r = load(lines_[set][u][k].r);
+      best = better(best, {q * r - p, p, r});
+    }
+    return best;
+  }
+
+  // A sub-block at relative scale q, as far as the lines know the book.
+  Terms at_scale(int b, const Lanes& q) const {
+    const int first = b * kPerSub;
+    Terms units[kSets][kPerSub];
+    for (int set = 0; set < kSets; ++set) {
+      for (int k = 0; k < kPerSub; ++k) units[set][k] = lowest(set, first + k, q);
+    }
+    Lanes sets[kPerSub];
+    choose_sets(b, units, sets);
+    return total_of(units, sets);
+  }
+
+  // For each unit of a sub-block 1 where the second of its two searches is taken, else 0.
+  void choose_sets(int b, const Terms (*units)[kPerSub], Lanes* sets) const {
+    const Lanes yes = splat(1.0f);
+    const Lanes no = splat(0.0f);
+    if constexpr (Unit::kPaired) {  // one of two units takes the wrong sign
+      for (int k = 0; k < kPerSub; k += 2) {
+        const Lanes odd = twice_odd(b * kPerSub + k) * splat(0.5f);
+        const Lanes flip_first = units[1][k].cost + units[0][k + 1].cost;
+        const Lanes flip_second = units[0][k].cost + units[1][k + 1].cost;
+        sets[k + 1] = select_less(flip_second, flip_first, odd, no);
+        sets[k] = odd - sets[k + 1];
+      }
+    } else if constexpr (Spec::kBooks == 2) {
+      Lanes sums[2] = {no, no};
+      for (int k = 0; k < kPerSub; ++k) {
+        sets[k] = select_less(units[1][k].cost, units[0][k].cost, yes, no);
+        for (int set = 0; set < 2; ++set) sums[set] += units[set][k].cost;
+      }
+      if (Spec::kSharedBook) std::fill_n(sets, kPerSub, select_less(sums[1], sums[0], yes, no));
+    } else {
+      std::fill_n(sets, kPerSub, no);
+    }
+  }
+
+  static Terms total_of(const Terms (*units)[kPerSub], const Lanes* sets) {
+    Terms total = none();
+    for (int k = 0; k < kPerSub; ++k) total = sum(total, choose_less(splat(0.0f), sets[k], units[kSets - 1][k], units[0][k]));
+    return total;
+  }
+
+  // d and all l, with their error and the terms of the least-squares problem for d.
+  struct Fit {
+    Lanes d;
+    Lanes error;
+    Lanes p;
+    Lanes r;
+    Lanes l[kSubBlocks];
+  };
+
+  static Lanes factor_of(const Lanes& l) { return splat(Spec::kLeastScale) * (splat(1.0f) + l + l); }
+
+  // For these d the better l of every sub-block: the one below or the one above its optimum.
+  HWY_NOINLINE Fit with_scales_for(const Lanes& d) const {
+    Fit fit{d, splat(0.0f), splat(0.0f), splat(0.0f), {}};
+    const Lanes inverse = reciprocal_or_zero(d * splat(Spec::kLeastScale));
+    for (int b = 0; b < kSubBlocks; ++b) {
+      const Lanes lower = round_to_int((optimum_[b] * inverse - splat(2.0f)) * splat(0.5f));
+      Lanes best = splat(HUGE_VALF);
+      Lanes best_p = splat(0.0f);
+      Lanes best_r = splat(0.0f);
+      for (int step = 0; step < 2; ++step) {
+        const Lanes l = clamp(lower + splat(static_cast<float>(step)), 0.0f, static_cast<float>(Spec::kScales - 1));
+        const Lanes factor = factor_of(l);
+        const Lanes q = d * factor * inverse_[b];
+        const Terms terms = at_scale(b, q);
+        const Lanes error = q * terms.cost;
+        fit.l[b] = select_less(error, best, l, fit.l[b]);
+        best_p = select_less(error, best, factor * terms.p, best_p);
+        best_r = select_less(error, best, factor * factor * terms.r, best_r);
+        best = min(best, error);
+      }
+      fit.error += best * s0_[b] * s0_[b];
+      fit.p += best_p * s0_[b] * splat(0.5f);
+      fit.r += best_r;
+    }
+    return fit;
+  }
+
+  static void keep_better(Fit& best, const Fit& other) {
+    const auto take = [&](Lanes& ours, const Lanes& theirs) { ours = select_less(other.error, best.error, theirs, ours); };
+    for (int b = 0; b < kSubBlocks; ++b) take(best.l[b], other.l[b]);
+    take(best.d, other.d);
+    best.error = min(best.error, other.error);
+  }
+
+  // The least-squares d; the given one where there is none.
+  Lanes refitted(const Lanes& d, const Lanes& p, const Lanes& r) const {
+    const Lanes refit = round_to_f16(p * reciprocal_or_zero(r), load(in_.unit));
+    return select_less(splat(0.0f), refit, refit, d);
+  }
+
+  // Starts from d that map the largest sub-block scale to a few values of l; from each, alternates: for this d the best l of every
+  // sub-block, for these l and entries the least-squares d.
+  void settle_scales(int n_targets, int rounds) {
+    Lanes largest = splat(0.0f);
+    for (int b = 0; b < kSubBlocks; ++b) {
+      Lanes best = splat(HUGE_VALF);
+      optimum_[b] = splat(0.0f);
+      for (int k = 0; k < scales_.n; ++k) {
+        const Lanes q = splat(scales_.c[k]);
+        const Terms terms = at_scale(b, q);
+        const Lanes refit = terms.p * reciprocal_or_zero(terms.r) * splat(0.5f);
+        optimum_[b] = select_less(q * terms.cost, best, refit * s0_[b], optimum_[b]);
+        best = min(best, q * terms.cost);
+      }
+      optimum_[b] = max(optimum_[b], splat(0.0f));
+      largest = max(largest, optimum_[b]);
+    }
+    Fit best;
+    best.error = splat(HUGE_VALF);
+    for (int t = 0; t < n_targets; ++t) {
+      Lanes d = round_to_f16(largest * splat(1.0f / (Spec::kTargets[t] * Spec::kLeastScale)), load(in_.unit));
+      for (int round = 0; round < rounds; ++round) {
+        const Fit fit = with_scales_for(d);
+        keep_better(best, fit);
+        d = refitted(d, fit.p, fit.r);
+      }
+    }
+    d_ = best.d;
+    std::copy_n(best.l, kSubBlocks, l_);
+  }
+
+  // The entries for the scales found, then the least-squares d for them, where binary16 has a better one.
+  HWY_NOINLINE void settle_entries() {
+    Lanes p = splat(0.0f);
+    Lanes r = splat(0.0f);
+    for (int b = 0; b < kSubBlocks; ++b) {
+      const Lanes factor = factor_of(l_[b]);
+      const Lanes q = d_ * factor * inverse_[b];
+      Terms units[kSets][kPerSub];
+      for (int set = 0; set < kSets; ++set) {
+        for (int k = 0; k < kPerSub; ++k) units[set][k] = lowest(set, b * kPerSub + k, q);
+      }
+      Lanes sets[kPerSub];
+      choose_sets(b, units, sets);
+      for (int k = 0; k < kPerSub; ++k) {
+        const int u = b * kPerSub + k;
+        store(sets[k], set_[u]);
+        store(select_less(splat(0.0f), sets[k], rank_at(kSets - 1, u, q), rank_at(0, u, q)), rank_[u]);
+      }
+      const Terms total = total_of(units, sets);
+      p += factor * total.p * s0_[b] * splat(0.5f);
+      r += factor * factor * total.r;
+    }
+    const Lanes other = refitted(d_, p, r);
+    const auto error = [&](const Lanes& v) { return v * (v * r - p - p); };
+    d_ = select_less(error(other), error(d_), other, d_);
+  }
+
+  // Of the entry that `lowest` finds.
+  Lanes rank_at(int set, int u, const Lanes& q) const {
+    Lanes best = splat(HUGE_VALF);
+    Lanes rank = splat(0.0f);
+    for (int k = 0; k < scales_.n; ++k) {
+      const Line& line = lines_[set][u][k];
+      const Lanes cost = q * load(line.r) - load(line.p);
+      rank = select_less(cost, best, load(line.rank), rank);
+      best = min(best, cost);
+    }
+    return rank;
+  }
+
+  // Of row i: element of a unit whose wrong sign costs least with the magnitudes of this row of the code book.
+  int cheapest_flip(int u, int i, int index) const {
+    const auto& magnitudes = Spec::rows()[static_cast<size_t>(index)];
+    int cheapest = u * kDim;
+    float least = HUGE_VALF;
+    for (int j = 0; j < kDim; ++j) {
+      const float cost = wx_[u * kDim + j][i] * static_cast<float>(magnitudes[static_cast<size_t>(j)]);
+      if (cost < least) cheapest = u * kDim + j;
+      least = std::min(least, cost);
+    }
+    return cheapest;
+  }
+
+  const RowGroup<kSuper>& in_;
+  const LatticeTerms<Spec>* terms_;
+  const Scales& scales_;
+  alignas(64) float wx_[kSuper][kLanes];            // w |x|, or w x where signs are in the book
+  alignas(64) float negative_[kSuper / 8][kLanes];  // bit j of the number: element j of 8 is below zero
+  alignas(64) float twice_odd_[kSuper / 8][kLanes];
+  Lanes s0_[kSubBlocks];
+  Lanes inverse_[kSubBlocks];  // 1 / s0
+  Lanes optimum_[kSubBlocks];  // the scale a sub-block would take alone
+  Line lines_[kSets][kUnits][LatticeTerms<Spec>::kMostScales];
+  Lanes d_;
+  Lanes l_[kSubBlocks];
+  alignas(64) float rank_[kUnits][kLanes];
+  alignas(64) float set_[kUnits][kLanes];
+};
+
+template <typename Spec, typename Block>
+void encode_lattice_rows(const float* x, int64_t n_rows, const float* importance, int64_t n_cols, Effort effort, std::byte* out) {
+  using Rows = LatticeRows<Spec>;
+  const typename Rows::Scales scales(effort);
+  std::vector<LatticeTerms<Spec>> terms(Rows::kUnits);
+  for_each_group<kSuper, Block>(
+      x, n_rows, importance, n_cols, out,
+      [&](const float* w) {
+        for (int u = 0; u < Rows::kUnits; ++u) terms[static_cast<size_t>(u)].set(w + u * Spec::kDim, scales.c, scales.n);
+      },
+      [&](const RowGroup<kSuper>& group, const auto& put) {
+        Rows rows(group, terms.data(), scales);
+        rows.search(effort);
+        put([&](int i, Block& block) { pack_block(stored_scale(rows.scale(i), group.unit[i]), rows.codes(i), block); });
+      });
+}
+
+}  // namespace quern::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif  // QUERN_QUANTIZE_LATTICE_ROWS_INL_H_

@@ -1,0 +1,115 @@
+// The errors of many scales for some weights of 16 rows, in 16 bits. Compiled once per CPU target.
+//
+// What decides between scales are sums of squared rounding errors, and 16 bits are enough for those: weights are taken relative to the
+// row's largest (2^-16 of it), their quotients by a scale in units of a level with at least 7 bits after the point, importance in 12
+// to 13 bits. Two weights of one row lie beside each other, so that one instruction multiplies and adds both into 32 bits. A search
+// decides by these errors; what it stores comes from full precision.
+
+#if defined(QUERN_QUANTIZE_ROW_ERRORS_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef QUERN_QUANTIZE_ROW_ERRORS_INL_H_
+#undef QUERN_QUANTIZE_ROW_ERRORS_INL_H_
+#else
+#define QUERN_QUANTIZE_ROW_ERRORS_INL_H_
+#endif
+
+#include <algorithm>
+#include <cmath>
+
+#include "quantize/lanes-inl.h"
+#include "quantize/levels-inl.h"
+#include "quantize/shorts-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace quern::HWY_NAMESPACE {
+
+// Importance with `heaviest` as its largest, two to a number.
+template <int n>
+HWY_INLINE void pair_importance(const float* w, float heaviest, int32_t (&pairs)[n / 2]) {
+  const float scale = heaviest / *std::max_element(w, w + n);
+  const auto fixed = [&](int j) { return static_cast<int32_t>(std::nearbyint(w[j] * scale)); };
+  for (int j = 0; j < n; j += 2) pairs[j / 2] = fixed(j) | fixed(j + 1) * 65536;
+}
+
+// (x - low) * scale.
+template <int n>
+HWY_INLINE void pair_weights(const float (*x)[kLanes], const Lanes& low, const Lanes& scale, ShortPart (&pairs)[n / 2][kParts]) {
+  for (int j = 0; j < n; j += 2) {
+    const Lanes even = (load(x[j]) - low) * scale;
+    const Lanes odd = (load(x[j + 1]) - low) * scale;
+    for (int part = 0; part < kParts; ++part) pairs[j / 2][part] = pair_up(to_int(even.part[part]), to_int(odd.part[part]));
+  }
+}
+
+inline constexpr float kMostShort = 32767.0f;
+
+// The largest importance for which n squares of rests, weighted, fit into 31 bits.
+constexpr float most_importance(float most_rest, int n) {
+  return std::min(16384.0f, 0x1p31f * 32768.0f / (most_rest * most_rest * static_cast<float>(n)));
+}
+
+template <typename Levels, int n>
+class RowErrors {
+ public:
+  RowErrors() = default;
+
+  // Element j of row i: x[j][i], importance w[j].
+  RowErrors(const float (*x)[kLanes], const float* w) {
+    top_ = splat(0x1p-60f);
+    energy_ = splat(0.0f);
+    for (int j = 0; j < n; ++j) {
+      const Lanes value = load(x[j]);
+      top_ = max(top_, abs(value));
+      energy_ += splat(w[j]) * value * value;
+    }
+    pair_weights<n>(x, splat(0.0f), splat(kMostShort) / top_, x_);
+    pair_importance<n>(w, kHeaviest, w_);
+    to_error_ = std::ldexp(*std::max_element(w, w + n) / kHeaviest, 15 - 2 * Levels::kRestBits);
+  }
+
+  // error[c]: sum w (x - scale[c] v)^2, v being the level nearest to x / scale[c]. Scales so small that x / scale does not fit count as 0.
+  template <int kCount>
+  HWY_INLINE void of_scales(const Lanes* scale, Lanes* error) const {
+    const PartTag tag;
+    const Lanes wanted = top_ * splat((1 << Levels::kFraction) * (32768.0f / kMostShort));
+    for (int part = 0; part < kParts; ++part) {
+      ShortPart inverse[kCount];
+      IntPart sum[kCount];
+      Part usable[kCount];  // the scale, or 0
+      for (int c = 0; c < kCount; ++c) {
+        const Part s = scale[c].part[part];
+        const auto fits = hn::Lt(wanted.part[part], hn::Mul(hn::Abs(s), hn::Set(tag, kMostShort + 0.25f)));
+        usable[c] = hn::IfThenElseZero(fits, s);
+        const IntPart fixed = to_int(hn::IfThenElseZero(fits, hn::Div(wanted.part[part], s)));
+        inverse[c] = pair_up(fixed, fixed);
+        sum[c] = hn::Zero(IntPartTag());
+      }
+      for (int j = 0; j < n / 2; ++j) {
+        const ShortPart x = x_[j][part];
+        const ShortPart w = every_pair(w_[j]);
+        for (int c = 0; c < kCount; ++c) {
+          const ShortPart rest = Levels::rest(multiply_fixed(x, inverse[c]));
+          sum[c] = add_products_of_pairs(sum[c], rest, multiply_fixed(rest, w));
+        }
+      }
+      for (int c = 0; c < kCount; ++c) {
+        const Part squared = hn::Mul(hn::Mul(usable[c], usable[c]), hn::Set(tag, to_error_));
+        const Part found = hn::Mul(hn::ConvertTo(tag, sum[c]), squared);
+        error[c].part[part] = hn::IfThenElse(hn::Eq(usable[c], hn::Zero(tag)), energy_.part[part], found);
+      }
+    }
+  }
+
+ private:
+  static constexpr float kHeaviest = most_importance(Levels::kMostRest, n);
+
+  Lanes top_;     // largest magnitude of each row
+  Lanes energy_;  // sum w x^2
+  float to_error_;
+  ShortPart x_[n / 2][kParts];
+  int32_t w_[n / 2];  // two importances each
+};
+
+}  // namespace quern::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif  // QUERN_QUANTIZE_ROW_ERRORS_INL_H_

@@ -1,0 +1,86 @@
+// 16 rows of a matrix side by side. Compiled once per CPU target.
+
+#if defined(QUERN_QUANTIZE_ROW_GROUP_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef QUERN_QUANTIZE_ROW_GROUP_INL_H_
+#undef QUERN_QUANTIZE_ROW_GROUP_INL_H_
+#else
+#define QUERN_QUANTIZE_ROW_GROUP_INL_H_
+#endif
+
+#include <algorithm>
+#include <cstdint>
+
+#include "quantize/block_weights.h"
+#include "quantize/lanes-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace quern::HWY_NAMESPACE {
+
+inline constexpr int kSuper = 256;  // weights of a super-block
+
+// The same block of up to 16 rows, transposed: element j of row i is at x[j][i]. Rows that vanish or are missing are zero.
+template <int n>
+struct RowGroup {
+  alignas(64) float x[n][kLanes];
+  const float* w;  // n importances as normalise_importance makes them, the same for all rows
+  alignas(64) float unit[kLanes];
+  bool vanishes[kLanes];
+
+  RowGroup(const float* rows, int64_t stride, int n_rows, const float* importance) : w(importance) {
+    std::fill_n(unit, kLanes, 1.0f);
+    std::fill_n(vanishes, kLanes, true);
+    for (int i = 0; i < kLanes; ++i) {
+      float row[n];
+      if (i < n_rows) {
+        const Magnitude magnitude = normalise_weights<n>(rows + i * stride, kSmallestForF16, row);
+        unit[i] = magnitude.unit;
+        vanishes[i] = magnitude.vanishes;
+      }
+      for (int j = 0; j < n; ++j) x[j][i] = vanishes[i] ? 0.0f : row[j];
+    }
+  }
+};
+
+// Of each row: the weight of largest magnitude, with its sign, among those that have any say: an outlier in a channel of (nearly) no
+// importance must not set the range of scales.
+HWY_INLINE Lanes extremes(const float (*x)[kLanes], const float* w, int n) {
+  const float least = *std::max_element(w, w + n) * 0x1p-14f;
+  Lanes best = splat(0.0f);
+  for (int j = 0; j < n; ++j) {
+    if (w[j] < least) continue;
+    const Lanes value = load(x[j]);
+    best = select_less(abs(best), abs(value), value, best);
+  }
+  return best;
+}
+
+// Encodes n_rows rows of n_cols weights, n columns of 16 rows at a time. prepare(w) comes before the first group with this importance;
+// encode(group, put) calls put(pack) once, which calls pack(i, block) for each row i that does not vanish. Blocks start out as zero bytes.
+template <int n, typename Block, typename Prepare, typename Encode>
+void for_each_group(const float* x, int64_t n_rows, const float* importance, int64_t n_cols, std::byte* out, Prepare prepare,
+                    Encode encode) {
+  const int64_t n_blocks = n_cols / n;
+  alignas(64) float w[n];
+  for (int64_t c = 0; c < n_blocks; ++c) {
+    if (importance != nullptr || c == 0) {
+      normalise_importance<n>(importance == nullptr ? nullptr : importance + c * n, w);
+      prepare(w);
+    }
+    for (int64_t row = 0; row < n_rows; row += kLanes) {
+      const int n_group = static_cast<int>(std::min<int64_t>(kLanes, n_rows - row));
+      const RowGroup<n> group(x + row * n_cols + c * n, n_cols, n_group, w);
+      encode(group, [&](auto pack) {
+        for (int i = 0; i < n_group; ++i) {
+          Block block{};
+          if (!group.vanishes[i]) pack(i, block);
+          store_le(out + ((row + i) * n_blocks + c) * static_cast<int64_t>(sizeof(Block)), block);
+        }
+      });
+    }
+  }
+}
+
+}  // namespace quern::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif  // QUERN_QUANTIZE_ROW_GROUP_INL_H_

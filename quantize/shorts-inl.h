@@ -1,0 +1,123 @@
+// Pairs of 16-bit integers, one pair in each lane of a part. Compiled once per CPU target; Highway's target of one lane has no room for a
+// pair in a vector, so that there a pair is a structure.
+
+#if defined(QUERN_QUANTIZE_SHORTS_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef QUERN_QUANTIZE_SHORTS_INL_H_
+#undef QUERN_QUANTIZE_SHORTS_INL_H_
+#else
+#define QUERN_QUANTIZE_SHORTS_INL_H_
+#endif
+
+#include <algorithm>
+#include <cstdint>
+
+#include "quantize/lanes-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace quern::HWY_NAMESPACE {
+
+#if HWY_TARGET == HWY_SCALAR
+
+struct ShortPart {
+  int16_t half[2];
+};
+
+template <typename F>
+HWY_INLINE ShortPart map_halves(F f) {
+  return {{static_cast<int16_t>(f(0)), static_cast<int16_t>(f(1))}};
+}
+
+HWY_INLINE ShortPart every_short(int value) {
+  return map_halves([&](int) { return value; });
+}
+HWY_INLINE ShortPart pair_up(IntPart even, IntPart odd) { return {{static_cast<int16_t>(even.raw), static_cast<int16_t>(odd.raw)}}; }
+HWY_INLINE ShortPart every_pair(int32_t pair) { return {{static_cast<int16_t>(pair), static_cast<int16_t>(pair >> 16)}}; }
+
+HWY_INLINE ShortPart operator+(ShortPart a, ShortPart b) {
+  return map_halves([&](int k) { return a.half[k] + b.half[k]; });
+}
+HWY_INLINE ShortPart operator-(ShortPart a, ShortPart b) {
+  return map_halves([&](int k) { return a.half[k] - b.half[k]; });
+}
+HWY_INLINE ShortPart operator&(ShortPart a, ShortPart b) {
+  return map_halves([&](int k) { return a.half[k] & b.half[k]; });
+}
+HWY_INLINE ShortPart clamp(ShortPart a, int lo, int hi) {
+  return map_halves([&](int k) { return std::clamp<int>(a.half[k], lo, hi); });
+}
+template <int kBits>
+HWY_INLINE ShortPart shift_left(ShortPart a) {
+  return map_halves([&](int k) { return a.half[k] << kBits; });
+}
+template <int kBits>
+HWY_INLINE ShortPart shift_right(ShortPart a) {
+  return map_halves([&](int k) { return a.half[k] >> kBits; });
+}
+HWY_INLINE ShortPart select_greater(ShortPart a, ShortPart b, ShortPart yes, ShortPart no) {
+  return map_halves([&](int k) { return a.half[k] > b.half[k] ? yes.half[k] : no.half[k]; });
+}
+HWY_INLINE ShortPart multiply_fixed(ShortPart a, ShortPart b) {
+  return map_halves([&](int k) { return (a.half[k] * b.half[k] + 0x4000) >> 15; });
+}
+HWY_INLINE IntPart add_products_of_pairs(IntPart sum, ShortPart a, ShortPart b) {
+  return IntPart(sum.raw + a.half[0] * b.half[0] + a.half[1] * b.half[1]);
+}
+HWY_INLINE ShortPart look_up_32(const uint8_t* table, ShortPart index) {
+  return map_halves([&](int k) { return table[index.half[k]]; });
+}
+
+#else
+
+using ShortPartTag = hn::Repartition<int16_t, PartTag>;
+using ShortPart = hn::Vec<ShortPartTag>;  // has + - &
+
+HWY_INLINE ShortPart every_short(int value) { return hn::Set(ShortPartTag(), static_cast<int16_t>(value)); }
+
+// even in the lower half of each lane, odd in the upper one; of either the lower 16 bits.
+HWY_INLINE ShortPart pair_up(IntPart even, IntPart odd) {
+  return hn::BitCast(ShortPartTag(), hn::Or(hn::And(even, hn::Set(IntPartTag(), 0xFFFF)), hn::ShiftLeft<16>(odd)));
+}
+
+// The lower and the upper half of one number in all lanes.
+HWY_INLINE ShortPart every_pair(int32_t pair) { return hn::BitCast(ShortPartTag(), hn::Set(IntPartTag(), pair)); }
+HWY_INLINE ShortPart clamp(ShortPart a, int lo, int hi) { return hn::Min(hn::Max(a, every_short(lo)), every_short(hi)); }
+template <int kBits>
+HWY_INLINE ShortPart shift_left(ShortPart a) {
+  return hn::ShiftLeft<kBits>(a);
+}
+template <int kBits>
+HWY_INLINE ShortPart shift_right(ShortPart a) {
+  return hn::ShiftRight<kBits>(a);
+}
+HWY_INLINE ShortPart select_greater(ShortPart a, ShortPart b, ShortPart yes, ShortPart no) { return hn::IfThenElse(hn::Gt(a, b), yes, no); }
+
+// a b / 2^15, rounded; not for -2^15 times itself.
+HWY_INLINE ShortPart multiply_fixed(ShortPart a, ShortPart b) { return hn::MulFixedPoint15(a, b); }
+
+// sum + a0 b0 + a1 b1 for each pair.
+HWY_INLINE IntPart add_products_of_pairs(IntPart sum, ShortPart a, ShortPart b) {
+#if HWY_ARCH_X86  // where this is one instruction for neighbours
+  IntPart unused = hn::Zero(IntPartTag());
+  return hn::ReorderWidenMulAccumulate(IntPartTag(), a, b, sum, unused);
+#else
+  const auto even = [](ShortPart v) { return hn::ShiftRight<16>(hn::ShiftLeft<16>(hn::BitCast(IntPartTag(), v))); };
+  const auto odd = [](ShortPart v) { return hn::ShiftRight<16>(hn::BitCast(IntPartTag(), v)); };
+  return hn::Add(sum, hn::Add(hn::Mul(even(a), even(b)), hn::Mul(odd(a), odd(b))));
+#endif
+}
+
+// table[index] for indices below 32; the table is aligned to 16 bytes.
+HWY_INLINE ShortPart look_up_32(const uint8_t* table, ShortPart index) {
+  const ShortPartTag tag;
+  const hn::Repartition<uint8_t, ShortPartTag> bytes;
+  const auto place = hn::BitCast(bytes, hn::Or(hn::And(index, every_short(15)), every_short(-0x8000)));  // 0x80: zero in the upper byte
+  const auto of = [&](const uint8_t* half) { return hn::BitCast(tag, hn::TableLookupBytesOr0(hn::LoadDup128(bytes, half), place)); };
+  return select_greater(index, every_short(15), of(table + 16), of(table));
+}
+
+#endif
+
+}  // namespace quern::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif  // QUERN_QUANTIZE_SHORTS_INL_H_
