@@ -34,21 +34,17 @@ inline float usable_importance(float h) noexcept {
 // With a binary16 scale nothing below this survives, whatever the codes.
 inline constexpr float kSmallestForF16 = 0x1p-60f;
 
+// What the weights of a block are multiplied with.
 struct Magnitude {
-  float unit;
+  float down;
+  float unit;  // 1 / down
   bool vanishes;
 };
 
-// Scales n finite weights.
-template <int n>
-Magnitude normalise_weights(const float* x, float smallest, float* scaled) noexcept {
-  float largest = 0.0f;
-  for (int i = 0; i < n; ++i) largest = std::max(largest, std::fabs(x[i]));
+inline Magnitude magnitude_of(float largest, float smallest) noexcept {
   const bool vanishes = largest < smallest;
   const int exponent = vanishes ? 0 : static_cast<int>(std::bit_cast<uint32_t>(largest) >> 23) - 127;
-  const float down = std::ldexp(1.0f, -exponent);
-  for (int i = 0; i < n; ++i) scaled[i] = x[i] * down;
-  return {std::ldexp(1.0f, exponent), vanishes};
+  return {std::ldexp(1.0f, -exponent), std::ldexp(1.0f, exponent), vanishes};
 }
 
 // importance: n weights or nullptr.
@@ -67,7 +63,10 @@ void normalise_importance(const float* importance, float* w) noexcept {
 template <int n>
 BlockWeights<n> normalised(const float* x, const float* importance, float smallest = kSmallestForF16) noexcept {
   BlockWeights<n> block;
-  const Magnitude magnitude = normalise_weights<n>(x, smallest, block.x);
+  float largest = 0.0f;
+  for (int i = 0; i < n; ++i) largest = std::max(largest, std::fabs(x[i]));
+  const Magnitude magnitude = magnitude_of(largest, smallest);
+  for (int i = 0; i < n; ++i) block.x[i] = x[i] * magnitude.down;
   block.unit = magnitude.unit;
   block.vanishes = magnitude.vanishes;
   normalise_importance<n>(importance, block.w);

@@ -27,17 +27,22 @@ struct RowGroup {
   bool vanishes[kLanes];
 
   RowGroup(const float* rows, int64_t stride, int n_rows, const float* importance) : w(importance) {
-    std::fill_n(unit, kLanes, 1.0f);
-    std::fill_n(vanishes, kLanes, true);
     for (int i = 0; i < kLanes; ++i) {
-      float row[n];
-      if (i < n_rows) {
-        const Magnitude magnitude = normalise_weights<n>(rows + i * stride, kSmallestForF16, row);
-        unit[i] = magnitude.unit;
-        vanishes[i] = magnitude.vanishes;
-      }
-      for (int j = 0; j < n; ++j) x[j][i] = vanishes[i] ? 0.0f : row[j];
+      for (int j = 0; j < n; ++j) x[j][i] = i < n_rows ? rows[i * stride + j] : 0.0f;
     }
+    Lanes largest = splat(0.0f);
+    for (int j = 0; j < n; ++j) largest = max(largest, abs(load(x[j])));
+    alignas(64) float most[kLanes];
+    alignas(64) float down[kLanes];
+    store(largest, most);
+    for (int i = 0; i < kLanes; ++i) {
+      const Magnitude magnitude = magnitude_of(most[i], kSmallestForF16);
+      unit[i] = magnitude.unit;
+      vanishes[i] = magnitude.vanishes;
+      down[i] = magnitude.vanishes ? 0.0f : magnitude.down;
+    }
+    const Lanes factor = load(down);
+    for (int j = 0; j < n; ++j) store(load(x[j]) * factor, x[j]);
   }
 };
 
