@@ -40,13 +40,18 @@ class LatticeRows {
   static constexpr int kSubBlocks = kSuper / Spec::kSubSize;
   static constexpr int kPerSub = Spec::kSubSize / kDim;
 
-  // The scales of the first pass, evenly spaced in ratio from 1 / kSpread to kSpread times s0.
+  // The scales of the pass over the book, as multiples of s0: from 1 / kSpread to kSpread, closer together where they are small. Plain
+  // arithmetic, because libraries and CPUs disagree about the last bit of powers.
   struct Scales {
     int n = 0;
     float c[LatticeTerms<Spec>::kMostScales];
 
     explicit Scales(Effort effort) : n(by_effort(effort, 4, Spec::kLines, 8)) {
-      for (int k = 0; k < n; ++k) c[k] = std::pow(Spec::kSpread, 2.0f * static_cast<float>(k) / static_cast<float>(n - 1) - 1.0f);
+      constexpr float kFirst = 1.0f / Spec::kSpread;
+      for (int k = 0; k < n; ++k) {
+        const float t = static_cast<float>(k) / static_cast<float>(n - 1);
+        c[k] = kFirst + (Spec::kSpread - kFirst) * 0.5f * (t + t * t);
+      }
     }
   };
 
