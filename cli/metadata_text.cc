@@ -31,7 +31,7 @@ std::string scalar_text(const T& value) {
 std::string type_name(const MetaValue& value) {
   // In the order of MetaValue.
   constexpr std::array kNames = {"u8", "i8", "u16", "i16", "u32", "i32", "f32", "bool", "str", "u64", "i64", "f64"};
-  static_assert(kNames.size() * 2 == std::variant_size_v<MetaValue>);
+  static_assert(kNames.size() * 2 == std::variant_size_v<MetaVariant>);
   const std::string name = kNames[value.index() % kNames.size()];
   return value.index() < kNames.size() ? name : "[" + name + "]";
 }

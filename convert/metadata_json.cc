@@ -1,12 +1,16 @@
 #include "convert/metadata_json.h"
 
+#include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <type_traits>
+#include <utility>
 
-#include "formats/base/error.h"
+#include "formats/base/checked.h"
+#include "formats/gguf.h"
 
 namespace quern {
 namespace {
@@ -69,9 +73,15 @@ json string_to_json(const std::string& text) {
 std::string string_from_json(const json& value) {
   if (value.is_string()) return value.get<std::string>();
   const std::string hex = value.at("hex").get<std::string>();
-  if (hex.size() % 2 != 0) throw Error(ErrorKind::kFormat, "hex string has an odd number of digits");
   std::string text;
-  for (size_t i = 0; i < hex.size(); i += 2) text += static_cast<char>(std::stoi(hex.substr(i, 2), nullptr, 16));
+  for (size_t i = 0; i < hex.size(); i += 2) {
+    const char* const end = hex.data() + std::min(i + 2, hex.size());
+    unsigned char byte = 0;
+    if (std::from_chars(hex.data() + i, end, byte, 16).ptr != hex.data() + i + 2) {
+      throw Error(ErrorKind::kFormat, "'" + printable(hex) + "' is not pairs of hex digits");
+    }
+    text += static_cast<char>(byte);
+  }
   return text;
 }
 
@@ -96,9 +106,19 @@ T element_from_json(const json& value) {
     if (value == "nan") return std::numeric_limits<T>::quiet_NaN();
     if (value == "inf") return std::numeric_limits<T>::infinity();
     if (value == "-inf") return -std::numeric_limits<T>::infinity();
-    return static_cast<T>(value.get<double>());
+    const double number = value.get<double>();
+    if (std::abs(number) > static_cast<double>(std::numeric_limits<T>::max())) {
+      throw Error(ErrorKind::kFormat, "metadata value " + value.dump() + " is out of range");
+    }
+    return static_cast<T>(number);
+  } else if constexpr (std::is_same_v<T, bool>) {
+    return value.get<bool>();
+  } else if (value.is_number_unsigned()) {
+    return checked_cast<T>(value.get<uint64_t>(), "metadata value");
+  } else if (value.is_number_integer()) {
+    return checked_cast<T>(value.get<int64_t>(), "metadata value");
   } else {
-    return value.get<T>();
+    throw Error(ErrorKind::kFormat, "a metadata value is not an integer");
   }
 }
 
@@ -125,10 +145,10 @@ json entry_to_json(const Metadata::Entry& entry) {
 // Tries the alternatives of MetaValue in turn until one has the name.
 template <size_t I = 0>
 MetaValue value_from_json(const std::string& type, const json& value) {
-  if constexpr (I == std::variant_size_v<MetaValue>) {
+  if constexpr (I == std::variant_size_v<MetaVariant>) {
     throw Error(ErrorKind::kFormat, "unknown metadata type '" + printable(type) + "'");
   } else {
-    using T = std::variant_alternative_t<I, MetaValue>;
+    using T = std::variant_alternative_t<I, MetaVariant>;
     if constexpr (IsVector<T>::value) {
       using E = typename T::value_type;
       if (type == std::string(type_name<E>()) + "[]") {
@@ -153,6 +173,9 @@ json metadata_to_json(const Metadata& metadata) {
 
 Metadata metadata_from_json(const json& entries) {
   Metadata metadata;
+  if (std::cmp_greater(entries.size(), gguf::kMaxKeys)) {
+    throw Error(ErrorKind::kFormat, std::to_string(entries.size()) + " metadata keys are more than " + std::to_string(gguf::kMaxKeys));
+  }
   for (const json& entry : entries) {
     metadata.set(entry.at("key").get<std::string>(), value_from_json(entry.at("type").get<std::string>(), entry.at("value")));
   }

@@ -17,7 +17,7 @@ inline constexpr uint32_t kArrayType = 9;
 inline constexpr const char* kAlignmentKey = "general.alignment";
 
 // MetaValue lists the scalars in the order of the format's value types, without the array type, then their vectors.
-inline constexpr size_t kScalarKinds = std::variant_size_v<MetaValue> / 2;
+inline constexpr size_t kScalarKinds = std::variant_size_v<MetaVariant> / 2;
 
 // Value type of a MetaValue alternative; for a vector, of its elements.
 constexpr uint32_t value_type_of_index(size_t variant_index) {
