@@ -98,6 +98,15 @@ uint64_t memory_left(const fs::path& folder, const char* limit_file, const char*
   return *limit > used ? *limit - used : 0;
 }
 
+// What the process may still map (ulimit -v). Not all that is mapped is resident, but what is resident is mapped.
+uint64_t address_space_left(const fs::path& root) {
+  const std::optional<uint64_t> limit =
+      find_field(read_or_empty(root / "proc/self/limits"), "Max address space");  // "unlimited" is no number
+  const std::optional<uint64_t> kib = find_field(read_or_empty(root / "proc/self/status"), "VmSize:");
+  if (!limit || !kib) return kUnlimited;
+  return *limit > *kib * 1024 ? *limit - *kib * 1024 : 0;
+}
+
 uint64_t threads_of_quota(std::optional<uint64_t> quota, std::optional<uint64_t> period) {
   if (!quota || !period || *quota == 0 || *period == 0) return kUnlimited;
   return (*quota + *period - 1) / *period;
@@ -200,7 +209,7 @@ uint64_t available_memory_bytes(const fs::path& system_root) {
   const std::string meminfo = read_or_empty(system_root / "proc/meminfo");
   const std::optional<uint64_t> kib = find_field(meminfo, "MemAvailable:");
   if (!kib) throw Error(ErrorKind::kIo, "/proc/meminfo has no MemAvailable; give a memory budget");
-  uint64_t available = *kib * 1024;
+  uint64_t available = std::min(*kib * 1024, address_space_left(system_root));
   const Cgroups cgroups = find_cgroups(system_root);
   if (cgroups.unified) {
     for_each_cgroup(unified_mount(system_root), *cgroups.unified, [&](const fs::path& folder) {

@@ -14,8 +14,9 @@ uint64_t parse_size(std::string_view text);
 // "161.9 GB" (decimal units, 3-4 significant digits).
 std::string format_size(uint64_t bytes);
 
-// Memory that this process may still use: the least of MemAvailable and what every enclosing cgroup (v1 and v2) leaves below its
-// limit, counting its inactive page cache as free. system_root is the folder that holds proc/ and sys/ (a test's own, otherwise "/").
+// Memory that this process may still use: the least of MemAvailable, what ulimit -v leaves, and what every enclosing cgroup (v1 and v2)
+// leaves below its limit, counting its inactive page cache as free. system_root is the folder that holds proc/ and sys/ (a test's own,
+// otherwise "/").
 uint64_t available_memory_bytes(const std::filesystem::path& system_root = "/");
 // The smaller of 2 GiB and half of available_memory_bytes().
 uint64_t default_memory_budget();

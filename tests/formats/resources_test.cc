@@ -66,6 +66,18 @@ class FakeSystem {
 
 TEST(AvailableMemory, IsMemAvailableWithoutCgroups) { EXPECT_EQ(FakeSystem().memory(), 1024 * kMiB); }
 
+TEST(AvailableMemory, KeepsToTheAddressSpaceThatUlimitLeaves) {
+  FakeSystem system;
+  system.write("proc/self/status", "Name: x\nVmPeak:  9999 kB\nVmSize:\t  102400 kB\n");
+  const std::string before = "Limit  Soft Limit  Hard Limit  Units\nMax cpu time  unlimited  unlimited  seconds\n";
+  system.write("proc/self/limits", (before + "Max address space  314572800  unlimited  bytes\n").c_str());
+  EXPECT_EQ(system.memory(), 200 * kMiB);
+  system.write("proc/self/limits", (before + "Max address space  1048576  1048576  bytes\n").c_str());
+  EXPECT_EQ(system.memory(), 0u);
+  system.write("proc/self/limits", (before + "Max address space  unlimited  unlimited  bytes\nMax file locks  7  7  locks\n").c_str());
+  EXPECT_EQ(system.memory(), 1024 * kMiB);
+}
+
 TEST(AvailableMemory, TakesTheTightestCgroupOnTheWayUp) {
   FakeSystem system;
   system.write("proc/self/cgroup", "0::/user.slice/job\n")
