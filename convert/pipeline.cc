@@ -11,6 +11,7 @@
 #include <tbb/parallel_pipeline.h>
 
 #include "convert/compare.h"
+#include "formats/base/hand_over.h"
 #include "formats/base/parallel.h"
 #include "quantize/tensor_encoder.h"
 
@@ -132,24 +133,34 @@ class Pipeline {
 
   PipelineResult run() {
     using tbb::filter_mode;
+    const auto serial = [](auto step) {
+      return tbb::make_filter<Work*, Work*>(filter_mode::serial_in_order, [step, key = std::make_shared<char>()](Work* work) {
+        take_over(work);
+        take_over(key.get());  // from the chunk before
+        step(*work);
+        hand_over(key.get());
+        hand_over(work);
+        return work;
+      });
+    };
     tbb::filter<void, Work*> flow =
         tbb::make_filter<void, Work*>(filter_mode::serial_in_order, [this](tbb::flow_control& fc) { return next(fc); }) &
         tbb::make_filter<Work*, Work*>(filter_mode::parallel, [this](Work* work) { return process(work); });
     for (size_t output = 0; output < plan_.outputs.size(); ++output) {
-      flow = flow & tbb::make_filter<Work*, Work*>(filter_mode::serial_in_order, [this, output](Work* work) {
-               if (!writable(*work)) return work;
-               sink_.write(output, work->index, bytes_of(*work, output));
-               if (work->marked) sink_.mark(output);
-               return work;
+      flow = flow & serial([this, output](Work& work) {
+               if (!writable(work)) return;
+               sink_.write(output, work.index, bytes_of(work, output));
+               if (work.marked) sink_.mark(output);
              });
-      flow = flow & tbb::make_filter<Work*, Work*>(filter_mode::serial_in_order, [this, output](Work* work) {
-               if (writable(*work)) sink_.hash(output, bytes_of(*work, output));
-               return work;
+      flow = flow & serial([this, output](Work& work) {
+               if (writable(work)) sink_.hash(output, bytes_of(work, output));
              });
     }
     const tbb::filter<void, void> whole =
         flow & tbb::make_filter<Work*, void>(filter_mode::serial_in_order, [this](Work* work) { finish(work); });
+    hand_over(&next_);
     tbb::parallel_pipeline(all_.size(), whole);
+    take_over(&result_);
     bad_.throw_if_any(plan_);
     result_.feedback = feedback_log_.outcomes();
     return std::move(result_);
@@ -185,6 +196,7 @@ class Pipeline {
 
   Work* next(tbb::flow_control& flow) {
     throw_if_interrupted();
+    take_over(&next_);
     if (next_ == range_.last) {
       flow.stop();
       return nullptr;
@@ -200,10 +212,13 @@ class Pipeline {
     if (work->types.types.empty() || chunk.tensor != work->chunk.tensor) work->types = distinct_types(plan_, chunk.tensor);
     work->chunk = chunk;
     work->statistics = std::move(statistics);
+    hand_over(&next_);
+    hand_over(work);
     return work;
   }
 
   Work* process(Work* work) {
+    take_over(work);
     const PlannedTensor& tensor = plan_.tensors[work->chunk.tensor];
     work->pieces = pieces_of(tensor, work->chunk, plan_.outputs.size());
     work->seconds.assign(work->types.types.size(), 0);
@@ -216,6 +231,7 @@ class Pipeline {
       error.tensor(tensor.name);
       throw;
     }
+    hand_over(work);
     return work;
   }
 
@@ -297,6 +313,8 @@ class Pipeline {
 
   // The last step, in chunk order: figures, progress, and the buffers back to the pool.
   void finish(Work* work) {
+    take_over(work);
+    take_over(&result_);  // from the chunk before
     const PlannedTensor& tensor = plan_.tensors[work->chunk.tensor];
     for (const Piece& piece : work->pieces) {
       add_figures(*work, {work->chunk.tensor, Unit::kWhole}, 0, tensor.shape.n_rows(), piece);
@@ -309,6 +327,7 @@ class Pipeline {
     if (work->marked && writable(*work)) sink_.record(work->index + 1, result_);
     progress_.advance(chunks_.source_bytes(work->chunk));
     work->statistics.reset();
+    hand_over(&result_);
     const std::lock_guard lock(free_mutex_);
     free_.push_back(work);
   }

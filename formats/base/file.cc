@@ -30,9 +30,7 @@ struct stat status_of(int fd, const fs::path& path) {
   return status;
 }
 
-Error exists_error(const fs::path& path) {
-  return std::move(Error(ErrorKind::kUsage, "exists already (--force overwrites it)").file(path.string()));
-}
+Error exists_error(const fs::path& path) { return std::move(Error(ErrorKind::kUsage, "exists; --force replaces it").file(path.string())); }
 
 // Renames without replacing. File systems without RENAME_NOREPLACE get a hard link, which fails on an existing name too.
 // Returns 0 or an errno value.
@@ -149,6 +147,25 @@ int open_locked(const fs::path& path) {
   }
 }
 
+void make_folder(const fs::path& folder) {
+  std::error_code failed;
+  fs::create_directories(folder, failed);
+  if (failed) throw io_error(folder, "cannot create the folder", failed.value());
+}
+
+void check_output_path(const fs::path& path, OutputFile::Overwrite overwrite) {
+  struct stat status {};
+  if (lstat(path.c_str(), &status) == 0) {
+    if (S_ISDIR(status.st_mode)) throw Error(ErrorKind::kUsage, "is a folder, not a file").file(path.string());
+    if (overwrite == OutputFile::Overwrite::kRefuse) throw exists_error(path);
+    return;
+  }
+  std::error_code ignored;
+  if (!fs::is_directory(folder_of(path), ignored)) {
+    throw Error(ErrorKind::kUsage, "'" + printable(folder_of(path).string()) + "' is not a folder").file(path.string());
+  }
+}
+
 // Some network file systems cannot sync folders (EINVAL): their renames are synchronous.
 void sync_folder(const fs::path& folder) {
   const int fd = open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -160,11 +177,7 @@ void sync_folder(const fs::path& folder) {
 
 OutputFile::OutputFile(fs::path path, Overwrite overwrite, uint64_t keep_bytes)
     : path_(std::move(path)), part_path_(part_path(path_)), overwrite_(overwrite) {
-  struct stat status {};
-  if (lstat(path_.c_str(), &status) == 0) {
-    if (S_ISDIR(status.st_mode)) throw Error(ErrorKind::kUsage, "is a folder, not a file").file(path_.string());
-    if (overwrite_ == Overwrite::kRefuse) throw exists_error(path_);
-  }
+  check_output_path(path_, overwrite_);
   fd_ = open_locked(part_path_);
   if (ftruncate(fd_, static_cast<off_t>(keep_bytes)) != 0) {
     const int code = errno;

@@ -80,6 +80,13 @@ std::filesystem::path part_path(const std::filesystem::path& path);
 // when another process holds it. What is open has the name `path`: a file that was renamed or removed meanwhile is not taken.
 int open_locked(const std::filesystem::path& path);
 
+// Makes the folder, and those above it, where they are absent. Throws kIo.
+void make_folder(const std::filesystem::path& folder);
+
+// For work that writes its one file at the end: throws kUsage when that could not be made, because `path` is a folder or in none, or
+// exists and overwriting is refused.
+void check_output_path(const std::filesystem::path& path, OutputFile::Overwrite overwrite);
+
 // Makes what happened to the names in a folder durable: files created, renamed, removed.
 void sync_folder(const std::filesystem::path& folder);
 

@@ -6,6 +6,8 @@
 
 #include <algorithm>
 
+#include "formats/base/hand_over.h"
+
 namespace quern {
 
 ThreadLimit::ThreadLimit(int n_threads)
@@ -20,8 +22,14 @@ void parallel_for(int64_t n, int64_t grain, const std::function<void(int64_t, in
   // TBB splits ranges down to half its grain size. Cutting [0, n) into equal slices first keeps every call at `grain` or more.
   const int64_t n_slices = std::max<int64_t>(n / std::max<int64_t>(grain, 1), 1);
   const auto slice_begin = [=](int64_t slice) { return n / n_slices * slice + std::min(slice, n % n_slices); };
-  tbb::parallel_for(tbb::blocked_range<int64_t>(0, n_slices),
-                    [&](const tbb::blocked_range<int64_t>& slices) { body(slice_begin(slices.begin()), slice_begin(slices.end())); });
+  const char begun = 0, done = 0;  // keys
+  hand_over(&begun);
+  tbb::parallel_for(tbb::blocked_range<int64_t>(0, n_slices), [&](const tbb::blocked_range<int64_t>& slices) {
+    take_over(&begun);
+    body(slice_begin(slices.begin()), slice_begin(slices.end()));
+    hand_over(&done);
+  });
+  take_over(&done);
 }
 
 }  // namespace quern

@@ -26,9 +26,9 @@ SpecialMatcher::Match SpecialMatcher::longest_at(std::string_view text, size_t o
   for (size_t n = 0; low != high && offset + n < text.size(); ++n) {
     // All texts of the range begin with the n bytes before this one; those that end there come first.
     const auto byte_of = [n](const Token& token) { return token.text.size() > n ? static_cast<unsigned char>(token.text[n]) : -1; };
-    const auto range = std::ranges::equal_range(low, high, int{static_cast<unsigned char>(text[offset + n])}, {}, byte_of);
-    low = range.begin();
-    high = range.end();
+    const int byte = static_cast<unsigned char>(text[offset + n]);
+    low = std::ranges::lower_bound(low, high, byte, {}, byte_of);
+    high = std::ranges::upper_bound(low, high, byte, {}, byte_of);
     if (low != high && low->text.size() == n + 1) match = {offset, n + 1, low->id};
   }
   return match;
