@@ -4,6 +4,7 @@
 #include "cli/build.h"
 #include "cli/progress_bar.h"
 #include "convert/part.h"
+#include "convert/plan_checks.h"
 #include "formats/base/file.h"
 #include "formats/base/parallel.h"
 #include "formats/base/resources.h"
@@ -11,8 +12,6 @@
 
 namespace quern::cli {
 namespace {
-
-constexpr uint64_t kMaxPlanBytes = uint64_t{1} << 30;
 
 struct ConvertOptions {
   std::string model;
@@ -72,7 +71,7 @@ int run_new_plan(const ConvertOptions& options) {
 }
 
 Plan load_plan(const ConvertOptions& options) {
-  Plan plan = plan_from_json(read_text_file(options.plan, kMaxPlanBytes));
+  Plan plan = read_plan(options.plan);
   if (plan.quern_version != kVersion) {
     throw Error(ErrorKind::kUnsupported, "the plan was made by quern " + printable(plan.quern_version) + ", this is " + kVersion)
         .file(options.plan);
@@ -100,8 +99,11 @@ int run_saved_plan(const ConvertOptions& options) {
   }
   check_calibration(plan, calibration);
   ProgressBar bar;
+  std::vector<Problem> problems;
+  check_memory(plan, plan.base_bytes + plan.chunk_bytes, problems);
+  if (options.part.empty()) check_files(plan, *source, problems);
+  if (const int code = report_problems(problems); code != 0) return code;
   if (options.part.empty()) {
-    if (const int code = report_problems(check_destination(plan)); code != 0) return code;
     announce(*source, plan, plan.folder.string());
     print_report(run_plan(*source, plan, bar, calibration), options.run.json);
     return 0;

@@ -4,13 +4,10 @@
 #include "cli/build.h"
 #include "cli/progress_bar.h"
 #include "convert/part.h"
-#include "formats/base/file.h"
 #include "formats/base/resources.h"
 
 namespace quern::cli {
 namespace {
-
-constexpr uint64_t kMaxPlanBytes = uint64_t{1} << 30;
 
 struct MergeOptions {
   std::string plan;
@@ -21,9 +18,9 @@ struct MergeOptions {
 };
 
 int run_merge(const MergeOptions& options) {
-  Plan plan = plan_from_json(read_text_file(options.plan, kMaxPlanBytes));
+  Plan plan = read_plan(options.plan);
   plan.folder = options.folder;
-  plan.force = options.force;
+  plan.force = options.force || merge_was_interrupted(plan);
   if (const int code = report_problems(check_destination(plan)); code != 0) return code;
   std::cerr << "quern: reading " << options.parts.size() << " parts of " << printable(options.plan) << '\n'
             << "quern: writing " << printable(options.folder) << ": " << format_size(plan.output_bytes()) << '\n';

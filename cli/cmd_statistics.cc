@@ -39,7 +39,6 @@ int run_statistics(const StatisticsOptions& options) {
   const auto start = std::chrono::steady_clock::now();
   const ThreadLimit limit(threads_of(options.evaluation));
   const std::unique_ptr<ModelSource> source = open_model(options.model);
-  if (options.tokens < 1) throw Error(ErrorKind::kUsage, "--calib-tokens " + std::to_string(options.tokens) + " is not 1 or more");
   const CalibrationText text = load_calibration_text(*source, options.model, options.evaluation.text, options.tokens,
                                                      options.evaluation.ctx, options.build.empty() ? kOriginalMode : kSequentialMode);
   const EvalOptions eval = eval_options(options.evaluation);
@@ -69,8 +68,9 @@ int run_statistics(const StatisticsOptions& options) {
   const TensorEncoder encoder(*source, nullptr, Effort::kDefault, &feedback);
   if (!options.build.empty())
     live.follow(plan_builds(*source, options.model, {load_recipe(options.build)}, {}, nullptr).front().types, encoder);
-  live.finish();
+  live.run_rest();
   write_importance(options, imatrix, text);
+  live.finish();  // last: with the list the folder is complete
   print_cost(source->bytes_read(), size_on_disk(*source), std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
   return 0;
 }
@@ -84,11 +84,17 @@ void add_statistics(CLI::App& app, Context& context) {
   verb->add_option("MODEL", options->model, "checkpoint folder or (first) GGUF file")->required()->group("Input");
   verb->add_option("--sequential", options->build, "follow a build: a mix or recipe")->type_name("RECIPE")->group("Input");
   verb->add_option("--calib-text", options->evaluation.text, "text to run")->type_name("FILE")->required()->group("Text");
-  verb->add_option("--calib-tokens", options->tokens, "use the first N; default 131072")->type_name("N")->group("Text");
+  verb->add_option("--calib-tokens", options->tokens, "use the first N; default 131072")
+      ->type_name("N")
+      ->check(at_least_one)
+      ->group("Text");
   verb->add_option("--ctx", options->evaluation.ctx, "tokens per chunk, 4 or more; default 512")->type_name("N")->group("Text");
   verb->add_option("-o,--output", options->output, "where statistics.json goes")->type_name("FOLDER")->required()->group("Output");
   verb->add_flag("--force", options->force, "replace what is there")->group("Output");
-  verb->add_option("--threads", options->evaluation.threads, "1 or more; default all of them")->type_name("N")->group("Run");
+  verb->add_option("--threads", options->evaluation.threads, "1 or more; default all of them")
+      ->type_name("N")
+      ->check(at_least_one)
+      ->group("Run");
   verb->add_option("--memory", options->evaluation.memory, "budget, as 6GiB; default up to 8GiB")->type_name("SIZE")->group("Run");
   verb->add_flag("--dry-run", options->evaluation.dry_run, "show the plan only")->group("Run");
   verb->callback([options, &context] { context.command = [options] { return run_statistics(*options); }; });

@@ -70,7 +70,7 @@ ConvertReport run_plan(const ModelSource& source, const Plan& plan, Progress& pr
   const auto start = std::chrono::steady_clock::now();
   check_calibration(plan, calibration);
   const uint64_t read_before = source.bytes_read();
-  std::filesystem::create_directories(journal_path(plan).parent_path());
+  make_folder(journal_path(plan).parent_path());
   const Chunks chunks(plan);
   RunFiles files(plan, chunks, progress);
   const Chunks::Range left = {files.n_chunks_done(), chunks.count()};

@@ -12,6 +12,7 @@
 #include "formats/base/error.h"
 #include "formats/base/file.h"
 #include "formats/base/sha256.h"
+#include "formats/json_tree.h"
 
 namespace quern {
 namespace {
@@ -20,6 +21,7 @@ using nlohmann::json;
 
 constexpr const char* kSchema = "quern.journal/2";
 constexpr uint64_t kMaxJournalBytes = uint64_t{1} << 30;
+constexpr int kMaxDepth = 8;
 
 Error io_error(const std::filesystem::path& path, const char* what) {
   return std::move(Error(ErrorKind::kIo, std::string(what) + ": " + std::strerror(errno)).file(path.string()));
@@ -56,6 +58,15 @@ json header_of(const Plan& plan) {
     header["sources"].push_back({source.name, source.size_bytes, source.mtime_ns, source.fingerprint});
   }
   return header;
+}
+
+// Of one line; empty for what is no JSON, as the end of a line that was cut.
+std::optional<json> parse_line(std::string_view line) {
+  try {
+    return parse_json_tree(line, kMaxDepth);
+  } catch (const Error&) {
+    return std::nullopt;
+  }
 }
 
 // In words; empty when there is none.
@@ -113,6 +124,8 @@ std::filesystem::path journal_path(const Plan& plan) {
   return path;
 }
 
+std::string journal_header(const Plan& plan) { return header_of(plan).dump(); }
+
 Error difference_error(const Plan& plan, const std::string& difference) {
   return std::move(Error(ErrorKind::kUsage, "was begun by another run: " + difference + "; --force begins again")
                        .file(part_path(plan.folder / relative_name(plan.outputs.front(), 0)).string()));
@@ -122,11 +135,11 @@ JournalReading read_journal(const Plan& plan, std::string_view text) {
   std::vector<json> lines;
   std::vector<uint64_t> ends;
   for (size_t begin = 0, end; (end = text.find('\n', begin)) != std::string_view::npos; begin = end + 1) {
-    lines.push_back(json::parse(text.substr(begin, end - begin), nullptr, false));
+    std::optional<json> line = parse_line(text.substr(begin, end - begin));
+    if (!line) break;
+    lines.push_back(std::move(*line));
     ends.push_back(end + 1);
-    if (lines.back().is_discarded()) break;
   }
-  if (!lines.empty() && lines.back().is_discarded()) lines.pop_back();
   if (lines.size() < 2) return {};  // nothing is lost
   JournalReading reading;
   try {
@@ -169,7 +182,7 @@ Journal::~Journal() {
 
 void Journal::begin_anew() {
   if (ftruncate(fd_, 0) != 0 || lseek(fd_, 0, SEEK_SET) != 0) throw io_error(path_, "cannot begin the journal");
-  append(header_of(plan_).dump());
+  append(journal_header(plan_));
 }
 
 void Journal::go_on(const BegunRun& begun) {

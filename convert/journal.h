@@ -47,6 +47,8 @@ JournalReading read_journal(const Plan& plan, std::string_view text);
 JournalReading read_journal(const Plan& plan);  // of journal_path(plan); empty when there is none
 
 std::filesystem::path journal_path(const Plan& plan);
+// Its first line: what the plan makes, and of what.
+std::string journal_header(const Plan& plan);
 
 // Bytes of the plan's outputs that earlier runs have written.
 uint64_t begun_bytes(const Plan& plan);

@@ -37,7 +37,7 @@ FileSums FileHasher::finish() {
 
 OutputWriter::OutputWriter(const Plan& plan, size_t output)
     : plan_(plan), output_(plan.outputs[output]), stream_(plan, output_, TensorStream::Cut::kTensors) {
-  std::filesystem::create_directories(plan.folder / output_.folder);
+  make_folder(plan.folder / output_.folder);
   open_file();
   close_finished_files();
 }

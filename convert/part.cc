@@ -3,52 +3,26 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
-#include <nlohmann/json.hpp>
 
-#include "convert/figures_json.h"
 #include "convert/output_writer.h"
+#include "convert/part_index.h"
 #include "formats/base/sha256.h"
 
 namespace quern {
 namespace fs = std::filesystem;
 namespace {
 
-using nlohmann::json;
-
-constexpr const char* kSchema = "quern.part/1";
-constexpr uint64_t kMaxIndexBytes = 1u << 30;
 constexpr size_t kCopyBytes = 4u << 20;
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-// Bytes of each output's tensor data that a range of chunks covers: [begin, begin + size), kept one after the other in the part.
-struct Section {
-  uint64_t begin = 0;
-  uint64_t size = 0;
-  uint64_t offset = 0;  // in the part's data file
-};
-
-std::vector<Section> sections_of(const Plan& plan, const Chunks& chunks, Chunks::Range range) {
-  std::vector<Section> sections;
-  uint64_t offset = 0;
-  for (size_t output = 0; output < plan.outputs.size(); ++output) {
-    Section section;
-    section.begin = chunks.data_position(output, range.first);
-    section.size = chunks.data_position(output, range.last) - section.begin;
-    section.offset = offset;
-    offset += section.size;
-    sections.push_back(section);
-  }
-  return sections;
-}
-
 class PartSink final : public ChunkSink {
  public:
-  PartSink(fs::path path, OutputFile::Overwrite overwrite, const std::vector<Section>& sections)
+  PartSink(fs::path path, OutputFile::Overwrite overwrite, const std::vector<PartSection>& sections)
       : file_(std::move(path), overwrite), hashes_(sections.size()) {
-    for (const Section& section : sections) positions_.push_back(section.offset);
+    for (const PartSection& section : sections) positions_.push_back(section.offset);
   }
 
   void write(size_t output, int64_t, std::span<const std::byte> bytes) override {
@@ -66,54 +40,32 @@ class PartSink final : public ChunkSink {
   std::vector<Sha256> hashes_;
 };
 
-// What the index of a part says.
-struct Part {
+// A part as it lies on disk.
+struct Part : PartIndex {
   fs::path index;
   fs::path data;
-  int64_t k = 0, n = 0;
-  Chunks::Range range;
-  std::vector<Section> sections;
-  std::vector<std::string> sha256;
-  json figures;
-  std::vector<double> encode_seconds;
 };
 
-Part parse_part(const Plan& plan, const std::string& id, const fs::path& path) {
-  const json root = json::parse(read_text_file(path, kMaxIndexBytes));
-  if (root.at("schema") != kSchema) throw Error(ErrorKind::kFormat, "is not the index of a part (schema '" + std::string(kSchema) + "')");
-  if (root.at("plan") != id) throw Error(ErrorKind::kFormat, "belongs to another plan");
-  Part part;
-  part.index = path;
-  part.data = fs::path(path).replace_extension(".bin");
-  part.k = root.at("part").get<int64_t>();
-  part.n = root.at("of").get<int64_t>();
-  const Chunks chunks(plan);
-  if (part.n < 1 || part.k < 1 || part.k > part.n) throw Error(ErrorKind::kFormat, "impossible part number");
-  part.range = chunks.part(part.k - 1, part.n);
-  part.sections = sections_of(plan, chunks, part.range);
-  part.sha256 = root.at("sections_sha256").get<std::vector<std::string>>();
-  part.encode_seconds = root.at("encode_seconds").get<std::vector<double>>();
-  part.figures = root.at("figures");
-  if (part.sha256.size() != plan.outputs.size() || part.encode_seconds.size() != plan.outputs.size()) {
-    throw Error(ErrorKind::kFormat, "has another number of outputs");
-  }
-  return part;
-}
+// What all parts say about the tensors, put together.
+struct PartFigures {
+  std::vector<TensorFigures> figures;
+  std::map<Unit, PartialFigures> partial;
+};
 
-Part read_part(const Plan& plan, const std::string& id, const fs::path& path) {
+Part read_part(const Plan& plan, const std::string& id, const fs::path& path, PartFigures& figures) {
   try {
-    return parse_part(plan, id, path);
-  } catch (const json::exception& error) {
-    throw Error(ErrorKind::kFormat, std::string("not the index of a part: ") + printable(error.what())).file(path.string());
+    return {part_index_from_json(plan, id, read_text_file(path, kMaxIndexBytes), figures.figures, figures.partial), path,
+            fs::path(path).replace_extension(".bin")};
   } catch (Error& error) {
     error.file(path.string());
     throw;
   }
 }
 
-std::vector<Part> read_parts(const Plan& plan, const std::string& id, const std::vector<fs::path>& indexes) {
+std::vector<Part> read_parts(const Plan& plan, const std::string& id, const std::vector<fs::path>& indexes, PartFigures& figures) {
   std::vector<Part> parts;
-  for (const fs::path& path : indexes) parts.push_back(read_part(plan, id, path));
+  figures.figures.resize(plan.tensors.size());
+  for (const fs::path& path : indexes) parts.push_back(read_part(plan, id, path, figures));
   if (parts.empty()) throw Error(ErrorKind::kUsage, "no parts given");
   std::sort(parts.begin(), parts.end(), [](const Part& a, const Part& b) { return a.k < b.k; });
   const int64_t n = parts.front().n;
@@ -130,23 +82,15 @@ std::vector<Part> read_parts(const Plan& plan, const std::string& id, const std:
   return parts;
 }
 
-std::vector<TensorFigures> collect_figures(const Plan& plan, const std::vector<Part>& parts) {
-  std::vector<TensorFigures> figures(plan.tensors.size());
-  std::map<Unit, PartialFigures> partial;
-  for (const Part& part : parts) {
-    try {
-      add_figures(plan, part.figures, figures, partial);
-    } catch (const json::exception& error) {
-      throw Error(ErrorKind::kFormat, std::string("unreadable figures: ") + printable(error.what())).file(part.index.string());
-    }
-  }
-  for (const auto& [unit, sum] : partial) set_figures(plan.tensors[unit.tensor], unit, sum.rounded(), figures[unit.tensor]);
+std::vector<TensorFigures> round_figures(const Plan& plan, PartFigures all) {
+  std::vector<TensorFigures>& figures = all.figures;
+  for (const auto& [unit, sum] : all.partial) set_figures(plan.tensors[unit.tensor], unit, sum.rounded(), figures[unit.tensor]);
   for (size_t t = 0; t < figures.size(); ++t) {
     figures[t].outputs.resize(plan.outputs.size());
     if (plan.tensors[t].n_slices > 1) figures[t].slices.resize(static_cast<size_t>(plan.tensors[t].n_slices));
     for (Figures& slice : figures[t].slices) slice.outputs.resize(plan.outputs.size());
   }
-  return figures;
+  return std::move(figures);
 }
 
 void check_data_files(const std::vector<Part>& parts) {
@@ -166,7 +110,7 @@ FinishedOutput assemble(const Plan& plan, size_t output, const std::vector<Part>
   std::vector<std::byte> buffer(kCopyBytes);
   for (const Part& part : parts) {
     const InputFile data(part.data);
-    const Section& section = part.sections[output];
+    const PartSection& section = part.sections[output];
     Sha256 hash;
     for (uint64_t done = 0; done < section.size;) {
       throw_if_interrupted();
@@ -178,12 +122,15 @@ FinishedOutput assemble(const Plan& plan, size_t output, const std::vector<Part>
       progress.advance(piece.size());
       done += piece.size();
     }
-    if (hash.finish_hex() != part.sha256[output]) {
+    if (hash.finish_hex() != part.sections_sha256[output]) {
       throw Error(ErrorKind::kFormat, "data of output " + plan.outputs[output].mix + " is damaged").file(part.data.string());
     }
   }
   return {writer.finish(), hasher.finish()};
 }
+
+// Has its part file while a merge goes on, and after one that ended between the names of two outputs. Never gets its own name.
+fs::path merge_mark(const Plan& plan) { return plan.folder / (relative_name(plan.outputs.front(), 0) + ".merge"); }
 
 }  // namespace
 
@@ -194,41 +141,50 @@ PartReport run_part(const ModelSource& source, const Plan& plan, int64_t k, int6
   const uint64_t read_before = source.bytes_read();
   const Chunks chunks(plan);
   const Chunks::Range range = chunks.part(k - 1, n);
-  const std::vector<Section> sections = sections_of(plan, chunks, range);
+  const std::vector<PartSection> sections = part_sections(plan, chunks, range);
   char number[64];
   std::snprintf(number, sizeof number, ".part-%05lld-of-%05lld", static_cast<long long>(k), static_cast<long long>(n));
   const std::string stem = plan.outputs.front().stem + number;
   const auto overwrite = plan.force ? OutputFile::Overwrite::kAllow : OutputFile::Overwrite::kRefuse;
 
-  fs::create_directories(folder);
+  make_folder(folder);
   PartReport report;
   report.index = folder / (stem + ".json");
   report.data = folder / (stem + ".bin");
-  PartSink sink(report.data, overwrite, sections);
+  // Begun first and named last: while its part file is there, data under their name are those of a run that was interrupted.
+  const bool interrupted = fs::exists(part_path(report.index));
+  OutputFile index(report.index, overwrite);
+  PartSink sink(report.data, interrupted ? OutputFile::Overwrite::kAllow : overwrite, sections);
   progress.begin("converting", chunks.source_bytes(range));
   const PipelineResult result = run_chunks(source, plan, calibration, chunks, range, sink, progress);
   progress.end();
 
-  json index = {{"schema", kSchema}, {"plan", plan_id(plan)}, {"part", k}, {"of", n}, {"encode_seconds", result.encode_seconds}};
-  index["sections_sha256"] = json::array();
-  for (size_t output = 0; output < plan.outputs.size(); ++output) index["sections_sha256"].push_back(sink.sha256(output));
-  index["figures"] = figures_to_json(result, 0, plan.tensors.size());
+  std::vector<std::string> sections_sha256;
+  for (size_t output = 0; output < plan.outputs.size(); ++output) sections_sha256.push_back(sink.sha256(output));
+  const std::string text = part_index_to_json(plan, k, n, sections_sha256, result);
+  index.write_at(0, std::as_bytes(std::span(text)));
+  index.sync();
+  index.keep_part(true);
   sink.commit();
-  write_file_atomically(report.index, index.dump() + "\n", overwrite);
+  index.commit();
   report.data_bytes = sections.back().offset + sections.back().size;
   report.bytes_read = source.bytes_read() - read_before;
   report.seconds = seconds_since(start);
   return report;
 }
 
+bool merge_was_interrupted(const Plan& plan) { return fs::exists(part_path(merge_mark(plan))); }
+
 ConvertReport merge_parts(const Plan& plan, const std::vector<fs::path>& indexes, Progress& progress) {
   const auto start = std::chrono::steady_clock::now();
   const std::string id = plan_id(plan);
-  const std::vector<Part> parts = read_parts(plan, id, indexes);
+  PartFigures of_parts;
+  const std::vector<Part> parts = read_parts(plan, id, indexes, of_parts);
   check_data_files(parts);
-  const std::vector<TensorFigures> figures = collect_figures(plan, parts);
+  const std::vector<TensorFigures> figures = round_figures(plan, std::move(of_parts));
 
-  fs::create_directories(plan.folder);
+  make_folder(merge_mark(plan).parent_path());
+  OutputFile mark(merge_mark(plan), OutputFile::Overwrite::kAllow);
   ConvertReport report;
   std::vector<std::unique_ptr<OutputWriter>> writers;
   std::vector<FinishedOutput> finished;
@@ -242,7 +198,9 @@ ConvertReport merge_parts(const Plan& plan, const std::vector<fs::path>& indexes
     for (const Part& part : parts) encode_seconds[output] += part.encode_seconds[output];
   }
   progress.end();
+  mark.keep_part(true);
   publish_outputs(plan, writers, finished, figures);
+  mark.keep_part(false);
   report.outputs = report_outputs(plan, finished, figures, encode_seconds);
   report.seconds = seconds_since(start);
   return report;

@@ -27,6 +27,9 @@ struct PartReport {
 PartReport run_part(const ModelSource& source, const Plan& plan, int64_t k, int64_t n, const std::filesystem::path& folder,
                     Progress& progress, const Calibration& calibration = {});
 
+// An earlier merge into plan.folder did not end: what has a name there may be replaced.
+bool merge_was_interrupted(const Plan& plan);
+
 // Assembles the outputs in plan.folder from the indexes of all parts. Throws kFormat naming the part when one is missing, doubled,
 // of another plan, or damaged.
 ConvertReport merge_parts(const Plan& plan, const std::vector<std::filesystem::path>& indexes, Progress& progress);

@@ -288,6 +288,27 @@ std::vector<std::byte> file_header(const Plan& plan, const PlannedOutput& output
   return gguf::serialize_header(file_metadata(plan, output, file), file_tensors(plan, output, output.files[file]));
 }
 
+void check_layout(const Plan& plan) {
+  for (const PlannedOutput& output : plan.outputs) {
+    PlannedOutput placed = output;
+    place_tensors(plan, placed);
+    for (size_t f = 0; f < output.files.size(); ++f) {
+      const PlannedFile &is = output.files[f], &expected = placed.files[f];
+      if (is.name != expected.name || is.size_bytes != expected.size_bytes || is.data_offset != expected.data_offset) {
+        throw Error(ErrorKind::kFormat, "name, size or start of the data is not what its tensors give ('" + printable(expected.name) +
+                                            "', " + std::to_string(expected.size_bytes) + ", " + std::to_string(expected.data_offset) + ")")
+            .file(is.name);
+      }
+    }
+    for (size_t t = 0; t < output.tensors.size(); ++t) {
+      const Placement &is = output.tensors[t], &expected = placed.tensors[t];
+      if (is.file != expected.file || is.file_offset != expected.file_offset) {
+        throw Error(ErrorKind::kFormat, "is not where the tensors before it end").tensor(plan.tensors[t].name);
+      }
+    }
+  }
+}
+
 std::string plan_id(const Plan& plan) {
   Sha256 hash;
   const auto add = [&hash](std::string_view text) {

@@ -167,9 +167,13 @@ std::vector<std::byte> file_header(const Plan& plan, const PlannedOutput& output
 std::string plan_id(const Plan& plan);
 
 std::string plan_to_json(const Plan& plan);
-Plan plan_from_json(std::string_view text);  // throws kFormat
+// Reads hostile text. Throws kFormat unless everything fits together: sizes and offsets are those that planning gives to these
+// tensors, types and metadata, and names are plain.
+Plan plan_from_json(std::string_view text);
+Plan read_plan(const std::filesystem::path& file);
 
-// Throws kFormat when the source is not what the plan was made from: a file was added, removed or changed, or a tensor differs.
+// Throws kFormat when the source is not what the plan was made from: a file was added, removed or changed, or a tensor differs; and
+// kUnsupported when the plan has a tensor in a type that cannot be written.
 void check_source(const Plan& plan, const ModelSource& source);
 
 }  // namespace quern

@@ -191,8 +191,11 @@ void check_files(const Plan& plan, const ModelSource& source, std::vector<Proble
 
 std::vector<Problem> check_destination(const Plan& plan) {
   std::error_code ignored;
-  if (fs::exists(plan.folder, ignored) && !fs::is_directory(plan.folder, ignored)) {
-    return {{ErrorKind::kUsage, "'" + printable(plan.folder.string()) + "' is a file, not a folder"}};
+  fs::path above = fs::absolute(plan.folder).lexically_normal();  // the part of it that is there
+  while (!fs::exists(fs::symlink_status(above, ignored)) && above != above.root_path()) above = above.parent_path();
+  if (!fs::is_directory(above, ignored)) {
+    return {{ErrorKind::kUsage, "the output folder '" + printable(plan.folder.string()) + "' cannot be: '" +
+                                    printable(above.filename().string()) + "' is not a folder"}};
   }
   std::vector<Problem> problems;
   std::set<std::string> seen;
@@ -240,11 +243,22 @@ void check_source(const Plan& plan, const ModelSource& source) {
       changed("file '" + planned.name + "' has changed");
     }
   }
-  for (const PlannedTensor& tensor : plan.tensors) {
-    const auto tensors = source.tensors();
+  const auto tensors = source.tensors();
+  for (size_t t = 0; t < plan.tensors.size(); ++t) {
+    const PlannedTensor& tensor = plan.tensors[t];
     const LogicalTensor* now = tensor.source_index < tensors.size() ? &tensors[tensor.source_index] : nullptr;
-    if (now == nullptr || now->name != tensor.name || !(now->shape == tensor.shape)) changed("tensor '" + tensor.name + "' differs");
+    const bool same = now != nullptr && now->name == tensor.name && now->shape == tensor.shape && now->n_slices == tensor.n_slices &&
+                      now->source_bytes == tensor.source_bytes && (now->keep == Keep::kInteger) == tensor.integer;
+    if (!same) changed("tensor '" + tensor.name + "' differs");
+    for (const PlannedOutput& output : plan.outputs) {
+      if (output.tensors[t].copied != source.can_copy(tensor.source_index, output.tensors[t].type)) {
+        changed("tensor '" + tensor.name + "' is stored otherwise");
+      }
+    }
   }
+  std::vector<Problem> problems;
+  check_types(plan, problems);
+  if (!problems.empty()) throw Error(problems.front().kind, problems.front().message);
 }
 
 }  // namespace quern

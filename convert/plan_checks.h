@@ -25,6 +25,9 @@ void check_files(const Plan& plan, const ModelSource& source, std::vector<Proble
 // A budget below what one chunk of the widest tensor needs; smallest_bytes is the least that works.
 void check_memory(const Plan& plan, uint64_t smallest_bytes, std::vector<Problem>& problems);
 
+// Throws kFormat when a name, size or offset is not what planning gives to the plan's tensors, types and metadata.
+void check_layout(const Plan& plan);
+
 // SHA-256 of the file's first and last 64 KiB.
 std::string fingerprint(const std::filesystem::path& file);
 

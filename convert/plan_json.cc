@@ -2,6 +2,10 @@
 
 #include "convert/metadata_json.h"
 #include "convert/plan.h"
+#include "convert/plan_checks.h"
+#include "formats/base/checked.h"
+#include "formats/base/file.h"
+#include "formats/json_tree.h"
 
 // The plan as JSON; docs/formats/plan.md describes every field.
 
@@ -11,6 +15,10 @@ namespace {
 using nlohmann::json;
 
 constexpr const char* kSchema = "quern.plan/1";
+constexpr uint64_t kMaxPlanBytes = uint64_t{1} << 30;
+constexpr int kMaxDepth = 8;
+constexpr int64_t kMaxSlices = 1 << 16;  // figures are kept of each
+constexpr size_t kMaxFiles = 65535;      // split.count is a u16
 
 DType dtype_from_json(const json& value) {
   const std::string name = value.get<std::string>();
@@ -84,7 +92,7 @@ PlannedTensor tensor_from_json(const json& value) {
   tensor.source_bytes = value.at("source_bytes").get<uint64_t>();
   tensor.chunk_rows = value.at("chunk_rows").get<int64_t>();
   tensor.integer = value.at("integer").get<bool>();
-  const bool sliced_evenly = tensor.n_slices >= 1 && tensor.shape.n_rows() % tensor.n_slices == 0;
+  const bool sliced_evenly = tensor.n_slices >= 1 && tensor.n_slices <= kMaxSlices && tensor.shape.n_rows() % tensor.n_slices == 0;
   if (tensor.chunk_rows < 1 || tensor.shape.n_elements() < 1 || !sliced_evenly) {
     throw Error(ErrorKind::kFormat, "impossible shape, slices or chunk_rows").tensor(tensor.name);
   }
@@ -143,7 +151,7 @@ PlannedOutput output_from_json(const json& value, const std::vector<PlannedTenso
     placement.file = tensor.at("file").get<uint32_t>();
     placement.file_offset = tensor.at("offset").get<uint64_t>();
     placement.size_bytes = tensor.at("size_bytes").get<uint64_t>();
-    output.tensor_bytes += placement.size_bytes;
+    output.tensor_bytes = checked_add(output.tensor_bytes, placement.size_bytes, "size of an output");
     output.tensors.push_back(placement);
   }
   if (output.tensors.size() != tensors.size())
@@ -159,13 +167,30 @@ PlannedOutput output_from_json(const json& value, const std::vector<PlannedTenso
 
 // The order in which an output is written must be its files' order, without gaps: what the writer relies on.
 void check_files_cover_tensors(const PlannedOutput& output) {
+  if (output.files.empty() || output.files.size() > kMaxFiles) {
+    throw Error(ErrorKind::kFormat, "output '" + printable(output.mix) + "' has an impossible number of files");
+  }
   size_t next = 0;
   for (const PlannedFile& file : output.files) {
-    if (file.first_tensor != next && file.n_tensors != 0)
+    if ((file.first_tensor != next && file.n_tensors != 0) || file.n_tensors > output.tensors.size() - next) {
       throw Error(ErrorKind::kFormat, "files do not hold the tensors in order").file(file.name);
+    }
     next += file.n_tensors;
   }
   if (next != output.tensors.size()) throw Error(ErrorKind::kFormat, "output '" + printable(output.mix) + "' leaves tensors out");
+}
+
+// Sums that the run relies on fit their types: bytes that are read and written, weights, and with them rows and chunks.
+void check_totals(const Plan& plan) {
+  uint64_t bytes = 0;
+  int64_t n_weights = 0;
+  for (const PlannedTensor& tensor : plan.tensors) {
+    bytes = checked_add(bytes, tensor.source_bytes, "bytes of the source");
+    n_weights = checked_add(n_weights, tensor.shape.n_elements(), "number of weights");
+  }
+  for (const PlannedOutput& output : plan.outputs) {
+    bytes = checked_add(bytes, output.tensor_bytes, "bytes of the outputs");
+  }
 }
 
 Plan parse(const json& root) {
@@ -198,7 +223,10 @@ Plan parse(const json& root) {
     plan.outputs.push_back(output_from_json(output, plan.tensors));
     check_files_cover_tensors(plan.outputs.back());
   }
+  if (plan.outputs.empty()) throw Error(ErrorKind::kFormat, "there are no outputs");
   plan.metadata = metadata_from_json(root.at("metadata"));
+  check_totals(plan);
+  check_layout(plan);
   return plan;
 }
 
@@ -237,9 +265,18 @@ std::string plan_to_json(const Plan& plan) {
 
 Plan plan_from_json(std::string_view text) {
   try {
-    return parse(json::parse(text));
+    return parse(parse_json_tree(text, kMaxDepth));
   } catch (const json::exception& error) {
     throw Error(ErrorKind::kFormat, std::string("not a plan: ") + printable(error.what()));
+  }
+}
+
+Plan read_plan(const std::filesystem::path& file) {
+  try {
+    return plan_from_json(read_text_file(file, kMaxPlanBytes));
+  } catch (Error& error) {
+    error.file(file.string());
+    throw;
   }
 }
 

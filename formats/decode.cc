@@ -80,6 +80,23 @@ float same(float value) noexcept { return value; }
 
 }  // namespace
 
+bool has_decoder(DType dtype) noexcept {
+  switch (dtype) {
+    case DType::F32:
+    case DType::F16:
+    case DType::BF16:
+    case DType::F8_E4M3:
+    case DType::F8_E5M2:
+    case DType::F8_E8M0:
+#define QUERN_DECODE_CASE(name) case DType::name:
+      QUERN_BLOCK_TYPES(QUERN_DECODE_CASE)
+#undef QUERN_DECODE_CASE
+      return true;
+    default:
+      return false;
+  }
+}
+
 void decode_blocks(DType dtype, std::span<const std::byte> blocks, std::span<float> out) {
   const auto block_bytes = static_cast<size_t>(traits(dtype).block_bytes);
   QUERN_CHECK(blocks.size() % block_bytes == 0);

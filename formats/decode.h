@@ -7,9 +7,11 @@
 
 namespace quern {
 
+// Every type of the table that can be a GGUF float type, plus F8_E4M3, F8_E5M2 and F8_E8M0 element by element. Not integers.
+bool has_decoder(DType dtype) noexcept;
+
 // Decodes whole blocks to floats, bit for bit as ggml's to_float does. blocks.size() is a whole number of blocks of `dtype` and
-// out.size() the number of weights in them. Every type of the table that can be a GGUF float type, plus F8_E4M3, F8_E5M2 and
-// F8_E8M0 element by element; integers are refused (kInternal). No alignment is required. Single-threaded.
+// out.size() the number of weights in them; types without a decoder are refused (kInternal). No alignment is required. Single-threaded.
 void decode_blocks(DType dtype, std::span<const std::byte> blocks, std::span<float> out);
 
 // Position of the first block whose scales or values are not finite, or -1. What ggml_validate_row_data rejects, and more

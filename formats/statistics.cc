@@ -18,7 +18,9 @@ using nlohmann::ordered_json;
 constexpr const char* kSchema = "quern.statistics/2";
 constexpr const char* kListName = "statistics.json";
 constexpr uint64_t kMaxListBytes = uint64_t{1} << 28;
+constexpr int kMaxDepth = 8;
 constexpr int64_t kMaxColumns = 1 << 20;
+constexpr int64_t kMaxHeld = 1 << 24;
 
 // "blk.3.ffn_up.bin" of "blk.3.ffn_up.weight"
 std::string file_name(std::string_view weight) {
@@ -38,6 +40,41 @@ auto parts_of(Loaded& loaded) {
 uint64_t float_count(int64_t n_columns, const StatisticsInput::Place& place) {
   const auto n = static_cast<uint64_t>(n_columns), held = static_cast<uint64_t>(place.n_held) * n;
   return half_count(n_columns) + held + (place.sequential ? n * n + held : 0);
+}
+
+StatisticsInput::Place place_from_json(const json& slice, int64_t n_columns, bool sequential) {
+  StatisticsInput::Place place;
+  place.offset = slice.at("offset").get<uint64_t>();
+  place.n_rows = slice.at("n_rows").get<int64_t>();
+  place.n_held = slice.at("n_held").get<int64_t>();
+  place.fourth = slice.at("fourth").get<double>();
+  place.sequential = sequential;
+  place.sha256 = slice.at("sha256").get<std::string>();
+  if (place.n_rows < 0 || place.n_held < 0 || place.n_held > kMaxHeld) throw Error(ErrorKind::kFormat, "impossible count");
+  // The products stay below 2^47: kMaxColumns and kMaxHeld.
+  checked_add(place.offset, float_count(n_columns, place) * sizeof(float), "offset");
+  return place;
+}
+
+StatisticsInput input_from_json(const json& entry, const fs::path& folder, bool sequential,
+                                const std::function<uint64_t(const fs::path&)>& size_bytes) {
+  StatisticsInput input;
+  input.n_columns = entry.at("n_columns").get<int64_t>();
+  if (input.n_columns < 1 || input.n_columns > kMaxColumns) throw Error(ErrorKind::kFormat, "impossible n_columns");
+  const auto name = entry.at("file").get<std::string>();
+  if (name.empty() || name == "." || name == ".." || name.find('/') != std::string::npos) {
+    throw Error(ErrorKind::kFormat, "impossible file name '" + printable(name) + "'");
+  }
+  input.file = folder / name;
+  const uint64_t file_bytes = size_bytes(input.file);
+  for (const json& slice : entry.at("slices")) {
+    StatisticsInput::Place place = place_from_json(slice, input.n_columns, sequential);
+    if (place.offset + float_count(input.n_columns, place) * sizeof(float) > file_bytes) {
+      throw Error(ErrorKind::kFormat, "'" + printable(name) + "' ends before what the list says it holds");
+    }
+    input.slices.emplace(slice.at("slice").get<int64_t>(), std::move(place));
+  }
+  return input;
 }
 
 }  // namespace
@@ -75,21 +112,30 @@ struct StatisticsWriter::Open {
   StatisticsInput input;
 };
 
+// The list is begun with the first number and named with the last, so that its part file tells that what lies beside it is unfinished.
 struct StatisticsWriter::List {
+  List(const fs::path& path, OutputFile::Overwrite overwrite) : file(path, overwrite) {}
+  OutputFile file;
   ordered_json inputs = ordered_json::array();
+  std::vector<fs::path> finished;  // removed with the part file when the list is never written
+  bool written = false;
 };
 
-StatisticsWriter::StatisticsWriter(fs::path folder, OutputFile::Overwrite overwrite)
-    : folder_(std::move(folder)), overwrite_(overwrite), list_(std::make_unique<List>()) {
+StatisticsWriter::StatisticsWriter(fs::path folder, OutputFile::Overwrite overwrite) : folder_(std::move(folder)), overwrite_(overwrite) {
   if (overwrite == OutputFile::Overwrite::kRefuse && fs::exists(folder_ / kListName)) {
     throw Error(ErrorKind::kUsage, "holds statistics already; --force replaces them").file(folder_.string());
   }
-  std::error_code failed;
-  fs::create_directories(folder_, failed);
-  if (failed) throw Error(ErrorKind::kIo, failed.message()).file(folder_.string());
+  make_folder(folder_);
+  if (overwrite == OutputFile::Overwrite::kAllow) fs::remove(folder_ / kListName);  // of files that are replaced before it is
+  if (fs::exists(part_path(folder_ / kListName))) overwrite_ = OutputFile::Overwrite::kAllow;
+  list_ = std::make_unique<List>(folder_ / kListName, overwrite);
 }
 
-StatisticsWriter::~StatisticsWriter() = default;
+StatisticsWriter::~StatisticsWriter() {
+  if (list_->written) return;
+  std::error_code ignored;
+  for (const fs::path& file : list_->finished) fs::remove(file, ignored);
+}
 
 void StatisticsWriter::add(std::span<const std::string> weights, int64_t slice, const InputStatistics& statistics) {
   const SecondMoment& moment = statistics.moment;
@@ -119,6 +165,7 @@ std::vector<StatisticsWriter::Finished> StatisticsWriter::finish_inputs() {
   std::vector<Finished> finished;
   for (const std::unique_ptr<Open>& open : open_) {
     open->file.commit();
+    list_->finished.push_back(open->file.path());
     ordered_json slices = ordered_json::array();
     for (const auto& [slice, place] : open->input.slices) {
       slices.push_back({{"slice", slice},
@@ -144,50 +191,41 @@ void StatisticsWriter::finish(const StatisticsRecord& record) {
   const ordered_json root = {
       {"schema", kSchema},   {"model", record.model}, {"text", record.text},         {"text_sha256", record.text_sha256},
       {"mode", record.mode}, {"ctx", record.ctx},     {"n_tokens", record.n_tokens}, {"inputs", std::move(list_->inputs)}};
-  write_file_atomically(folder_ / kListName, root.dump(1) + "\n", overwrite_);
+  const std::string text = root.dump(1) + "\n";
+  list_->file.write_at(0, std::as_bytes(std::span(text)));
+  list_->file.commit();
+  list_->written = true;
+}
+
+StatisticsList statistics_list_from_json(std::string_view text, const fs::path& folder,
+                                         const std::function<uint64_t(const fs::path&)>& size_bytes) {
+  StatisticsList list;
+  try {
+    const json root = parse_json_tree(text, kMaxDepth);
+    if (root.at("schema") != kSchema) throw Error(ErrorKind::kFormat, "schema is not '" + std::string(kSchema) + "'");
+    list.record.sha256 = sha256_hex(text);
+    list.record.model = root.at("model").get<std::string>();
+    list.record.text = root.at("text").get<std::string>();
+    list.record.text_sha256 = root.at("text_sha256").get<std::string>();
+    list.record.mode = root.at("mode").get<std::string>();
+    list.record.ctx = root.at("ctx").get<int64_t>();
+    list.record.n_tokens = root.at("n_tokens").get<int64_t>();
+    const bool sequential = list.record.mode == kSequentialMode;
+    for (const json& entry : root.at("inputs")) {
+      const auto input = std::make_shared<const StatisticsInput>(input_from_json(entry, folder, sequential, size_bytes));
+      for (const json& weight : entry.at("weights")) list.by_weight.emplace(weight.get<std::string>(), input);
+    }
+  } catch (const json::exception& error) {
+    throw Error(ErrorKind::kFormat, std::string("not a list of statistics: ") + printable(error.what()));
+  }
+  return list;
 }
 
 Statistics::Statistics(const fs::path& folder) {
   const fs::path path = folder / kListName;
   const std::string text = read_text_file(path, kMaxListBytes);
-  record_.sha256 = sha256_hex(text);
   try {
-    const json root = parse_json_tree(text, 8);
-    if (root.at("schema") != kSchema) throw Error(ErrorKind::kFormat, "schema is not '" + std::string(kSchema) + "'");
-    record_.model = root.at("model").get<std::string>();
-    record_.text = root.at("text").get<std::string>();
-    record_.text_sha256 = root.at("text_sha256").get<std::string>();
-    record_.mode = root.at("mode").get<std::string>();
-    record_.ctx = root.at("ctx").get<int64_t>();
-    record_.n_tokens = root.at("n_tokens").get<int64_t>();
-    const bool sequential = record_.mode == kSequentialMode;
-    for (const json& entry : root.at("inputs")) {
-      auto input = std::make_shared<StatisticsInput>();
-      input->n_columns = entry.at("n_columns").get<int64_t>();
-      if (input->n_columns < 1 || input->n_columns > kMaxColumns) throw Error(ErrorKind::kFormat, "impossible n_columns");
-      const auto name = entry.at("file").get<std::string>();
-      if (name.empty() || name.find('/') != std::string::npos) throw Error(ErrorKind::kFormat, "impossible file name '" + name + "'");
-      input->file = folder / name;
-      const uint64_t size_bytes = InputFile(input->file).size_bytes();
-      for (const json& slice : entry.at("slices")) {
-        StatisticsInput::Place place;
-        place.offset = slice.at("offset").get<uint64_t>();
-        place.n_rows = slice.at("n_rows").get<int64_t>();
-        place.n_held = slice.at("n_held").get<int64_t>();
-        place.fourth = slice.at("fourth").get<double>();
-        place.sequential = sequential;
-        place.sha256 = slice.at("sha256").get<std::string>();
-        if (place.n_rows < 0 || place.n_held < 0 || place.n_held > (int64_t{1} << 24)) throw Error(ErrorKind::kFormat, "impossible count");
-        const uint64_t bytes = float_count(input->n_columns, place) * sizeof(float);
-        if (checked_add(place.offset, bytes, "offset") > size_bytes) {
-          throw Error(ErrorKind::kFormat, "'" + name + "' ends before what the list says it holds");
-        }
-        input->slices.emplace(slice.at("slice").get<int64_t>(), std::move(place));
-      }
-      for (const json& weight : entry.at("weights")) by_weight_.emplace(weight.get<std::string>(), input);
-    }
-  } catch (const json::exception& error) {
-    throw Error(ErrorKind::kFormat, error.what()).file(path.string());
+    list_ = statistics_list_from_json(text, folder, [](const fs::path& file) { return InputFile(file).size_bytes(); });
   } catch (Error& error) {
     error.file(path.string());
     throw;
@@ -195,13 +233,13 @@ Statistics::Statistics(const fs::path& folder) {
 }
 
 std::shared_ptr<const StatisticsInput> Statistics::find(std::string_view weight) {
-  const auto found = by_weight_.find(weight);
-  return found == by_weight_.end() ? nullptr : found->second;
+  const auto found = list_.by_weight.find(weight);
+  return found == list_.by_weight.end() ? nullptr : found->second;
 }
 
 std::vector<std::string> Statistics::weights() const {
   std::vector<std::string> names;
-  for (const auto& [name, input] : by_weight_) names.push_back(name);
+  for (const auto& [name, input] : list_.by_weight) names.push_back(name);
   return names;
 }
 

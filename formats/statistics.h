@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
 #include <span>
@@ -68,7 +69,7 @@ class StatisticsSource {
 
 class StatisticsWriter {
  public:
-  // Creates the folder. Throws kUsage when it holds statistics and overwriting is refused.
+  // Creates the folder. Throws kUsage when it holds statistics and overwriting is refused; what an interrupted run left is replaced.
   StatisticsWriter(std::filesystem::path folder, OutputFile::Overwrite overwrite);
   ~StatisticsWriter();
 
@@ -88,23 +89,32 @@ class StatisticsWriter {
   struct Open;
   struct List;
   std::filesystem::path folder_;
-  OutputFile::Overwrite overwrite_;
+  OutputFile::Overwrite overwrite_;  // of the files of inputs
   std::vector<std::unique_ptr<Open>> open_;
   std::unique_ptr<List> list_;
 };
+
+// What statistics.json says.
+struct StatisticsList {
+  StatisticsRecord record;
+  std::map<std::string, std::shared_ptr<const StatisticsInput>, std::less<>> by_weight;
+};
+// Reads hostile text. folder: where its files are; size_bytes: tells the size of one. Throws kFormat for counts and places that the
+// files cannot have.
+StatisticsList statistics_list_from_json(std::string_view text, const std::filesystem::path& folder,
+                                         const std::function<uint64_t(const std::filesystem::path&)>& size_bytes);
 
 // Reads what a StatisticsWriter wrote.
 class Statistics final : public StatisticsSource {
  public:
   explicit Statistics(const std::filesystem::path& folder);
 
-  const StatisticsRecord& record() const noexcept override { return record_; }
+  const StatisticsRecord& record() const noexcept override { return list_.record; }
   std::shared_ptr<const StatisticsInput> find(std::string_view weight) override;
   std::vector<std::string> weights() const;  // all that have an input here
 
  private:
-  StatisticsRecord record_;
-  std::map<std::string, std::shared_ptr<const StatisticsInput>, std::less<>> by_weight_;
+  StatisticsList list_;
 };
 
 }  // namespace quern

@@ -154,12 +154,13 @@ std::shared_ptr<const StatisticsInput> LiveStatistics::find(std::string_view wei
   }
 }
 
-void LiveStatistics::finish() {
+void LiveStatistics::run_rest() {
   const std::lock_guard lock(work_mutex_);
   while (next_layer_ <= n_layers_) collect_layer();
   if (options_.progress != nullptr) options_.progress->end();
-  writer_->finish(record_);
 }
+
+void LiveStatistics::finish() { writer_->finish(record_); }
 
 void LiveStatistics::add_finished(std::vector<StatisticsWriter::Finished> finished) {
   const std::lock_guard lock(known_mutex_);

@@ -54,7 +54,8 @@ class LiveStatistics final : public StatisticsSource {
   // Says in `progress`, as a step of whatever else it shows, which layer is being run.
   void tell(Progress& progress) noexcept { steps_ = &progress; }
 
-  // Runs what was not asked for, and writes the list that makes the folder one for Statistics.
+  void run_rest();  // what was not asked for
+  // After run_rest(): writes the list that makes the folder one for Statistics.
   void finish();
   uint64_t bytes_read() const noexcept { return source_.bytes_read(); }
 

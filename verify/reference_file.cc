@@ -15,6 +15,10 @@ namespace {
 
 constexpr char kSchema[] = "quern.reference/1";
 constexpr unsigned kZstdLevel = 9;
+// Unwritten parts of a dataset take no room in the file, so that its size says nothing.
+constexpr int64_t kMaxTokens = 1 << 24;
+constexpr int64_t kMaxVocab = 1 << 22;
+constexpr int64_t kMaxTop = 1 << 14;
 
 // An HDF5 identifier that closes itself.
 class Handle {
@@ -88,15 +92,26 @@ void write_text(hid_t file, const char* name, const std::string& text) {
   check(H5Awrite(attribute, type, text.c_str()), "write an attribute");
 }
 
+// An attribute of one value; the library would fill a buffer with as many as there are.
+Handle open_attribute(hid_t file, const char* name) {
+  Handle attribute(H5Aopen(file, name, H5P_DEFAULT), H5Aclose, name);
+  const Handle space(H5Aget_space(attribute), H5Sclose, "a data space");
+  if (H5Sget_simple_extent_npoints(space) != 1)
+    throw Error(ErrorKind::kFormat, std::string("HDF5: attribute '") + name + "' is not one value");
+  return attribute;
+}
+
 int64_t read_integer(hid_t file, const char* name) {
-  const Handle attribute(H5Aopen(file, name, H5P_DEFAULT), H5Aclose, name);
+  const Handle attribute = open_attribute(file, name);
+  const Handle type(H5Aget_type(attribute), H5Tclose, "a type");
+  if (H5Tget_class(type) != H5T_INTEGER) throw Error(ErrorKind::kFormat, std::string("HDF5: attribute '") + name + "' is not an integer");
   int64_t value = 0;
   check(H5Aread(attribute, H5T_NATIVE_INT64, &value), "read an attribute");
   return value;
 }
 
 std::string read_text(hid_t file, const char* name) {
-  const Handle attribute(H5Aopen(file, name, H5P_DEFAULT), H5Aclose, name);
+  const Handle attribute = open_attribute(file, name);
   const Handle type(H5Aget_type(attribute), H5Tclose, "a type");
   const size_t size = H5Tget_size(type);
   if (H5Tget_class(type) != H5T_STRING || H5Tis_variable_str(type) != 0 || size > 4096)
@@ -106,8 +121,11 @@ std::string read_text(hid_t file, const char* name) {
   return text.c_str();
 }
 
-Handle open_dataset(hid_t file, const char* name, std::vector<hsize_t> shape) {
+// type_class: H5T_INTEGER or H5T_FLOAT; others can have values of any size.
+Handle open_dataset(hid_t file, const char* name, H5T_class_t type_class, std::vector<hsize_t> shape) {
   Handle dataset(H5Dopen2(file, name, H5P_DEFAULT), H5Dclose, name);
+  const Handle type(H5Dget_type(dataset), H5Tclose, "a type");
+  if (H5Tget_class(type) != type_class) throw Error(ErrorKind::kFormat, std::string("HDF5: dataset '") + name + "' has another type");
   const Handle space(H5Dget_space(dataset), H5Sclose, "a data space");
   std::vector<hsize_t> found(static_cast<size_t>(std::max(0, H5Sget_simple_extent_ndims(space))));
   H5Sget_simple_extent_dims(space, found.data(), nullptr);
@@ -179,11 +197,9 @@ TokenDrift compare_cut(const ReferenceRow& row, std::span<const double> tested, 
 
 void write_reference_file(const std::filesystem::path& path, OriginalModel& original, const ReferenceInfo& info,
                           OutputFile::Overwrite overwrite) {
-  if (overwrite == OutputFile::Overwrite::kRefuse && std::filesystem::exists(path)) {
-    throw Error(ErrorKind::kUsage, "exists; --force overwrites it").file(path.string());
-  }
+  check_output_path(path, overwrite);
   prepare_library();
-  const std::filesystem::path part = path.string() + ".part";
+  const std::filesystem::path part = part_path(path);
   const auto n_chunks = static_cast<hsize_t>(original.chunks().size());
   const auto n_ctx = static_cast<hsize_t>(original.chunks().front().tokens.size());
   const auto n_top = static_cast<hsize_t>(std::min<int64_t>(kReferenceTop, original.n_vocab()));
@@ -225,7 +241,7 @@ void write_reference_file(const std::filesystem::path& path, OriginalModel& orig
     std::filesystem::remove(part, ignored);
     throw error.file(path.string());
   }
-  std::filesystem::rename(part, path);
+  OutputFile(path, overwrite, std::filesystem::file_size(part)).commit();
 }
 
 struct ReferenceFile::State {
@@ -253,13 +269,13 @@ ReferenceFile::ReferenceFile(const std::filesystem::path& path) {
     s.n_vocab = read_integer(s.file, "n_vocab");
     s.n_top = read_integer(s.file, "n_top");
     const int64_t n_chunks = read_integer(s.file, "n_chunks");
-    constexpr int64_t kMax = 1 << 28;
-    if (s.n_ctx < 4 || s.n_ctx > kMax || s.n_vocab < 1 || s.n_vocab > kMax || s.n_top < 1 || s.n_top > s.n_vocab || n_chunks < 1 ||
-        n_chunks > kMax / s.n_ctx) {
+    const bool fits = s.n_ctx >= 4 && s.n_ctx <= kMaxTokens && n_chunks >= 1 && n_chunks <= kMaxTokens / s.n_ctx && s.n_vocab >= 1 &&
+                      s.n_vocab <= kMaxVocab && s.n_top >= 1 && s.n_top <= std::min(s.n_vocab, kMaxTop);
+    if (!fits) {
       throw Error(ErrorKind::kFormat, "context, vocabulary, chunks and kept tokens do not fit each other");
     }
     const auto n_rows = static_cast<hsize_t>(n_chunks * scored_rows(s.n_ctx)), n_top = static_cast<hsize_t>(s.n_top);
-    const Handle tokens = open_dataset(s.file, "tokens", {static_cast<hsize_t>(n_chunks), static_cast<hsize_t>(s.n_ctx)});
+    const Handle tokens = open_dataset(s.file, "tokens", H5T_INTEGER, {static_cast<hsize_t>(n_chunks), static_cast<hsize_t>(s.n_ctx)});
     for (int64_t c = 0; c < n_chunks; ++c) {
       Sequence& chunk = s.chunks.emplace_back();
       chunk.tokens.resize(static_cast<size_t>(s.n_ctx));
@@ -269,9 +285,9 @@ ReferenceFile::ReferenceFile(const std::filesystem::path& path) {
           throw Error(ErrorKind::kFormat, "token " + std::to_string(token) + " is outside the vocabulary");
       }
     }
-    s.datasets.push_back(open_dataset(s.file, "top_ids", {n_rows, n_top}));
-    s.datasets.push_back(open_dataset(s.file, "top_log_probs", {n_rows, n_top}));
-    for (const char* name : {"tail_mass", "tail_sum", "nll"}) s.datasets.push_back(open_dataset(s.file, name, {n_rows}));
+    s.datasets.push_back(open_dataset(s.file, "top_ids", H5T_INTEGER, {n_rows, n_top}));
+    s.datasets.push_back(open_dataset(s.file, "top_log_probs", H5T_FLOAT, {n_rows, n_top}));
+    for (const char* name : {"tail_mass", "tail_sum", "nll"}) s.datasets.push_back(open_dataset(s.file, name, H5T_FLOAT, {n_rows}));
   } catch (Error& error) {
     throw error.file(path.string());
   }

@@ -3,13 +3,16 @@
 #include <nlohmann/json.hpp>
 
 #include "formats/base/error.h"
+#include "formats/json_tree.h"
 #include "verify/sensitivity.h"
 
 namespace quern {
 namespace {
 
+using nlohmann::json;
 using nlohmann::ordered_json;
 
+constexpr int kMaxDepth = 8;
 constexpr const char* kSchema = "quern.sensitivities/1";
 
 [[noreturn]] void refuse(const std::string& what) { throw Error(ErrorKind::kFormat, what); }
@@ -20,9 +23,9 @@ ordered_json names_of(std::span<const DType> types) {
   return names;
 }
 
-std::vector<DType> types_from(const ordered_json& names) {
+std::vector<DType> types_from(const json& names) {
   std::vector<DType> types;
-  for (const ordered_json& name : names) {
+  for (const json& name : names) {
     const std::optional<DType> type = find_dtype_by_name(name.get<std::string>());
     if (!type) refuse("unknown type '" + printable(name.get<std::string>()) + "'");
     types.push_back(*type);
@@ -30,31 +33,31 @@ std::vector<DType> types_from(const ordered_json& names) {
   return types;
 }
 
-double number_from(const ordered_json& value) {
+double number_from(const json& value) {
   const double number = value.get<double>();
   if (!std::isfinite(number)) refuse("a number is not finite");
   return number;
 }
 
-void read_tensors(const ordered_json& tensors, const ModelSource& source, Sensitivities& result) {
+void read_tensors(const json& tensors, const ModelSource& source, Sensitivities& result) {
   if (tensors.size() != source.tensors().size()) refuse("another number of tensors");
   for (size_t i = 0; i < tensors.size(); ++i) {
     if (tensors[i].at("name") != source.tensors()[i].name) refuse("tensors in another order");
     result.candidates.push_back(types_from(tensors[i].at("types")));
     if (result.candidates.back() != candidate_types(source, i)) refuse("other candidates");
     std::vector<double> errors;
-    for (const ordered_json& error : tensors[i].at("errors")) errors.push_back(number_from(error));
+    for (const json& error : tensors[i].at("errors")) errors.push_back(number_from(error));
     if (errors.size() != result.candidates.back().size()) refuse("errors and types do not match");
     result.errors.push_back(std::move(errors));
   }
 }
 
-void read_groups(const ordered_json& groups, Sensitivities& result) {
-  for (const ordered_json& item : groups) {
+void read_groups(const json& groups, Sensitivities& result) {
+  for (const json& item : groups) {
     ProbeGroup group{item.at("name"), item.at("first_layer"), item.at("last_layer"), item.at("tensors").get<std::vector<size_t>>()};
     if (group.tensors.empty() || std::ranges::any_of(group.tensors, [&](size_t t) { return t >= result.candidates.size(); }))
       refuse("a group of tensors that do not exist");
-    for (const ordered_json& of_group : item.at("probes")) {
+    for (const json& of_group : item.at("probes")) {
       Probe probe;
       probe.group = result.groups.size();
       probe.types = types_from(of_group.at("types"));
@@ -97,12 +100,12 @@ std::string sensitivities_to_json(const Sensitivities& sensitivities, const Mode
 Sensitivities sensitivities_from_json(std::string_view text, const ModelSource& source, std::string_view key) {
   Sensitivities result;
   try {
-    const ordered_json root = ordered_json::parse(text);
+    const json root = parse_json_tree(text, kMaxDepth);
     if (root.at("schema") != kSchema) refuse("not of schema " + std::string(kSchema));
     if (root.at("key") != key) refuse("measured on something else");
     read_tensors(root.at("tensors"), source, result);
     read_groups(root.at("groups"), result);
-  } catch (const ordered_json::exception& e) {
+  } catch (const json::exception& e) {
     refuse(e.what());
   }
   return result;

@@ -72,6 +72,10 @@ void GgufSource::refuse_row_of(const RawRows& raw, int64_t weight) const {
 void GgufSource::decode(const RawRows& raw, std::span<float> out) const {
   const LogicalTensor& tensor = tensors_.at(raw.tensor);
   QUERN_CHECK(static_cast<int64_t>(out.size()) == raw.n_rows * tensor.shape.row_length());
+  if (!has_decoder(tensor.source_type)) {
+    throw Error(ErrorKind::kUnsupported, "holds " + std::string(name_of(tensor.source_type)) + ", which are no weights")
+        .tensor(tensor.name);
+  }
   decode_blocks(tensor.source_type, raw.weights, out);
   const int64_t bad = find_nonfinite_block(DType::F32, std::as_bytes(out));
   if (bad >= 0) refuse_row_of(raw, bad);

@@ -14,6 +14,7 @@ namespace quern::test {
 namespace {
 
 namespace fs = std::filesystem;
+using nlohmann::json;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
@@ -39,17 +40,128 @@ TEST(Plan, SurvivesBeingSavedAndLoaded) {
 }
 
 TEST(Plan, RefusesWhatIsNotAPlan) {
-  EXPECT_ERROR(plan_from_json("{"), ErrorKind::kFormat, "not a plan");
+  EXPECT_ERROR(plan_from_json("{"), ErrorKind::kFormat, "not valid JSON");
   EXPECT_ERROR(plan_from_json("{}"), ErrorKind::kFormat, "schema");
   EXPECT_ERROR(plan_from_json("{\"schema\": \"quern.plan/9\"}"), ErrorKind::kFormat, "expected 'quern.plan/1'");
 }
 
-TEST(Plan, RefusesFileNamesThatLeaveTheFolder) {
-  const TempDir out;
-  const std::unique_ptr<ModelSource> source = open_model(bundled("mini-llama3"));
-  Plan plan = plan_for(*source, bundled("mini-llama3"), options_for(out.path(), {"Q8_0"}));
-  plan.outputs[0].files[0].name = "../elsewhere.gguf";
-  EXPECT_ERROR(plan_from_json(plan_to_json(plan)), ErrorKind::kFormat, "not a plain name");
+// A plan of a small model with the value at a JSON pointer replaced.
+class SavedPlan {
+ public:
+  SavedPlan() {
+    PlanOptions options = options_for(out_.path(), {"Q8_0"});
+    options.tensors = "blk.0.ffn";
+    json_ = json::parse(plan_to_json(plan_for(*open_model(bundled("mini-mixtral")), bundled("mini-mixtral"), options)));
+  }
+  std::string with(const std::string& pointer, const json& value) const {
+    json changed = json_;
+    changed[json::json_pointer(pointer)] = value;
+    return changed.dump();
+  }
+  const json& at(const std::string& pointer) const { return json_.at(json::json_pointer(pointer)); }
+
+ private:
+  TempDir out_;
+  json json_;
+};
+
+TEST(SavedPlan, RefusesNamesThatLeaveTheFolder) {
+  const SavedPlan plan;
+  EXPECT_ERROR(plan_from_json(plan.with("/outputs/0/files/0/name", "../elsewhere.gguf")), ErrorKind::kFormat, "not a plain name");
+  EXPECT_ERROR(plan_from_json(plan.with("/outputs/0/folder", "..")), ErrorKind::kFormat, "not a plain name");
+  // The lists beside the outputs are named by the stem.
+  EXPECT_ERROR(plan_from_json(plan.with("/outputs/0/stem", "../elsewhere")), ErrorKind::kFormat, "is not what its tensors give");
+}
+
+TEST(SavedPlan, RefusesSizesAndOffsetsThatDoNotFollow) {
+  const SavedPlan plan;
+  EXPECT_NO_THROW(plan_from_json(plan.with("/force", true)));
+  const std::string file = "/outputs/0/files/0/", tensor = "/outputs/0/tensors/1/";
+  for (const char* field : {"size_bytes", "data_offset"}) {
+    const uint64_t value = plan.at(file + field).get<uint64_t>();
+    for (const uint64_t wrong : {uint64_t{0}, value - 32, value + 32, ~uint64_t{0}}) {
+      EXPECT_ERROR(plan_from_json(plan.with(file + field, wrong)), ErrorKind::kFormat, "is not what its tensors give");
+    }
+  }
+  EXPECT_ERROR(plan_from_json(plan.with(tensor + "offset", 0)), ErrorKind::kFormat, "is not where the tensors before it end");
+  EXPECT_ERROR(plan_from_json(plan.with(tensor + "size_bytes", 1)), ErrorKind::kFormat, "size or file does not match the shape");
+  EXPECT_ERROR(plan_from_json(plan.with(tensor + "file", 1)), ErrorKind::kFormat, "size or file does not match the shape");
+}
+
+TEST(SavedPlan, RefusesFilesThatDoNotCoverTheTensorsOnce) {
+  const SavedPlan plan;
+  const uint64_t n = plan.at("/tensors").size();
+  json file = plan.at("/outputs/0/files/0");
+  const auto files = [&](std::vector<std::pair<uint64_t, uint64_t>> ranges) {
+    json list = json::array();
+    for (const auto& [first, count] : ranges) {
+      file["first_tensor"] = first;
+      file["n_tensors"] = count;
+      list.push_back(file);
+    }
+    return plan.with("/outputs/0/files", list);
+  };
+  EXPECT_ERROR(plan_from_json(files({})), ErrorKind::kFormat, "size or file does not match the shape");
+  EXPECT_ERROR(plan_from_json(files(std::vector<std::pair<uint64_t, uint64_t>>(65536))), ErrorKind::kFormat, "impossible number of files");
+  EXPECT_ERROR(plan_from_json(files({{0, n - 1}})), ErrorKind::kFormat, "leaves tensors out");
+  EXPECT_ERROR(plan_from_json(files({{0, n + 1}})), ErrorKind::kFormat, "do not hold the tensors in order");
+  EXPECT_ERROR(plan_from_json(files({{1, n}})), ErrorKind::kFormat, "do not hold the tensors in order");
+  EXPECT_ERROR(plan_from_json(files({{0, 0}, {n + 7, 0}, {0, n}})), ErrorKind::kFormat, "is not what its tensors give");
+  // The counts add up, modulo 2^64.
+  EXPECT_ERROR(plan_from_json(files({{0, ~uint64_t{0}}, {~uint64_t{0}, n + 1}})), ErrorKind::kFormat, "do not hold the tensors in order");
+}
+
+TEST(SavedPlan, RefusesCountsThatNoRunCouldHold) {
+  const SavedPlan plan;
+  EXPECT_ERROR(plan_from_json(plan.with("/outputs", json::array())), ErrorKind::kFormat, "there are no outputs");
+  EXPECT_ERROR(plan_from_json(plan.with("/tensors/0/chunk_rows", 0)), ErrorKind::kFormat, "impossible shape, slices or chunk_rows");
+  EXPECT_ERROR(plan_from_json(plan.with("/tensors/0/n_slices", int64_t{1} << 40)), ErrorKind::kFormat, "impossible shape, slices");
+  EXPECT_ERROR(plan_from_json(plan.with("/tensors/0/shape", {int64_t{1} << 40, 256})), ErrorKind::kFormat, "does not match the shape");
+  EXPECT_ERROR(plan_from_json(plan.with("/tensors/0/source_bytes", ~uint64_t{0})), ErrorKind::kFormat, "bytes of the source overflows");
+}
+
+TEST(SavedPlan, RefusesMetadataThatIsNotOfItsType) {
+  const SavedPlan plan;
+  const auto with_value = [&](const char* type, const json& value) {
+    return plan.with("/metadata/0", {{"key", "k"}, {"type", type}, {"value", value}});
+  };
+  for (const char* hex : {"z0", "0z", "zz", "-1", " 1", "0x", "616"}) {
+    EXPECT_ERROR(plan_from_json(with_value("str", {{"hex", hex}})), ErrorKind::kFormat, "is not pairs of hex digits");
+  }
+  EXPECT_ERROR(plan_from_json(with_value("u8", 256)), ErrorKind::kFormat, "metadata value 256 is out of range");
+  EXPECT_ERROR(plan_from_json(with_value("u32", -1)), ErrorKind::kFormat, "metadata value -1 is out of range");
+  EXPECT_ERROR(plan_from_json(with_value("i64", 1.5)), ErrorKind::kFormat, "a metadata value is not an integer");
+  EXPECT_ERROR(plan_from_json(with_value("f32", 1e300)), ErrorKind::kFormat, "is out of range");
+  EXPECT_ERROR(plan_from_json(with_value("i32[]", {1, "2"})), ErrorKind::kFormat, "a metadata value is not an integer");
+  EXPECT_ERROR(plan_from_json(with_value("i32[][]", json::array())), ErrorKind::kFormat, "unknown metadata type 'i32[][]'");
+  json many = json::array();
+  for (int i = 0; i < gguf::kMaxKeys + 1; ++i) many.push_back({{"key", std::to_string(i)}, {"type", "u8"}, {"value", 1}});
+  EXPECT_ERROR(plan_from_json(plan.with("/metadata", many)), ErrorKind::kFormat, "16385 metadata keys are more than 16384");
+}
+
+TEST(SavedPlan, RefusesDeepNestingAndKeysThatOccurTwice) {
+  EXPECT_ERROR(plan_from_json(std::string(100000, '[')), ErrorKind::kFormat, "nested deeper than 8 levels");
+  EXPECT_ERROR(plan_from_json(R"({"schema": "quern.plan/1", "schema": "quern.plan/1"})"), ErrorKind::kFormat, "occurs twice");
+}
+
+TEST(SavedPlan, IsOfOneSourceOnly) {
+  const SavedPlan plan;
+  const std::unique_ptr<ModelSource> source = open_model(bundled("mini-mixtral"));
+  const auto check = [&](const std::string& pointer, const json& value) {
+    check_source(plan_from_json(plan.with(pointer, value)), *source);
+  };
+  EXPECT_NO_THROW(check("/force", true));
+  const auto stack = [&](const char* field) {
+    size_t t = 0;
+    while (plan.at("/tensors/" + std::to_string(t) + "/n_slices") == 1) ++t;
+    return "/tensors/" + std::to_string(t) + "/" + field;
+  };
+  EXPECT_ERROR(check(stack("n_slices"), 1), ErrorKind::kFormat, "differs");
+  EXPECT_ERROR(check(stack("source_bytes"), 1), ErrorKind::kFormat, "differs");
+  EXPECT_ERROR(check(stack("integer"), true), ErrorKind::kFormat, "differs");
+  EXPECT_ERROR(check(stack("source_index"), 1 << 20), ErrorKind::kFormat, "differs");
+  EXPECT_ERROR(check("/outputs/0/tensors/0/copied", !plan.at("/outputs/0/tensors/0/copied").get<bool>()), ErrorKind::kFormat,
+               "is stored otherwise");
 }
 
 TEST(Plan, NoticesAChangedSource) {

@@ -24,9 +24,12 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-// Starts quern with its output in files of `dir`.
-pid_t start(const fs::path& dir, const std::vector<std::string>& arguments) {
+// Starts quern with its output in files of `dir`; with address_space_kib under `ulimit -v`.
+pid_t start(const fs::path& dir, const std::vector<std::string>& arguments, uint64_t address_space_kib = 0) {
   std::vector<std::string> words = {QUERN_BINARY};
+  if (address_space_kib != 0) {
+    words = {"/bin/sh", "-c", "ulimit -v " + std::to_string(address_space_kib) + " && exec \"$0\" \"$@\"", QUERN_BINARY};
+  }
   words.insert(words.end(), arguments.begin(), arguments.end());
   std::vector<char*> argv;
   for (std::string& word : words) argv.push_back(word.data());
@@ -37,7 +40,7 @@ pid_t start(const fs::path& dir, const std::vector<std::string>& arguments) {
   posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, out.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0666);
   posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, err.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0666);
   pid_t pid = 0;
-  EXPECT_EQ(posix_spawn(&pid, QUERN_BINARY, &actions, nullptr, argv.data(), environ), 0);
+  EXPECT_EQ(posix_spawn(&pid, argv.front(), &actions, nullptr, argv.data(), environ), 0);
   posix_spawn_file_actions_destroy(&actions);
   return pid;
 }
@@ -48,9 +51,9 @@ int wait_for(pid_t pid) {
   return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
 }
 
-json run_json(const fs::path& dir, std::vector<std::string> arguments) {
+json run_json(const fs::path& dir, std::vector<std::string> arguments, uint64_t address_space_kib = 0) {
   arguments.push_back("--json");
-  EXPECT_EQ(wait_for(start(dir, arguments)), 0) << read_text_file(dir / "stderr", 1 << 20);
+  EXPECT_EQ(wait_for(start(dir, arguments, address_space_kib)), 0) << read_text_file(dir / "stderr", 1 << 20);
   return json::parse(read_text_file(dir / "stdout", 1 << 20));
 }
 
@@ -96,47 +99,79 @@ TEST(Process, AKillLeavesNothingIncompleteUnderAFinalName) {
   EXPECT_EQ(hashes(dir / "out"), expected);
 }
 
+// A command that writes into a folder.
+struct Command {
+  std::vector<std::string> words;  // without -o
+  std::string output;              // in the folder: what -o names; empty: the folder itself
+  bool goes_on = true;             // what a kill left is used; otherwise the next run begins again
+
+  std::vector<std::string> into(const fs::path& folder) const {
+    std::vector<std::string> all = words;
+    all.insert(all.end(), {"-o", (output.empty() ? folder : folder / output).string()});
+    return all;
+  }
+};
+
+// Lists of what is there and what a run keeps for the next one differ between the kills, the index of a part has a time in it.
+bool may_differ(const std::string& name) {
+  return name == "SHA256SUMS" || name == ".quern-publish.json" || name.ends_with(".tensors.json") ||
+         (name.find(".part-0") != std::string::npos && name.ends_with(".json"));
+}
+
+std::map<std::string, std::string> hashes_without_times(const fs::path& folder) {
+  std::map<std::string, std::string> found = hashes(folder);
+  std::erase_if(found, [](const auto& file) { return file.first.find(".part-0") != std::string::npos && file.first.ends_with(".json"); });
+  return found;
+}
+
+// The command has nothing left to do: it was killed after its last step.
+bool is_done(const std::string& said) {
+  return said.find("--force") != std::string::npos && said.find("begun by another run") == std::string::npos;
+}
+
 // Kills the command at random moments, lets the next one go on, and so on until one ends; `rounds` times. Returns the number of kills.
-int kill_until_done(const TempDir& dir, std::vector<std::string> command, int rounds, uint32_t seed) {
-  const auto with_output = [&](const char* out) {
-    std::vector<std::string> words = command;
-    words.insert(words.end(), {"-o", (dir / out).string()});
-    return words;
+int kill_until_done(const TempDir& dir, const Command& command, int rounds, uint32_t seed) {
+  for (const char* folder : {"whole", "again", "out"}) fs::create_directory(dir / folder);
+  const auto run_whole = [&](const char* folder) {
+    EXPECT_EQ(wait_for(start(dir.path(), command.into(dir / folder))), 0) << read_text_file(dir / "stderr", 1 << 20);
   };
-  run_json(dir.path(), with_output("whole"));
+  run_whole("whole");
   const auto begin = std::chrono::steady_clock::now();
-  run_json(dir.path(), with_output("again"));
+  run_whole("again");
   const double whole_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-  const auto expected = hashes(dir / "whole");
+  const auto expected = hashes_without_times(dir / "whole");
+  EXPECT_EQ(hashes_without_times(dir / "again"), expected);
 
   std::mt19937 random(seed);
   int killed = 0, went_on = 0;
   for (int round = 0; round < rounds; ++round) {
     fs::remove_all(dir / "out");
+    fs::create_directory(dir / "out");
     for (bool done = false; !done;) {
-      const pid_t pid = start(dir.path(), with_output("out"));
-      std::this_thread::sleep_for(std::chrono::duration<double>(whole_seconds * static_cast<double>(random() % 1000) / 1000));
+      const pid_t pid = start(dir.path(), command.into(dir / "out"));
+      std::this_thread::sleep_for(std::chrono::duration<double>(whole_seconds * 1.1 * static_cast<double>(random() % 1000) / 1000));
       kill(pid, SIGKILL);
       const int code = wait_for(pid);
       const std::string said = read_text_file(dir / "stderr", 1 << 20);
       went_on += said.find("going on from an earlier run") != std::string::npos ? 1 : 0;
       killed += code == -SIGKILL ? 1 : 0;
-      done = code == 0 || said.find("exists; --force") != std::string::npos;  // killed after the last step
+      done = code == 0 || is_done(said);
       EXPECT_TRUE(done || code == -SIGKILL) << said;
       if (!done && code != -SIGKILL) return killed;
       for (const std::string& name : final_names(dir / "out")) {
-        if (name == "SHA256SUMS") continue;  // lists what is there
+        if (may_differ(name)) continue;
         EXPECT_EQ(sha256_hex(read_file(dir / "out" / name, 1 << 30)), expected.at(name)) << name;
       }
     }
-    EXPECT_EQ(hashes(dir / "out"), expected);  // no part, no journal, the same bytes
+    EXPECT_EQ(hashes_without_times(dir / "out"), expected);  // no part, no journal, the same bytes
   }
-  EXPECT_GE(went_on, killed / 2);
+  EXPECT_GE(went_on, command.goes_on ? killed / 2 : 0);
   return killed;
 }
 
-std::vector<std::string> split_conversion() {
-  return {"convert", bundled("mini-v4").string(), "--type", "Q4_K_M", "--type", "Q8_0", "--split-size", "1MB", "--sync-size", "100KB"};
+Command split_conversion() {
+  return {{"convert", bundled("mini-v4").string(), "--type", "Q4_K_M", "--type", "Q8_0", "--split-size", "1MB", "--sync-size", "100KB"},
+          ""};
 }
 
 TEST(Process, TheNextRunGoesOnAfterAKillAndGivesTheSameBytes) {
@@ -147,10 +182,73 @@ TEST(Process, TheNextRunGoesOnAfterAKillAndGivesTheSameBytes) {
 TEST(SlowProcess, TwoHundredKillsLoseNothing) {
   const TempDir split, whole;
   int killed = kill_until_done(split, split_conversion(), 40, 2);
-  killed +=
-      kill_until_done(whole, {"convert", bundled("mini-v3").string(), "--type", "Q4_0", "--type", "BF16", "--sync-size", "50KB"}, 60, 3);
+  const Command unsplit = {{"convert", bundled("mini-v3").string(), "--type", "Q4_0", "--type", "BF16", "--sync-size", "50KB"}, ""};
+  killed += kill_until_done(whole, unsplit, 60, 3);
   RecordProperty("kills", killed);
   EXPECT_GE(killed, 200);
+}
+
+// A text for statistics, and options that make them quick.
+fs::path calibration_text(const TempDir& dir) {
+  std::string text;
+  for (int i = 0; i < 400; ++i) text += "The " + std::to_string(i) + " horses of the mill ground " + std::to_string(i * 7) + " sacks.\n";
+  write_text(dir / "text.txt", text);
+  return dir / "text.txt";
+}
+
+TEST(SlowProcess, KillsOfQuantizeLoseNothing) {
+  const TempDir dir;
+  convert(bundled("mini-v4"), options_for(dir / "source", {"BF16"}));
+  const std::string source = file_ending(dir / "source", ".gguf").string();
+  const int killed = kill_until_done(dir, {{"quantize", source, "--type", "Q4_K_M", "--sync-size", "50KB"}, "q.gguf"}, 30, 4);
+  RecordProperty("kills", killed);
+  EXPECT_GE(killed, 30);
+}
+
+TEST(SlowProcess, KillsOfPublishLoseNothing) {
+  const TempDir dir;
+  const Command publish = {{"publish", bundled("mini-v4").string(), "--type", "Q4_K_M", "--type", "Q8_0", "--sync-size", "100KB"}, ""};
+  const int killed = kill_until_done(dir, publish, 20, 5);
+  RecordProperty("kills", killed);
+  EXPECT_GE(killed, 20);
+}
+
+TEST(SlowProcess, KillsOfMeasurementsLoseNothing) {
+  const std::string model = bundled("mini-llama3").string();
+  int killed = 0;
+  const auto kill_measurement = [&](std::vector<std::string> words, const std::string& output, uint32_t seed) {
+    const TempDir dir;
+    words.insert(words.end(), {"--calib-text", calibration_text(dir).string()});
+    killed += kill_until_done(dir, {words, output, false}, 10, seed);
+  };
+  kill_measurement({"imatrix", model, "--ctx", "128", "--chunks", "8"}, "i.gguf", 6);
+  kill_measurement({"statistics", model, "--ctx", "128", "--calib-tokens", "1024"}, "", 7);
+  const TempDir cache;
+  kill_measurement({"fit", model, "--ctx", "64", "--chunks", "2", "--check-chunks", "2", "--rounds", "0", "--size", "1500KB", "--cache",
+                    cache.path().string()},
+                   "recipe.json", 8);
+  RecordProperty("kills", killed);
+  EXPECT_GE(killed, 30);
+}
+
+TEST(SlowProcess, KillsOfPartsAndTheirMergeLoseNothing) {
+  const TempDir dir, parts, merged;
+  const std::string plan = (dir / "plan.json").string();
+  const std::vector<std::string> words = {"convert", bundled("mini-v4"), "--type", "Q4_K_M", "--type", "Q8_0", "-o", (dir / "parts")};
+  std::vector<std::string> planning = words;
+  planning.insert(planning.end(), {"--plan-out", plan});
+  ASSERT_EQ(wait_for(start(dir.path(), planning)), 0);
+  int killed = kill_until_done(parts, {{"convert", "--plan", plan, "--part", "1/2"}, "", false}, 15, 9);
+  Command merge = {{"merge", plan}, "", false};
+  for (const char* part : {"1/2", "2/2"}) {
+    ASSERT_EQ(wait_for(start(dir.path(), {"convert", "--plan", plan, "--part", part})), 0);
+  }
+  for (const auto& entry : fs::directory_iterator(dir / "parts")) {
+    if (entry.path().extension() == ".json") merge.words.push_back(entry.path().string());
+  }
+  killed += kill_until_done(merged, merge, 15, 10);
+  RecordProperty("kills", killed);
+  EXPECT_GE(killed, 30);
 }
 
 // Kills quern until it leaves work that can be gone on with.
@@ -257,6 +355,30 @@ TEST(SlowProcess, MemoryDoesNotGrowWithTheSizeOfATensor) {
   RecordProperty("small_bytes", std::to_string(small));
   RecordProperty("large_bytes", std::to_string(large));
   EXPECT_LE(large, small + (uint64_t{64} << 20));
+}
+
+// 16 GB of BF16 with the default budget where 1.5 GiB may be mapped; not all that is mapped is resident, so this is stricter than a cgroup.
+TEST(SlowProcess, SixteenGigabytesFitInto1536MiB) {
+  constexpr uint64_t kLimitKib = 1536 * 1024;
+  const TempDir dir;
+  fs::create_directory(dir / "model");
+  json config = shipped_config("llama-3.3-70b");
+  config["num_hidden_layers"] = 7;
+  write_sparse_v4(dir / "model", config, 4, DType::BF16);
+  const auto check = [](const char* verb, const json& report) {
+    const uint64_t peak = report.at("peak_memory_bytes").get<uint64_t>();
+    testing::Test::RecordProperty(std::string(verb) + "_peak_bytes", std::to_string(peak));
+    EXPECT_LE(peak, kLimitKib * 1024);
+    EXPECT_EQ(report.at("bytes_read"), report.at("stored_bytes"));
+  };
+  const json converted =
+      run_json(dir.path(), {"convert", dir / "model", "-o", dir / "out", "--type", "Q4_0", "--effort", "fast"}, kLimitKib);
+  EXPECT_GE(converted.at("stored_bytes").get<uint64_t>(), 16'000'000'000u);
+  check("convert", converted);
+  const std::string source = file_ending(dir / "out", ".gguf");
+  check("quantize", run_json(dir.path(), {"quantize", source, "-o", dir / "q.gguf", "--type", "Q2_K", "--effort", "fast"}, kLimitKib));
+  EXPECT_EQ(wait_for(start(dir.path(), {"quantize", source, "-o", dir / "r.gguf", "--type", "Q2_K", "--memory", "20MiB"}, kLimitKib)), 2);
+  EXPECT_NE(read_text_file(dir / "stderr", 1 << 20).find("is too small; the smallest that works is"), std::string::npos);
 }
 
 TEST(SlowProcess, SomeLayersOfA145000TensorCheckpointConvertOnTheirOwn) {

@@ -251,6 +251,16 @@ TEST(GgufSource, NamesTensorAndRowOfANonfiniteWeight) {
   EXPECT_THAT(error_of([&] { source->copy(raw, DType::F32, out); }), HasSubstr("tensor 'blk.0.attn_norm.weight': row 0 has a NaN"));
 }
 
+TEST(GgufSource, NamesATensorThatHoldsNoWeights) {
+  TempDir dir;
+  for (const DType type : {DType::I8, DType::I32, DType::I64, DType::F64}) {
+    write_bytes(dir / "m.gguf", GgufBuilder().add_zeros("blk.0.attn_q.weight", type, {2, 32}).file());
+    const GgufSource source((gguf::File(dir / "m.gguf")));
+    EXPECT_THAT(error_of([&] { decode_chunk(source, 0, 0, 2); }),
+                HasSubstr("tensor 'blk.0.attn_q.weight': holds " + std::string(name_of(type)) + ", which are no weights"));
+  }
+}
+
 TEST(GgufSource, JoinsShardsAndLeavesOutTheSplitKeys) {
   TempDir dir;
   for (int i = 0; i < 2; ++i) {

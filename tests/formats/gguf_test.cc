@@ -194,6 +194,16 @@ TEST(GgufHeader, RefusesBadStringsAndArrays) {
                "metadata key 'k' is an array of arrays");
 }
 
+// Readers that keep the length of a token in 32 bits, or in a signed number, take these for short ones.
+TEST(GgufHeader, RefusesTokenLengthsOfEverySign) {
+  for (const uint64_t length : {uint64_t{1} << 31, uint64_t{1} << 32, (uint64_t{1} << 32) + 1, uint64_t{1} << 63, ~uint64_t{0}}) {
+    Raw raw(0, 1);
+    raw.key("tokenizer.ggml.tokens", 9).num(uint32_t{8}).num(uint64_t{2}).str("a").num(length).text("b");
+    EXPECT_ERROR(parse(raw.pad(32, 1000).bytes()), ErrorKind::kFormat,
+                 "metadata key 'tokenizer.ggml.tokens': string of " + std::to_string(length) + " bytes");
+  }
+}
+
 TEST(GgufHeader, RefusesMoreArrayStringsThanAModelCouldNeed) {
   // Eight bytes each in the file, 32 in memory: a sparse file must not cost more memory than it is worth.
   const Bytes head = Raw(0, 1).key("k", 9).num(uint32_t{8}).num(kMaxArrayStrings + 1).bytes();

@@ -219,6 +219,16 @@ TEST(SafetensorsHeader, RefusesRangesThatDoNotTileTheData) {
   EXPECT_ERROR(parse(with_json("{}", 1)), ErrorKind::kFormat, "1 bytes follow");
 }
 
+// What another program would take for a file of its own kind: an archive behind the data or behind the header, a page inside a hole.
+TEST(SafetensorsHeader, RefusesFilesThatAreSomethingElseToo) {
+  Bytes archive = with_json(one("U8", "[4]", "[0,4]"), 4);
+  test::append(archive, to_bytes("PK\5\6"));
+  EXPECT_ERROR(parse(archive), ErrorKind::kFormat, "4 bytes follow the data of the last tensor");
+  EXPECT_ERROR(parse(with_json(one("U8", "[4]", "[0,4]") + "PK\3\4", 4)), ErrorKind::kFormat, "not valid JSON");
+  EXPECT_ERROR(parse(with_json(one("U8", "[4]", "[16,20]"), 20)), ErrorKind::kFormat, "leaves a hole");
+  EXPECT_ERROR(parse(with_json("%PDF-1.7" + one("U8", "[4]", "[0,4]"), 4)), ErrorKind::kFormat, "does not begin with '{'");
+}
+
 TEST(SafetensorsHeader, RefusesATensorNamedTwice) {
   EXPECT_ERROR(
       parse(with_json(R"({"t":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"t":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}})", 2)),

@@ -271,6 +271,17 @@ TEST(Tokenizer, RejectsTextThatIsNotUtf8) {
   }
 }
 
+TEST(Tokenizer, SpellsTokensOfAnyLength) {
+  Metadata metadata = byte_level({"a b"});
+  std::vector<std::string> tokens = *metadata.find_string_array("tokenizer.ggml.tokens");
+  const std::string longest(100'000, 'a');
+  tokens.back() = longest;
+  metadata.set("tokenizer.ggml.tokens", tokens);
+  const Tokenizer tokenizer(metadata);
+  EXPECT_EQ(tokenizer.decode(std::vector<int32_t>{static_cast<int32_t>(tokens.size()) - 1}), longest);
+  EXPECT_EQ(tokenizer.decode(tokenizer.encode(longest, false, true)), longest);
+}
+
 TEST(Tokenizer, RejectsMetadataThatDoesNotFitTogether) {
   struct Case {
     const char* key;

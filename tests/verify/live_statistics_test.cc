@@ -102,6 +102,7 @@ TEST_P(LiveStatisticsOf, GiveTheBytesOfAFolderOnAnyNumberOfThreads) {
     FeedbackSource feedback(std::move(kept), model.source->tensors(), uint64_t{64} << 20);
     const TensorEncoder encoder(*model.source, nullptr, Effort::kFast, &feedback);
     live.follow(model.types, encoder);
+    live.run_rest();
     live.finish();
   }
   EXPECT_EQ(encode_all(model, open_statistics(dir / "kept", model.source->tensors()), nullptr).blocks, first);
