@@ -72,8 +72,12 @@ struct Reference {
   uint64_t resident_bytes = 0;
 };
 
+OutputFile::Overwrite overwrite_of(const DriftOptions& options) {
+  return options.force ? OutputFile::Overwrite::kAllow : OutputFile::Overwrite::kRefuse;
+}
+
 void save_reference(const DriftOptions& options, const ChunkedText& text, OriginalModel& original) {
-  const auto overwrite = options.force ? OutputFile::Overwrite::kAllow : OutputFile::Overwrite::kRefuse;
+  const OutputFile::Overwrite overwrite = overwrite_of(options);
   if (options.save_reference.ends_with(".h5") || options.save_reference.ends_with(".hdf5")) {
     write_reference_file(options.save_reference, original,
                          {.model = shown_name(options.models.front()), .bos_first = text.tokenizer->adds_bos()}, overwrite);
@@ -82,10 +86,22 @@ void save_reference(const DriftOptions& options, const ChunkedText& text, Origin
   }
 }
 
+// Against a build that has lost something itself. MXFP4 is what some models are released in.
+void warn_of_quantized_original(const std::string& path, const ModelSource& original) {
+  if (std::filesystem::is_directory(path)) return;
+  for (const LogicalTensor& tensor : original.tensors()) {
+    if (traits(tensor.source_type).block_weights == 1 || tensor.source_type == DType::MXFP4) continue;
+    print_warning(printable(path) + ": is quantized (" + std::string(name_of(tensor.source_type)) +
+                  "); what it lost to the original checkpoint is not measured");
+    return;
+  }
+}
+
 Reference run_original(const DriftOptions& options, Progress& progress) {
   Reference reference;
   const std::string& path = options.models.front();
   reference.source = open_model(path);
+  warn_of_quantized_original(path, *reference.source);
   const ChunkedText text = load_chunks(*reference.source, options.evaluation);
   const EvalOptions eval = eval_options(options.evaluation);
   std::vector<Sequence> both = text.chunks;
@@ -141,6 +157,13 @@ void check_usage(const DriftOptions& options) {
   if (stored && !options.simulated.empty()) throw Error(ErrorKind::kUsage, "--simulate needs the original, not --reference");
   if (!options.imatrix.empty() && options.simulated.empty()) throw Error(ErrorKind::kUsage, "--imatrix is for --simulate");
   if (!options.statistics.empty() && options.simulated.empty()) throw Error(ErrorKind::kUsage, "--statistics is for --simulate");
+  if (!options.save_reference.empty()) check_output_path(options.save_reference, overwrite_of(options));
+  for (size_t i = 1; !stored && i < options.models.size(); ++i) {
+    std::error_code absent;
+    if (std::filesystem::equivalent(options.models.front(), options.models[i], absent)) {
+      throw Error(ErrorKind::kUsage, "is given as the original and as its build").file(options.models[i]);
+    }
+  }
   const bool no_build = options.models.size() < 2 && options.simulated.empty() && options.save_reference.empty();
   if (options.models.empty() || (!stored && no_build)) {
     throw Error(ErrorKind::kUsage, stored ? "no build given" : "give the original and at least one build (or --save-reference)");

@@ -120,7 +120,7 @@ std::optional<Sensitivities> read_cache(const fs::path& path, const ModelSource&
 void write_cache(const fs::path& path, const Sensitivities& sensitivities, const ModelSource& source, const std::string& key) {
   if (path.empty()) return;
   try {
-    fs::create_directories(path.parent_path());
+    make_folder(path.parent_path());
     write_file_atomically(path, sensitivities_to_json(sensitivities, source, key), OutputFile::Overwrite::kAllow);
   } catch (const std::exception& error) {
     print_warning("the sensitivities cannot be kept: " + std::string(error.what()));
@@ -274,8 +274,7 @@ int run_fit(const FitVerb& options) {
   for (size_t s = 0; s < sizes.size(); ++s) {
     files.push_back(output_path(options, s));
     std::cerr << "quern: writing " << printable(files.back().string()) << '\n';
-    if (!options.force && fs::exists(files.back()))
-      throw Error(ErrorKind::kUsage, "exists; use --force to replace it").file(files.back().string());
+    check_output_path(files.back(), options.force ? OutputFile::Overwrite::kAllow : OutputFile::Overwrite::kRefuse);
   }
   std::vector<FitBuild> plain = plain_builds(*source, options, importance);
 
@@ -338,7 +337,7 @@ void add_fit(CLI::App& app, Context& context) {
       ->group("Output");
   verb->add_flag("--force", options->force, "replace existing files")->group("Output");
   verb->add_flag("--json", options->json, "results as JSON")->group("Output");
-  verb->add_option("--threads", options->threads, "1 or more; default all of them")->type_name("N")->group("Run");
+  verb->add_option("--threads", options->threads, "1 or more; default all of them")->type_name("N")->check(at_least_one)->group("Run");
   verb->add_option("--memory", options->memory, "budget, as 6GiB; default up to 8GiB")->type_name("SIZE")->group("Run");
   verb->callback([options, &context] { context.command = [options] { return run_fit(*options); }; });
 }

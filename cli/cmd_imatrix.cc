@@ -155,9 +155,7 @@ int show(const ImatrixOptions& options) {
 
 void check_output(const ImatrixOptions& options) {
   if (options.output.empty()) throw Error(ErrorKind::kUsage, "no output given; -o FILE names it");
-  if (fs::exists(options.output) && !options.force) {
-    throw Error(ErrorKind::kUsage, "already exists; --force replaces it").file(options.output);
-  }
+  check_output_path(options.output, options.force ? OutputFile::Overwrite::kAllow : OutputFile::Overwrite::kRefuse);
 }
 
 void write(const Imatrix& imatrix, const ImatrixOptions& options) {
@@ -168,6 +166,13 @@ void write(const Imatrix& imatrix, const ImatrixOptions& options) {
 int merge(const ImatrixOptions& options) {
   check_output(options);
   parse_format(options.format);
+  for (size_t i = 0; i < options.merge.size(); ++i) {
+    for (size_t k = 0; k < i; ++k) {
+      std::error_code absent;
+      if (fs::equivalent(options.merge[i], options.merge[k], absent))
+        throw Error(ErrorKind::kUsage, "is given twice").file(options.merge[i]);
+    }
+  }
   std::cerr << "quern: reading " << options.merge.size() << " importance matrices\n";
   std::vector<Imatrix> parts;
   for (const std::string& path : options.merge) parts.push_back(read_imatrix(path));
@@ -239,12 +244,12 @@ void add_imatrix(CLI::App& app, Context& context) {
   verb->add_option("--show", options->show, "report on one, with MODEL: for that model")->type_name("FILE")->group("Input");
   verb->add_option("--calib-text", evaluation.text, "text to run through the model")->type_name("FILE")->group("Text");
   verb->add_option("--ctx", evaluation.ctx, "tokens per chunk, 4 or more; default 512")->type_name("N")->group("Text");
-  verb->add_option("--chunks", evaluation.chunks, "use the first N only; default all")->type_name("N")->group("Text");
+  verb->add_option("--chunks", evaluation.chunks, "use the first N only; default all")->type_name("N")->check(at_least_one)->group("Text");
   verb->add_option("-o,--output", options->output, "the matrix to write")->type_name("FILE")->group("Output");
   verb->add_option("--format", options->format, "gguf or dat (means only); default gguf")->type_name("F")->group("Output");
   verb->add_flag("--force", options->force, "replace the file")->group("Output");
   verb->add_flag("--strict", options->strict, "exit 1 if it has gaps")->group("Output");
-  verb->add_option("--threads", evaluation.threads, "1 or more; default all of them")->type_name("N")->group("Run");
+  verb->add_option("--threads", evaluation.threads, "1 or more; default all of them")->type_name("N")->check(at_least_one)->group("Run");
   verb->add_option("--memory", evaluation.memory, "budget, as 6GiB; default up to 8GiB")->type_name("SIZE")->group("Run");
   verb->add_flag("--dry-run", evaluation.dry_run, "show the plan only")->group("Run");
   verb->add_flag("--json", evaluation.json, "results as JSON")->group("Run");

@@ -135,7 +135,7 @@ class Publication {
           .file(plan_.folder.string());
     }
     check_foreign_files(present);
-    fs::create_directories(plan_.folder);
+    make_folder(plan_.folder);
     state_ = goes_on ? *found : PublishState{id, {}, ""};
     continued_ = goes_on;
     write_state(plan_.folder, state_);

@@ -34,6 +34,8 @@ std::vector<BuildRecord> read_records(const std::vector<std::string>& paths) {
 
 int run_report(const ReportOptions& options) {
   if (options.inputs.size() > 2) throw Error(ErrorKind::kUsage, "give one file to report on, or two to compare");
+  const auto overwrite = options.force ? OutputFile::Overwrite::kAllow : OutputFile::Overwrite::kRefuse;
+  check_output_path(options.output, overwrite);
   const std::vector<BuildRecord> records = read_records(options.tensors);
   std::vector<Report> reports;
   for (const std::string& path : options.inputs) {
@@ -42,7 +44,7 @@ int run_report(const ReportOptions& options) {
     if (!options.imatrix.empty()) reports.back().coverage = expert_coverage(read_imatrix(options.imatrix));
   }
   const std::string html = reports.size() == 2 ? comparison_html(reports[0], reports[1]) : report_html(reports[0]);
-  write_file_atomically(options.output, html, options.force ? OutputFile::Overwrite::kAllow : OutputFile::Overwrite::kRefuse);
+  write_file_atomically(options.output, html, overwrite);
   std::cerr << "wrote " << printable(options.output) << '\n';
   return 0;
 }

@@ -33,7 +33,6 @@ int32_t pick(std::span<const float> logits, double temperature, std::mt19937_64&
 }
 
 int run_generation(const RunVerbOptions& options) {
-  if (options.n < 1) throw Error(ErrorKind::kUsage, "-n " + std::to_string(options.n) + " is not 1 or more");
   if (!(options.temperature >= 0.0)) throw Error(ErrorKind::kUsage, "--temp must be 0 or more");
   const ThreadLimit limit(threads_of(options.evaluation));
   const std::unique_ptr<ModelSource> source = open_model(options.model);
@@ -74,10 +73,13 @@ void add_run(CLI::App& app, Context& context) {
   verb->add_option("MODEL", options->model, "checkpoint folder or (first) GGUF file")->required()->group("Input");
   verb->add_option("--prompt", options->prompt, "text to continue")->required()->type_name("TEXT")->group("Input");
   verb->add_flag("--special", options->special, "read special tokens in the prompt")->group("Input");
-  verb->add_option("-n", options->n, "tokens to make, 1 or more; default 64")->type_name("N")->group("Output");
+  verb->add_option("-n", options->n, "tokens to make, 1 or more; default 64")->type_name("N")->check(at_least_one)->group("Output");
   verb->add_option("--temp", options->temperature, "0 is greedy; default 0")->type_name("T")->group("Output");
   verb->add_option("--seed", options->seed, "of the random choices; default 1")->type_name("N")->group("Output");
-  verb->add_option("--threads", options->evaluation.threads, "1 or more; default all of them")->type_name("N")->group("Run");
+  verb->add_option("--threads", options->evaluation.threads, "1 or more; default all of them")
+      ->type_name("N")
+      ->check(at_least_one)
+      ->group("Run");
   verb->add_option("--memory", options->evaluation.memory, "budget, as 6GiB; default up to 8GiB")->type_name("SIZE")->group("Run");
   verb->callback([options, &context] { context.command = [options] { return run_generation(*options); }; });
 }

@@ -167,7 +167,10 @@ void add_verify(CLI::App& app, Context& context) {
   verb->add_option("--tensor", flags->tensors, "these only, completely")->type_name("REGEX")->group("Source");
   verb->add_flag("--all", flags->all, "everything, and the sums of the checkpoint")->group("Source");
   verb->add_option("--seed", flags->seed, "of the sample; default: random, shown")->type_name("N")->group("Source");
-  verb->add_option("--threads", flags->threads, "1 to 1024; default: all the process may use")->type_name("N")->group("Run");
+  verb->add_option("--threads", flags->threads, "1 or more; default: all the process may use")
+      ->type_name("N")
+      ->check(at_least_one)
+      ->group("Run");
   verb->add_flag("--json", flags->json, "results as JSON on stdout")->group("Run");
   verb->callback([flags, &context] { context.command = [flags] { return run_verify(*flags); }; });
 }

@@ -24,8 +24,8 @@ void add_evaluation_options(CLI::App& verb, EvaluationOptions& options, bool tex
   CLI::Option* text = verb.add_option("--eval-text", options.text, "text to measure on")->type_name("FILE")->group("Text");
   if (text_required) text->required();
   verb.add_option("--ctx", options.ctx, "tokens per chunk, 4 or more; default 512")->type_name("N")->group("Text");
-  verb.add_option("--chunks", options.chunks, "use the first N only; default all")->type_name("N")->group("Text");
-  verb.add_option("--threads", options.threads, "1 or more; default all of them")->type_name("N")->group("Run");
+  verb.add_option("--chunks", options.chunks, "use the first N only; default all")->type_name("N")->check(at_least_one)->group("Text");
+  verb.add_option("--threads", options.threads, "1 or more; default all of them")->type_name("N")->check(at_least_one)->group("Run");
   verb.add_option("--memory", options.memory, "budget, as 6GiB; default up to 8GiB")->type_name("SIZE")->group("Run");
   verb.add_flag("--plain", options.plain, "sums in double; slower, the oracle")->group("Run");
   verb.add_flag("--dry-run", options.dry_run, "show the plan only")->group("Run");
@@ -36,22 +36,24 @@ EvalOptions eval_options(const EvaluationOptions& options) {
   return {.memory_bytes = memory_budget(options.memory), .arithmetic = options.plain ? Arithmetic::kPlain : fastest_arithmetic()};
 }
 
-int threads_of(const EvaluationOptions& options) {
-  if (options.threads < 0) throw Error(ErrorKind::kUsage, "--threads " + std::to_string(options.threads) + " is not 1 or more");
-  return options.threads == 0 ? available_threads() : options.threads;
-}
+int threads_of(const EvaluationOptions& options) { return options.threads == 0 ? available_threads() : options.threads; }
 
 ChunkedText load_chunks(const ModelSource& source, const EvaluationOptions& options) {
-  if (options.chunks < 0) throw Error(ErrorKind::kUsage, "--chunks " + std::to_string(options.chunks) + " is not 1 or more");
   std::string text = read_text_file(options.text, kMaxTextBytes);
   if (text.ends_with('\n')) text.pop_back();
   ChunkedText result;
   result.tokenizer = make_tokenizer(source.metadata());
-  const std::vector<int32_t> tokens = result.tokenizer->encode(text, true, false);
-  result.n_text_tokens = static_cast<int64_t>(tokens.size());
   const std::optional<int32_t> bos = result.tokenizer->adds_bos() ? result.tokenizer->bos_id() : std::nullopt;
-  result.chunks = make_chunks(tokens, options.ctx, options.chunks, bos);
-  result.text_tokens.assign(tokens.begin(), tokens.begin() + static_cast<ptrdiff_t>(result.chunks.size()) * options.ctx);
+  try {
+    if (text.empty()) throw Error(ErrorKind::kUsage, "the text is empty");
+    const std::vector<int32_t> tokens = result.tokenizer->encode(text, true, false);
+    result.n_text_tokens = static_cast<int64_t>(tokens.size());
+    result.chunks = make_chunks(tokens, options.ctx, options.chunks, bos);
+    result.text_tokens.assign(tokens.begin(), tokens.begin() + static_cast<ptrdiff_t>(result.chunks.size()) * options.ctx);
+  } catch (Error& error) {
+    error.file(options.text);
+    throw;
+  }
   return result;
 }
 

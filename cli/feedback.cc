@@ -22,14 +22,13 @@ void add_feedback_options(CLI::App& verb, FeedbackOptions& options, const char* 
   verb.add_option("--statistics", options.statistics, "or from what 'quern statistics' wrote")->type_name("FOLDER")->group(group);
   if (verb.get_option_no_throw("--calib-text") == nullptr)
     verb.add_option("--calib-text", options.text, "its text; --calib-tokens N, not 131072")->type_name("FILE")->group(group);
-  verb.add_option("--calib-tokens", options.tokens, "")->type_name("N")->group("");  // no room; named above
+  verb.add_option("--calib-tokens", options.tokens, "")->type_name("N")->check(at_least_one)->group("");  // no room; named above
 }
 
 void check_feedback_options(const FeedbackOptions& options) {
   if (options.mode.empty()) return;
   if (options.statistics.empty() && options.text.empty())
     throw Error(ErrorKind::kUsage, "--feedback needs a text (--calib-text FILE) or statistics (--statistics FOLDER)");
-  if (options.tokens < 1) throw Error(ErrorKind::kUsage, "--calib-tokens " + std::to_string(options.tokens) + " is not 1 or more");
 }
 
 std::unique_ptr<FeedbackSource> open_feedback(const std::filesystem::path& statistics, const ModelSource& source) {

@@ -77,6 +77,15 @@ std::string describe_unexpected(const CLI::App& app) {
   return what + printable(word) + "'" + did_you_mean(word, candidates);
 }
 
+// "Could not convert: --ctx = two" of CLI11. All options that are converted are numbers.
+std::string describe_conversion(std::string_view what) {
+  constexpr std::string_view kBegin = "Could not convert: ", kEquals = " = ";
+  const size_t equals = what.find(kEquals);
+  if (!what.starts_with(kBegin) || equals == std::string_view::npos) return printable(what);
+  const std::string option(what.substr(kBegin.size(), equals - kBegin.size()));
+  return option + ": '" + printable(what.substr(equals + kEquals.size())) + "' is not a number";
+}
+
 int usage_error(const CLI::App& app, std::string message) {
   const CLI::App* verb = chosen_verb(app);
   message += verb == &app ? " (see 'quern --help')" : " (see 'quern " + verb->get_name() + " --help')";
@@ -101,6 +110,8 @@ bool parse(CLI::App& app, int argc, char** argv, int& code) {
     code = usage_error(app, app.get_subcommands().empty() && !app.remaining(true).empty() ? describe_unexpected(app)
                             : app.get_subcommands().empty()                               ? "a verb is required"
                                                                                           : error.what());
+  } catch (const CLI::ConversionError& error) {
+    code = usage_error(app, describe_conversion(error.what()));
   } catch (const CLI::ParseError& error) {
     code = usage_error(app, printable(error.what()));
   }

@@ -29,6 +29,11 @@ int exit_code(ErrorKind kind) noexcept {
 void print_error(std::string_view message) { std::cerr << "quern: error: " << message << '\n'; }
 void print_warning(std::string_view message) { std::cerr << "quern: warning: " << message << '\n'; }
 
+std::string at_least_one(const std::string& text) {
+  int64_t n = 0;
+  return CLI::detail::lexical_cast(text, n) && n >= 1 ? "" : "must be a number, 1 or more";
+}
+
 std::string format_table(const std::vector<std::vector<std::string>>& rows) {
   std::vector<size_t> widths;
   for (const auto& row : rows) {

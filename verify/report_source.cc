@@ -2,6 +2,7 @@
 
 #include "formats/base/error.h"
 #include "formats/base/file.h"
+#include "formats/gguf_types.h"
 #include "formats/json_tree.h"
 #include "verify/manifest.h"
 #include "verify/report.h"
@@ -18,6 +19,14 @@ std::string schema_of(std::string_view text) {
   return found != root.end() && found->is_string() ? found->get<std::string>() : "";
 }
 
+bool is_gguf(const std::filesystem::path& path) {
+  const InputFile file(path);
+  std::string magic(gguf::kMagic.size(), '\0');
+  if (file.size_bytes() < magic.size()) return false;
+  file.read_at(0, std::as_writable_bytes(std::span(magic)));
+  return magic == gguf::kMagic;
+}
+
 Report parse(const std::string& text, const std::vector<BuildRecord>& records) {
   const std::string schema = schema_of(text);
   if (schema == "quern.drift/1") return report_from_drift(drift_from_json(text), records);
@@ -30,6 +39,9 @@ Report parse(const std::string& text, const std::vector<BuildRecord>& records) {
 
 Report read_report(const std::filesystem::path& path, const std::vector<BuildRecord>& records) {
   try {
+    if (is_gguf(path)) {
+      throw Error(ErrorKind::kUsage, "is a GGUF file; report draws what 'quern drift --json' or 'quern publish' wrote");
+    }
     Report report = parse(read_text_file(path, kMaxBytes), records);
     report.origin = path.filename();
     for (const ReportInput& input : report.inputs) {

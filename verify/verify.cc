@@ -45,6 +45,10 @@ class Verification {
     }
     if (is_folder) {
       folder_ = open_published(options_.path, report_.findings);
+      if (folder_.builds.empty() && !has_documents() && unrecorded_models().empty()) {
+        throw Error(ErrorKind::kUsage, "holds no GGUF file and no record of one; name what convert, quantize or publish wrote")
+            .file(options_.path.string());
+      }
       return;
     }
     const fs::path parent = fs::absolute(options_.path).parent_path();
@@ -55,6 +59,8 @@ class Verification {
     folder_.path = parent;
     report_.findings.clear();
   }
+
+  bool has_documents() const { return folder_.has(kManifestName) || folder_.has(kSumsName) || folder_.has(kAttestationName); }
 
   // A file stands for its build: the others of the folder are left alone.
   bool open_build_of(const fs::path& folder) {

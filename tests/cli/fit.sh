@@ -14,7 +14,7 @@ sed -i s/more/best/ second.txt
 cmp first.txt second.txt && cmp best.json more.json && echo 'the same from kept sensitivities'
 for file in cache/quern/*.json; do echo '{' >"$file"; done
 fit --size "$size" -o best.json --force 2>&1 >/dev/null | grep -c 'measuring again'
-fit --size "$size" -o best.json 2>&1 | grep -c 'use --force'
+fit --size "$size" -o best.json 2>&1 | grep -c 'exists; --force'
 
 "$QUERN" convert "$model" -o out --recipe best.json >/dev/null 2>&1
 built=$(stat -c %s out/*.gguf)
