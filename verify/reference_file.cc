@@ -50,6 +50,7 @@ void prepare_library() {
 Handle make_dataset(hid_t file, const char* name, hid_t type, const std::vector<hsize_t>& shape, const std::vector<hsize_t>& chunk) {
   const Handle space(H5Screate_simple(static_cast<int>(shape.size()), shape.data(), nullptr), H5Sclose, "a data space");
   const Handle properties(H5Pcreate(H5P_DATASET_CREATE), H5Pclose, "dataset properties");
+  check(H5Pset_obj_track_times(properties, false), "keep the time out");
   check(H5Pset_chunk(properties, static_cast<int>(chunk.size()), chunk.data()), "set chunks");
   check(H5Pset_shuffle(properties), "set the shuffle filter");
   const unsigned values[] = {kZstdLevel};

@@ -5,9 +5,11 @@
 //                       short (every Nth call does at most one byte), null (the Nth allocation fails)
 //   FAULT=count         says on standard error how often each was called
 //
-// In any case the process is aborted, with a line that says why, when a file gets another name while bytes written to it are not synced,
-// and when it ends successfully while a folder in which names changed is not synced: after a power cut a final name must be a whole file.
+// A crash is told with the file whose code it is in. In any case the process is aborted, with a line that says why, when a file gets
+// another name while bytes written to it are not synced, and when it ends successfully while a folder in which names changed is not synced:
+// after a power cut a final name must be a whole file.
 #include <dlfcn.h>
+#include <execinfo.h>
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <sys/stat.h>
@@ -16,6 +18,7 @@
 
 #include <atomic>
 #include <cerrno>
+#include <csignal>
 #include <cstdarg>
 #include <cstdio>
 #include <cstdlib>
@@ -157,6 +160,26 @@ int sync_with(int (*next)(int), Call call, int fd) {
   const int code = next(fd);
   if (code == 0) synced(fd);
   return code;
+}
+
+// The innermost code that is not the C library's.
+void on_crash(int signal) {
+  void* frames[64];
+  const int n = backtrace(frames, 64);
+  for (int i = 1; i < n; ++i) {  // 0 is this function
+    Dl_info info;
+    if (dladdr(frames[i], &info) == 0 || std::strstr(info.dli_fname, "/libc.so") != nullptr) continue;
+    std::fprintf(stderr, "faults: crash in %s\n", info.dli_fname);
+    break;
+  }
+  std::signal(signal, SIG_DFL);
+  std::raise(signal);
+}
+
+__attribute__((constructor)) void at_start() {
+  void* frame;
+  backtrace(&frame, 1);  // loads what it needs while there is memory
+  std::signal(SIGSEGV, on_crash);
 }
 
 __attribute__((destructor)) void at_exit() {

@@ -2,7 +2,8 @@
 # run.sh QUERN FAULTS.so DATA short|long: runs long commands with one fault each and checks what must hold afterwards:
 # - no file under a final name that differs from the one of a run without faults (publish makes lists of tensors for itself meanwhile);
 # - an exit code that tells a failure: 3 (I/O), 4 (memory), or 0 when the fault was survived; where a failed allocation throws through a
-#   function that may not throw, the C++ library ends the process and says so (libhwy before main, destructors of nlohmann::json);
+#   function that may not throw, the C++ library ends the process and says so (libhwy before main, destructors of nlohmann::json), and
+#   libcrypto crashes when it has no memory for its own beginnings;
 # - the same command, run again, succeeds and leaves the same files, byte for byte, and nothing else.
 set -uo pipefail
 quern=$(realpath "$1") faults=$(realpath "$2") data=$(realpath "$3") depth=$4
@@ -23,6 +24,7 @@ is_expected() {  # CODE FAULT
   case $1:$2 in
     0:* | 3:* | 4:malloc*) return 0 ;;
     134:malloc*) grep -q "terminate called after throwing an instance of 'std::bad_alloc'" stderr ;;
+    139:malloc*) grep -q '^faults: crash in .*/libcrypto\.so' stderr ;;
     *) return 1 ;;
   esac
 }
@@ -58,6 +60,7 @@ run_faults() {
   local name=$1 each=$2 call what most n
   rm -rf out && mkdir out
   FAULT=count LD_PRELOAD=$faults "${command[@]}" >stdout 2>counts || complain "$name: fails: $(tail -1 counts)"
+  grep -q '^faults: malloc [1-9]' counts || complain "$name: $faults is not at work"
   sums out >"$name.sums"
   for pair in pwrite:ENOSPC pwrite:EIO write:ENOSPC fdatasync:EIO fsync:EIO rename:EIO pread:EIO malloc:null; do
     call=${pair%:*} what=${pair#*:}
