@@ -58,7 +58,7 @@ FileRecord file_from_json(const json& entry) {
   FileRecord file;
   file.name = entry.at("name").get<std::string>();
   check_name(file.name);
-  file.size_bytes = entry.at("size_bytes").get<uint64_t>();
+  file.size_bytes = integer_from<uint64_t>(entry.at("size_bytes"));
   file.sha256 = sum_from_json(entry.at("sha256"));
   for (const json& sum : entry.at("pieces_sha256")) file.pieces_sha256.push_back(sum_from_json(sum));
   if (file.pieces_sha256.size() != file.size_bytes / kPieceBytes + (file.size_bytes % kPieceBytes != 0 ? 1 : 0)) {
@@ -93,12 +93,12 @@ TensorRecord tensor_from_json(const json& entry, const std::vector<FileRecord>& 
   const std::optional<DType> type = find_dtype_by_name(entry.at("type").get<std::string>());
   if (!type) throw Error(ErrorKind::kFormat, "unknown type").tensor(tensor.name);
   tensor.type = *type;
-  tensor.shape = Shape(entry.at("shape").get<std::vector<int64_t>>());
+  tensor.shape = Shape(integers_from<int64_t>(entry.at("shape")));
   const auto file = std::ranges::find(files, entry.at("file").get<std::string>(), &FileRecord::name);
   if (file == files.end()) throw Error(ErrorKind::kFormat, "is in a file that the record does not list").tensor(tensor.name);
   tensor.file = static_cast<size_t>(file - files.begin());
-  tensor.offset = entry.at("offset").get<uint64_t>();
-  tensor.size_bytes = entry.at("size_bytes").get<uint64_t>();
+  tensor.offset = integer_from<uint64_t>(entry.at("offset"));
+  tensor.size_bytes = integer_from<uint64_t>(entry.at("size_bytes"));
   const uint64_t end = checked_add(tensor.offset, tensor.size_bytes, "end of the tensor");
   if (tensor.size_bytes != tensor_size_bytes(tensor.type, tensor.shape) || end > file->size_bytes) {
     throw Error(ErrorKind::kFormat, "size, shape and place in the file do not fit").tensor(tensor.name);

@@ -2,6 +2,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "formats/json_tree.h"
+
 namespace quern {
 namespace {
 
@@ -14,7 +16,8 @@ json unit_to_json(Unit unit) {
 }
 
 Unit unit_from_json(const Plan& plan, const json& entry) {
-  const Unit unit{entry.at("tensor").get<size_t>(), entry.value("slice", Unit::kWhole)};
+  const Unit unit{integer_from<size_t>(entry.at("tensor")),
+                  entry.contains("slice") ? integer_from<int64_t>(entry.at("slice")) : Unit::kWhole};
   const bool fits = unit.tensor < plan.tensors.size() && unit.slice >= Unit::kWhole && unit.slice < plan.tensors[unit.tensor].n_slices;
   if (!fits || entry.at("outputs").size() != plan.outputs.size()) throw Error(ErrorKind::kFormat, "figures do not fit the plan");
   return unit;
@@ -39,7 +42,7 @@ json to_json(Unit unit, const PartialFigures& figures) {
 }
 
 ExactSum sum_from_json(const json& value) {
-  const std::vector<uint32_t> digits = value.get<std::vector<uint32_t>>();
+  const std::vector<uint32_t> digits = integers_from<uint32_t>(value);
   if (digits.size() > ExactSum::kDigits) throw Error(ErrorKind::kFormat, "a sum has more digits than doubles add up to");
   return ExactSum::from_digits(digits);
 }

@@ -85,8 +85,8 @@ std::string difference_of(const json& begun, const json& now) {
 // Adds what a record says to `run`.
 void add_record(const Plan& plan, const json& record, BegunRun& run) {
   for (const json& file : record.at("files")) {
-    const size_t output = file.at("output").get<size_t>(), number = file.at("file").get<size_t>();
-    const FileMark mark{file.at("size_bytes").get<uint64_t>(), file.at("sha256").get<std::string>()};
+    const size_t output = integer_from<size_t>(file.at("output")), number = integer_from<size_t>(file.at("file"));
+    const FileMark mark{integer_from<uint64_t>(file.at("size_bytes")), file.at("sha256").get<std::string>()};
     if (output >= plan.outputs.size() || number >= plan.outputs[output].files.size() ||
         mark.size_bytes > plan.outputs[output].files[number].size_bytes) {
       throw Error(ErrorKind::kFormat, "a record does not fit the plan");
@@ -103,7 +103,7 @@ std::optional<BegunRun> last_record(const Plan& plan, const std::vector<json>& r
   size_t n = records.size();
   std::optional<int64_t> n_chunks;
   while (n > 0 && !n_chunks) {
-    n_chunks = chunks.beginning_at(records[n - 1].at("tensor").get<size_t>(), records[n - 1].at("row").get<int64_t>());
+    n_chunks = chunks.beginning_at(integer_from<size_t>(records[n - 1].at("tensor")), integer_from<int64_t>(records[n - 1].at("row")));
     if (!n_chunks) --n;
   }
   if (!n_chunks) return std::nullopt;

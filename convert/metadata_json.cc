@@ -11,6 +11,7 @@
 
 #include "formats/base/checked.h"
 #include "formats/gguf.h"
+#include "formats/json_tree.h"
 
 namespace quern {
 namespace {
@@ -113,12 +114,10 @@ T element_from_json(const json& value) {
     return static_cast<T>(number);
   } else if constexpr (std::is_same_v<T, bool>) {
     return value.get<bool>();
-  } else if (value.is_number_unsigned()) {
-    return checked_cast<T>(value.get<uint64_t>(), "metadata value");
-  } else if (value.is_number_integer()) {
-    return checked_cast<T>(value.get<int64_t>(), "metadata value");
+  } else if constexpr (std::is_unsigned_v<T>) {
+    return checked_cast<T>(integer_from<uint64_t>(value), "metadata value");
   } else {
-    throw Error(ErrorKind::kFormat, "a metadata value is not an integer");
+    return checked_cast<T>(integer_from<int64_t>(value), "metadata value");
   }
 }
 

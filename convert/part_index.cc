@@ -50,8 +50,8 @@ PartIndex part_index_from_json(const Plan& plan, const std::string& id, std::str
     }
     if (root.at("plan") != id) throw Error(ErrorKind::kFormat, "belongs to another plan");
     PartIndex index;
-    index.k = root.at("part").get<int64_t>();
-    index.n = root.at("of").get<int64_t>();
+    index.k = integer_from<int64_t>(root.at("part"));
+    index.n = integer_from<int64_t>(root.at("of"));
     if (index.n < 1 || index.k < 1 || index.k > index.n) throw Error(ErrorKind::kFormat, "impossible part number");
     const Chunks chunks(plan);
     index.sections = part_sections(plan, chunks, chunks.part(index.k - 1, index.n));

@@ -38,7 +38,7 @@ json to_json(const PlannedSource& source) {
 }
 
 PlannedSource source_from_json(const json& value) {
-  return {value.at("name").get<std::string>(), value.at("size_bytes").get<uint64_t>(), value.at("mtime_ns").get<int64_t>(),
+  return {value.at("name").get<std::string>(), integer_from<uint64_t>(value.at("size_bytes")), integer_from<int64_t>(value.at("mtime_ns")),
           value.at("fingerprint").get<std::string>()};
 }
 
@@ -63,7 +63,7 @@ json to_json(const ImatrixRecord& record) {
 
 ImatrixRecord imatrix_from_json(const json& value) {
   return {value.at("file").get<std::string>(), value.at("sha256").get<std::string>(), value.at("dataset").get<std::string>(),
-          value.at("entries").get<int64_t>(), value.at("chunks").get<int64_t>()};
+          integer_from<int64_t>(value.at("entries")), integer_from<int64_t>(value.at("chunks"))};
 }
 
 json to_json(const StatisticsRecord& record) {
@@ -78,19 +78,19 @@ StatisticsRecord statistics_from_json(const json& value) {
   record.text = value.at("text").get<std::string>();
   record.text_sha256 = value.at("text_sha256").get<std::string>();
   record.mode = value.at("mode").get<std::string>();
-  record.ctx = value.at("ctx").get<int64_t>();
-  record.n_tokens = value.at("tokens").get<int64_t>();
+  record.ctx = integer_from<int64_t>(value.at("ctx"));
+  record.n_tokens = integer_from<int64_t>(value.at("tokens"));
   return record;
 }
 
 PlannedTensor tensor_from_json(const json& value) {
   PlannedTensor tensor;
   tensor.name = value.at("name").get<std::string>();
-  tensor.shape = Shape(value.at("shape").get<std::vector<int64_t>>());
-  tensor.source_index = value.at("source_index").get<size_t>();
-  tensor.n_slices = value.at("n_slices").get<int64_t>();
-  tensor.source_bytes = value.at("source_bytes").get<uint64_t>();
-  tensor.chunk_rows = value.at("chunk_rows").get<int64_t>();
+  tensor.shape = Shape(integers_from<int64_t>(value.at("shape")));
+  tensor.source_index = integer_from<size_t>(value.at("source_index"));
+  tensor.n_slices = integer_from<int64_t>(value.at("n_slices"));
+  tensor.source_bytes = integer_from<uint64_t>(value.at("source_bytes"));
+  tensor.chunk_rows = integer_from<int64_t>(value.at("chunk_rows"));
   tensor.integer = value.at("integer").get<bool>();
   const bool sliced_evenly = tensor.n_slices >= 1 && tensor.n_slices <= kMaxSlices && tensor.shape.n_rows() % tensor.n_slices == 0;
   if (tensor.chunk_rows < 1 || tensor.shape.n_elements() < 1 || !sliced_evenly) {
@@ -126,10 +126,10 @@ PlannedFile file_from_json(const json& value) {
   file.name = value.at("name").get<std::string>();
   if (file.name.empty() || file.name.find('/') != std::string::npos)
     throw Error(ErrorKind::kFormat, "file name '" + printable(file.name) + "' is not a plain name");
-  file.size_bytes = value.at("size_bytes").get<uint64_t>();
-  file.data_offset = value.at("data_offset").get<uint64_t>();
-  file.first_tensor = value.at("first_tensor").get<size_t>();
-  file.n_tensors = value.at("n_tensors").get<size_t>();
+  file.size_bytes = integer_from<uint64_t>(value.at("size_bytes"));
+  file.data_offset = integer_from<uint64_t>(value.at("data_offset"));
+  file.first_tensor = integer_from<size_t>(value.at("first_tensor"));
+  file.n_tensors = integer_from<size_t>(value.at("n_tensors"));
   return file;
 }
 
@@ -148,9 +148,9 @@ PlannedOutput output_from_json(const json& value, const std::vector<PlannedTenso
     Placement placement;
     placement.type = dtype_from_json(tensor.at("type"));
     placement.copied = tensor.at("copied").get<bool>();
-    placement.file = tensor.at("file").get<uint32_t>();
-    placement.file_offset = tensor.at("offset").get<uint64_t>();
-    placement.size_bytes = tensor.at("size_bytes").get<uint64_t>();
+    placement.file = integer_from<uint32_t>(tensor.at("file"));
+    placement.file_offset = integer_from<uint64_t>(tensor.at("offset"));
+    placement.size_bytes = integer_from<uint64_t>(tensor.at("size_bytes"));
     output.tensor_bytes = checked_add(output.tensor_bytes, placement.size_bytes, "size of an output");
     output.tensors.push_back(placement);
   }
@@ -205,9 +205,9 @@ Plan parse(const json& root) {
   plan.force = root.at("force").get<bool>();
   plan.lists = root.at("lists").get<bool>();
   plan.effort = effort_from_json(root.at("effort"));
-  plan.memory_bytes = root.at("memory_bytes").get<uint64_t>();
-  plan.base_bytes = root.at("base_bytes").get<uint64_t>();
-  plan.chunk_bytes = root.at("chunk_bytes").get<uint64_t>();
+  plan.memory_bytes = integer_from<uint64_t>(root.at("memory_bytes"));
+  plan.base_bytes = integer_from<uint64_t>(root.at("base_bytes"));
+  plan.chunk_bytes = integer_from<uint64_t>(root.at("chunk_bytes"));
   plan.notes = root.at("notes").get<std::vector<std::string>>();
   if (root.contains("imatrix")) {
     plan.imatrix = imatrix_from_json(root.at("imatrix"));

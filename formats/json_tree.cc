@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "formats/base/error.h"
+#include "formats/base/checked.h"
 
 namespace quern {
 
@@ -31,5 +31,26 @@ json parse_json_tree(std::string_view text, int max_depth) {
     throw Error(ErrorKind::kFormat, "not valid JSON: a number is too large for a double");
   }
 }
+
+template <typename T>
+T integer_from(const json& value) {
+  if (value.is_number_unsigned()) return checked_cast<T>(value.get<uint64_t>(), "a number");
+  if (value.is_number_integer()) return checked_cast<T>(value.get<int64_t>(), "a number");
+  throw Error(ErrorKind::kFormat, "'" + printable(value.dump(-1, ' ', false, json::error_handler_t::replace)) + "' is not a whole number");
+}
+
+template <typename T>
+std::vector<T> integers_from(const json& values) {
+  std::vector<T> integers;
+  for (const json& value : values) integers.push_back(integer_from<T>(value));
+  return integers;
+}
+
+template int64_t integer_from(const json&);
+template uint64_t integer_from(const json&);
+template uint32_t integer_from(const json&);
+template std::vector<int64_t> integers_from(const json&);
+template std::vector<uint64_t> integers_from(const json&);
+template std::vector<uint32_t> integers_from(const json&);
 
 }  // namespace quern

@@ -44,9 +44,9 @@ uint64_t float_count(int64_t n_columns, const StatisticsInput::Place& place) {
 
 StatisticsInput::Place place_from_json(const json& slice, int64_t n_columns, bool sequential) {
   StatisticsInput::Place place;
-  place.offset = slice.at("offset").get<uint64_t>();
-  place.n_rows = slice.at("n_rows").get<int64_t>();
-  place.n_held = slice.at("n_held").get<int64_t>();
+  place.offset = integer_from<uint64_t>(slice.at("offset"));
+  place.n_rows = integer_from<int64_t>(slice.at("n_rows"));
+  place.n_held = integer_from<int64_t>(slice.at("n_held"));
   place.fourth = slice.at("fourth").get<double>();
   place.sequential = sequential;
   place.sha256 = slice.at("sha256").get<std::string>();
@@ -59,7 +59,7 @@ StatisticsInput::Place place_from_json(const json& slice, int64_t n_columns, boo
 StatisticsInput input_from_json(const json& entry, const fs::path& folder, bool sequential,
                                 const std::function<uint64_t(const fs::path&)>& size_bytes) {
   StatisticsInput input;
-  input.n_columns = entry.at("n_columns").get<int64_t>();
+  input.n_columns = integer_from<int64_t>(entry.at("n_columns"));
   if (input.n_columns < 1 || input.n_columns > kMaxColumns) throw Error(ErrorKind::kFormat, "impossible n_columns");
   const auto name = entry.at("file").get<std::string>();
   if (name.empty() || name == "." || name == ".." || name.find('/') != std::string::npos) {
@@ -72,7 +72,7 @@ StatisticsInput input_from_json(const json& entry, const fs::path& folder, bool 
     if (place.offset + float_count(input.n_columns, place) * sizeof(float) > file_bytes) {
       throw Error(ErrorKind::kFormat, "'" + printable(name) + "' ends before what the list says it holds");
     }
-    input.slices.emplace(slice.at("slice").get<int64_t>(), std::move(place));
+    input.slices.emplace(integer_from<int64_t>(slice.at("slice")), std::move(place));
   }
   return input;
 }
@@ -117,7 +117,7 @@ struct StatisticsWriter::List {
   List(const fs::path& path, OutputFile::Overwrite overwrite) : file(path, overwrite) {}
   OutputFile file;
   ordered_json inputs = ordered_json::array();
-  std::vector<fs::path> finished;  // removed with the part file when the list is never written
+  std::vector<fs::path> finished;  // removed when the list is never written
   bool written = false;
 };
 
@@ -164,6 +164,7 @@ void StatisticsWriter::add(std::span<const std::string> weights, int64_t slice, 
 std::vector<StatisticsWriter::Finished> StatisticsWriter::finish_inputs() {
   std::vector<Finished> finished;
   for (const std::unique_ptr<Open>& open : open_) {
+    list_->file.keep_part(true);  // from here on a file may have its name
     open->file.commit();
     list_->finished.push_back(open->file.path());
     ordered_json slices = ordered_json::array();
@@ -208,8 +209,8 @@ StatisticsList statistics_list_from_json(std::string_view text, const fs::path& 
     list.record.text = root.at("text").get<std::string>();
     list.record.text_sha256 = root.at("text_sha256").get<std::string>();
     list.record.mode = root.at("mode").get<std::string>();
-    list.record.ctx = root.at("ctx").get<int64_t>();
-    list.record.n_tokens = root.at("n_tokens").get<int64_t>();
+    list.record.ctx = integer_from<int64_t>(root.at("ctx"));
+    list.record.n_tokens = integer_from<int64_t>(root.at("n_tokens"));
     const bool sequential = list.record.mode == kSequentialMode;
     for (const json& entry : root.at("inputs")) {
       const auto input = std::make_shared<const StatisticsInput>(input_from_json(entry, folder, sequential, size_bytes));

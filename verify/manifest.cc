@@ -39,10 +39,11 @@ Manifest parse(const json& root) {
   manifest.revision = root.value("revision", "");
   for (const json& source : root.at("sources")) {
     manifest.sources.push_back(
-        {source.at("name").get<std::string>(), source.at("size_bytes").get<uint64_t>(), source.at("sha256").get<std::string>()});
+        {source.at("name").get<std::string>(), integer_from<uint64_t>(source.at("size_bytes")), source.at("sha256").get<std::string>()});
   }
   for (const json& input : root.at("inputs")) {
-    manifest.inputs.push_back({input.at("kind").get<std::string>(), input.value("name", ""), input.value("size_bytes", uint64_t{0}),
+    manifest.inputs.push_back({input.at("kind").get<std::string>(), input.value("name", ""),
+                               input.contains("size_bytes") ? integer_from<uint64_t>(input.at("size_bytes")) : 0,
                                input.at("sha256").get<std::string>()});
   }
   if (root.contains("drift")) manifest.drift = root.at("drift").dump();

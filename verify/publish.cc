@@ -67,7 +67,7 @@ std::optional<PublishState> read_state(const fs::path& folder) {
     PublishState state{root.at("id").get<std::string>(), {}, root.value("drift", "")};
     for (const json& source : root.at("sources")) {
       state.sources.push_back(
-          {source.at("name").get<std::string>(), source.at("size_bytes").get<uint64_t>(), source.at("sha256").get<std::string>()});
+          {source.at("name").get<std::string>(), integer_from<uint64_t>(source.at("size_bytes")), source.at("sha256").get<std::string>()});
     }
     return state;
   } catch (const json::exception&) {

@@ -54,7 +54,8 @@ void read_tensors(const json& tensors, const ModelSource& source, Sensitivities&
 
 void read_groups(const json& groups, Sensitivities& result) {
   for (const json& item : groups) {
-    ProbeGroup group{item.at("name"), item.at("first_layer"), item.at("last_layer"), item.at("tensors").get<std::vector<size_t>>()};
+    ProbeGroup group{item.at("name"), integer_from<int64_t>(item.at("first_layer")), integer_from<int64_t>(item.at("last_layer")),
+                     integers_from<size_t>(item.at("tensors"))};
     if (group.tensors.empty() || std::ranges::any_of(group.tensors, [&](size_t t) { return t >= result.candidates.size(); }))
       refuse("a group of tensors that do not exist");
     for (const json& of_group : item.at("probes")) {

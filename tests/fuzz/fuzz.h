@@ -1,10 +1,10 @@
 #pragma once
 
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <filesystem>
 #include <span>
 #include <stdexcept>
@@ -32,20 +32,21 @@ void accept_errors(const Read& read) {
   }
 }
 
-// The input as a file without a name, for readers of files that are too large for memory, or that a library opens.
+// The input as a file in memory, for readers of files that are too large for memory, or that a library opens by its path.
 class InputAsFile {
  public:
-  InputAsFile(const uint8_t* data, size_t size) : fd_(memfd_create("input", 0)) {
-    if (fd_ < 0 || write(fd_, data, size) != static_cast<ssize_t>(size)) throw std::runtime_error("no file in memory");
+  InputAsFile(const uint8_t* data, size_t size) {
+    const int fd = mkstemp(path_.data());
+    if (fd < 0 || write(fd, data, size) != static_cast<ssize_t>(size) || close(fd) != 0) throw std::runtime_error("no file in memory");
   }
-  ~InputAsFile() { close(fd_); }
+  ~InputAsFile() { unlink(path_.c_str()); }
   InputAsFile(const InputAsFile&) = delete;
   InputAsFile& operator=(const InputAsFile&) = delete;
 
-  std::filesystem::path path() const { return "/proc/self/fd/" + std::to_string(fd_); }
+  std::filesystem::path path() const { return path_; }
 
  private:
-  int fd_;
+  std::string path_ = "/dev/shm/quern-fuzz-XXXXXX";
 };
 
 }  // namespace quern::test
