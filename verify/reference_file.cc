@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <exception>
 #include <limits>
 
 #include "formats/base/error.h"
@@ -20,22 +21,27 @@ constexpr int64_t kMaxTokens = 1 << 24;
 constexpr int64_t kMaxVocab = 1 << 22;
 constexpr int64_t kMaxTop = 1 << 14;
 
+// What becomes of an HDF5 object when an exception passes it. libhdf5 crashes when it closes what it could not write, so that stays open.
+enum class OnError { kClose, kLeaveOpen };
+
 // An HDF5 identifier that closes itself.
 class Handle {
  public:
-  Handle(hid_t id, herr_t (*close)(hid_t), const char* what) : id_(id), close_(close) {
+  Handle(hid_t id, herr_t (*close)(hid_t), const char* what, OnError on_error = OnError::kClose)
+      : id_(id), close_(close), on_error_(on_error) {
     if (id < 0) throw Error(ErrorKind::kFormat, std::string("HDF5: cannot open or make ") + what);
   }
-  Handle(Handle&& other) noexcept : id_(other.id_), close_(other.close_) { other.id_ = -1; }
+  Handle(Handle&& other) noexcept : id_(other.id_), close_(other.close_), on_error_(other.on_error_) { other.id_ = -1; }
   Handle& operator=(Handle&&) = delete;
   ~Handle() {
-    if (id_ >= 0) close_(id_);
+    if (id_ >= 0 && (on_error_ == OnError::kClose || std::uncaught_exceptions() == 0)) close_(id_);
   }
   operator hid_t() const noexcept { return id_; }
 
  private:
   hid_t id_;
   herr_t (*close_)(hid_t);
+  OnError on_error_;
 };
 
 void check(herr_t status, const char* what) {
@@ -43,6 +49,7 @@ void check(herr_t status, const char* what) {
 }
 
 void prepare_library() {
+  H5dont_atexit();                              // nor are they closed when the process ends
   H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);  // errors are ours to report
   register_zstd_filter();
 }
@@ -55,7 +62,7 @@ Handle make_dataset(hid_t file, const char* name, hid_t type, const std::vector<
   check(H5Pset_shuffle(properties), "set the shuffle filter");
   const unsigned values[] = {kZstdLevel};
   check(H5Pset_filter(properties, static_cast<H5Z_filter_t>(kZstdFilter), H5Z_FLAG_MANDATORY, 1, values), "set the zstd filter");
-  return Handle(H5Dcreate2(file, name, type, space, H5P_DEFAULT, properties, H5P_DEFAULT), H5Dclose, name);
+  return Handle(H5Dcreate2(file, name, type, space, H5P_DEFAULT, properties, H5P_DEFAULT), H5Dclose, name, OnError::kLeaveOpen);
 }
 
 // Rows [first, first + n) of a dataset of rank 1 or 2.
@@ -206,7 +213,7 @@ void write_reference_file(const std::filesystem::path& path, OriginalModel& orig
   const auto n_top = static_cast<hsize_t>(std::min<int64_t>(kReferenceTop, original.n_vocab()));
   const hsize_t n_rows = n_chunks * static_cast<hsize_t>(scored_rows(static_cast<int64_t>(n_ctx)));
   try {
-    const Handle file(H5Fcreate(part.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT), H5Fclose, part.c_str());
+    const Handle file(H5Fcreate(part.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT), H5Fclose, part.c_str(), OnError::kLeaveOpen);
     write_text(file, "schema", kSchema);
     write_text(file, "quern_version", kVersion);
     write_text(file, "model", info.model);

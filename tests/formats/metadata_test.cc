@@ -12,13 +12,14 @@ thread_local long failing = 0;
 
 }  // namespace
 
-void* operator new(size_t size) {
+// Not inlined: GCC takes a pair of malloc and delete in one function for a mistake.
+[[gnu::noinline]] void* operator new(size_t size) {
   if (failing > 0 && --failing == 0) throw std::bad_alloc();
   if (void* memory = std::malloc(size)) return memory;
   throw std::bad_alloc();
 }
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, size_t) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete(void* memory) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete(void* memory, size_t) noexcept { std::free(memory); }
 
 namespace quern {
 namespace {
