@@ -83,11 +83,11 @@ TEST(OutputFile, RemovesThePartFileUnlessKept) {
 TEST(OutputFile, RefusesToOverwriteAtTheStartAndAtTheEnd) {
   TempDir dir;
   test::write_text(dir / "f", "old");
-  EXPECT_ERROR(OutputFile(dir / "f", OutputFile::Overwrite::kRefuse), ErrorKind::kUsage, "exists already (--force overwrites it)");
+  EXPECT_ERROR(OutputFile(dir / "f", OutputFile::Overwrite::kRefuse), ErrorKind::kUsage, "exists; --force replaces it");
   OutputFile late(dir / "g", OutputFile::Overwrite::kRefuse);
   late.write_at(0, to_bytes("new"));
   test::write_text(dir / "g", "older");
-  EXPECT_ERROR(late.commit(), ErrorKind::kUsage, "exists already");
+  EXPECT_ERROR(late.commit(), ErrorKind::kUsage, "exists; --force replaces it");
   EXPECT_EQ(read_text_file(dir / "g", 100), "older");
 }
 
@@ -119,7 +119,7 @@ TEST(OutputFile, RefusesASecondWriterOfTheSameFile) {
 TEST(OutputFile, RefusesFoldersAndLinks) {
   TempDir dir;
   EXPECT_ERROR(OutputFile(dir.path(), OutputFile::Overwrite::kAllow), ErrorKind::kUsage, "is a folder");
-  EXPECT_ERROR(OutputFile(dir / "no/f", OutputFile::Overwrite::kAllow), ErrorKind::kIo, "no/f.part: cannot create: No such file");
+  EXPECT_ERROR(OutputFile(dir / "no/f", OutputFile::Overwrite::kAllow), ErrorKind::kUsage, "no' is not a folder");
   test::write_text(dir / "victim", "precious");
   std::filesystem::create_symlink(dir / "victim", dir / "f.part");
   EXPECT_ERROR(OutputFile(dir / "f", OutputFile::Overwrite::kAllow), ErrorKind::kIo, "cannot create");
@@ -159,7 +159,7 @@ TEST(WriteFileAtomically, WritesAndRefuses) {
   TempDir dir;
   write_file_atomically(dir / "f", "text", OutputFile::Overwrite::kRefuse);
   EXPECT_EQ(read_text_file(dir / "f", 100), "text");
-  EXPECT_ERROR(write_file_atomically(dir / "f", "other", OutputFile::Overwrite::kRefuse), ErrorKind::kUsage, "exists already");
+  EXPECT_ERROR(write_file_atomically(dir / "f", "other", OutputFile::Overwrite::kRefuse), ErrorKind::kUsage, "exists; --force replaces it");
 }
 
 TEST(FreeSpace, AsksTheNearestFolderThatExists) {
