@@ -160,6 +160,7 @@ class Pipeline {
         flow & tbb::make_filter<Work*, void>(filter_mode::serial_in_order, [this](Work* work) { finish(work); });
     hand_over(&next_);
     tbb::parallel_pipeline(all_.size(), whole);
+    take_over(&next_);
     take_over(&result_);
     bad_.throw_if_any(plan_);
     result_.feedback = feedback_log_.outcomes();
@@ -199,6 +200,7 @@ class Pipeline {
     take_over(&next_);
     if (next_ == range_.last) {
       flow.stop();
+      hand_over(&next_);
       return nullptr;
     }
     const Chunk chunk = chunks_[next_];
@@ -327,9 +329,11 @@ class Pipeline {
     if (work->marked && writable(*work)) sink_.record(work->index + 1, result_);
     progress_.advance(chunks_.source_bytes(work->chunk));
     work->statistics.reset();
+    {
+      const std::lock_guard lock(free_mutex_);
+      free_.push_back(work);
+    }
     hand_over(&result_);
-    const std::lock_guard lock(free_mutex_);
-    free_.push_back(work);
   }
 
   // Adds those of a piece to a unit that has the rows [first_row, first_row + n_rows) of its tensor.
