@@ -137,7 +137,7 @@ struct Iq4nlLevels {
     }
   }
 
-  static constexpr int kFraction = 7;
+  static constexpr int kFraction = 6;
   static constexpr int kRestBits = kFraction;
   static constexpr float kMostRest = 32768.0f - kHighest * (1 << kFraction);
   static HWY_INLINE ShortPart rest(ShortPart v) {
