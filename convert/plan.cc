@@ -144,7 +144,7 @@ Metadata model_metadata(const Metadata& source) {
   return metadata;
 }
 
-// Memory of a chunk of n_rows: stored bytes, floats, and the blocks of every distinct type.
+// Memory of a chunk of n_rows: stored bytes, floats, the blocks of every distinct type, and what their encoders take, one after the other.
 uint64_t chunk_bytes(const Plan& plan, const ModelSource& source, size_t t, int64_t n_rows) {
   const PlannedTensor& tensor = plan.tensors[t];
   const uint64_t rows = static_cast<uint64_t>(n_rows);
@@ -153,8 +153,12 @@ uint64_t chunk_bytes(const Plan& plan, const ModelSource& source, size_t t, int6
   if (!tensor.integer) bytes += checked_mul(checked_mul(rows, row_length, "chunk size"), uint64_t{sizeof(float)}, "chunk size");
   std::set<DType> types;
   for (const PlannedOutput& output : plan.outputs) types.insert(output.tensors[t].type);
-  for (const DType type : types) bytes += rows * row_size_bytes(type, tensor.shape.row_length());
-  return bytes;
+  uint64_t encoder = 0;
+  for (const DType type : types) {
+    bytes += rows * row_size_bytes(type, tensor.shape.row_length());
+    encoder = std::max(encoder, encoder_bytes(type));
+  }
+  return bytes + encoder;
 }
 
 // Rows per chunk: about kChunkWeights, whole groups of rows that share stored bytes or are encoded together, and within the memory for

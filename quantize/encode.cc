@@ -83,6 +83,26 @@ bool has_encoder(DType dtype) noexcept { return find_encoder(dtype).encode_rows 
 
 int encoder_revision(DType dtype) noexcept { return find_encoder(dtype).revision; }
 
+uint64_t encoder_bytes(DType dtype) noexcept {
+  switch (dtype) {
+    case DType::IQ1_S:
+    case DType::IQ1_M:
+      return lattice_bytes(8, 2, 2048);
+    case DType::IQ2_XXS:
+      return lattice_bytes(8, 1, 256);
+    case DType::IQ2_XS:
+      return lattice_bytes(8, 1, 512);
+    case DType::IQ2_S:
+      return lattice_bytes(8, 1, 1024);
+    case DType::IQ3_XXS:
+      return lattice_bytes(4, 1, 256);
+    case DType::IQ3_S:
+      return lattice_bytes(4, 1, 512);
+    default:
+      return 0;
+  }
+}
+
 void encode_rows(DType dtype, std::span<const float> x, int64_t n_rows, int64_t n_cols, std::span<const float> importance,
                  std::span<std::byte> out, Effort effort) {
   const RowsEncoder encode = find_encoder(dtype).encode_rows;

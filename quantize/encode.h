@@ -25,6 +25,9 @@ bool has_encoder(DType dtype) noexcept;
 // later version can tell "made by an older encoder" from "damaged".
 int encoder_revision(DType dtype) noexcept;
 
+// Memory that one call of encode_rows takes beside its arguments, where that is more than a stack has room for.
+uint64_t encoder_bytes(DType dtype) noexcept;
+
 // encode_rows takes some types fastest in multiples of this many rows.
 inline constexpr int64_t kRowsEncodedTogether = 16;
 

@@ -22,6 +22,7 @@
 
 #include "quantize/lanes-inl.h"
 #include "quantize/lattice_types-inl.h"
+#include "quantize/row_encoders.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace quern::HWY_NAMESPACE {
@@ -85,7 +86,7 @@ const SplitBook<Spec>& split_book() {
 template <typename Spec>
 class LatticeTerms {
  public:
-  static constexpr int kMostScales = 8;
+  static constexpr int kMostScales = kMostBookScales;
   static constexpr int kRankBits = std::countr_zero(static_cast<unsigned>(Spec::kEntries));
   // x / s0 counts as at most this many times the largest level. Levels are told apart no less for that, and nothing overflows: the part
   // of an error that depends on x is at most twice that many times the largest r, c r at most twice r, and 0.8 kUnit stands for the

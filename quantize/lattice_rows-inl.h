@@ -380,6 +380,7 @@ template <typename Spec, typename Block>
 void encode_lattice_rows(const float* x, int64_t n_rows, const float* importance, int64_t n_cols, Effort effort, std::byte* out) {
   using Rows = LatticeRows<Spec>;
   const typename Rows::Scales scales(effort);
+  static_assert(sizeof(LatticeTerms<Spec>) * Rows::kUnits <= lattice_bytes(Spec::kDim, Spec::kBooks, Spec::kEntries));
   std::vector<LatticeTerms<Spec>> terms(Rows::kUnits);
   for_each_group<kSuper, Block>(
       x, n_rows, importance, n_cols, out,

@@ -13,6 +13,12 @@ constexpr int by_effort(Effort effort, int fast, int usual, int best) noexcept {
   return effort == Effort::kFast ? fast : effort == Effort::kBest ? best : usual;
 }
 
+// What the importance of 256 columns makes of a code book: for each unit and entry a sum and its product with up to 8 scales.
+inline constexpr int kMostBookScales = 8;
+constexpr uint64_t lattice_bytes(int dim, int books, int entries) noexcept {
+  return sizeof(float) * static_cast<uint64_t>(256 / dim * books * entries * (1 + kMostBookScales)) + 64 * static_cast<uint64_t>(256 / dim);
+}
+
 // Block types we write, with the revision of their encoder (see encoder_revision). A new encoder is a row here and a function
 // encode_row_NAME in one of the encode_*_simd.cc files, or a row in the second list and encode_rows_NAME.
 #define QUERN_ROW_ENCODERS(X) \
