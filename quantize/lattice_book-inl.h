@@ -185,9 +185,9 @@ class LatticeUnit {
         const size_t second = book.half[side][h][kPairs - 1];
         for (int at = 0; at < kLanes; at += kPartLanes) {
           const IntPart sum = of(sums[0][first], at);
-          hn::Store(kPairs == 1 ? sum : hn::Add(sum, of(sums[kPairs - 1][second], at)), IntPartTag(), sums_[side][h] + at);
+          hn::Store(kPairs == 1 ? sum : hn::Add(sum, of(sums[kPairs - 1][second], at)), IntPartTag(), sums_[side] + h * kLanes + at);
           if (!kFlips) continue;
-          hn::Store(hn::Min(of(flips[0][first], at), of(flips[kPairs - 1][second], at)), IntPartTag(), flips_[side][h] + at);
+          hn::Store(hn::Min(of(flips[0][first], at), of(flips[kPairs - 1][second], at)), IntPartTag(), flips_[side] + h * kLanes + at);
         }
       }
     }
@@ -209,10 +209,9 @@ class LatticeUnit {
         const int32_t first = book.place[0][e] + at;
         const int32_t second = book.place[1][e] + at;
         IntPart p[kSets];
-        p[0] = hn::Add(hn::Load(tag, sums_[0][0] + first), hn::Load(tag, sums_[1][0] + second));
+        p[0] = hn::Add(hn::Load(tag, sums_[0] + first), hn::Load(tag, sums_[1] + second));
         if (kSets == 2) p[kSets - 1] = p[0];
-        if (kFlips)
-          p[kSets - 1] = hn::Sub(p[kSets - 1], hn::Min(hn::Load(tag, flips_[0][0] + first), hn::Load(tag, flips_[1][0] + second)));
+        if (kFlips) p[kSets - 1] = hn::Sub(p[kSets - 1], hn::Min(hn::Load(tag, flips_[0] + first), hn::Load(tag, flips_[1] + second)));
         for (int set = 0; set < kSets; ++set) {
           const auto& less_r = terms_.less_r[book_of(set)];
           for (int k = 0; k < kCount; ++k) most[set][k] = hn::Max(most[set][k], hn::Add(p[set], hn::Set(tag, less_r[k][e])));
@@ -250,8 +249,8 @@ class LatticeUnit {
 
   const LatticeTerms<Spec>& terms_;
   Lanes shift_;  // 2 / s0 sum w x: what an offset of all values adds to P
-  alignas(64) int32_t sums_[2][SplitBook<Spec>::kMostHalves][kLanes];
-  alignas(64) int32_t flips_[2][SplitBook<Spec>::kMostHalves][kLanes];
+  alignas(64) int32_t sums_[2][SplitBook<Spec>::kMostHalves * kLanes];
+  alignas(64) int32_t flips_[2][SplitBook<Spec>::kMostHalves * kLanes];
 };
 
 }  // namespace quern::HWY_NAMESPACE
