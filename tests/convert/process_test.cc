@@ -181,9 +181,9 @@ TEST(Process, TheNextRunGoesOnAfterAKillAndGivesTheSameBytes) {
 
 TEST(SlowProcess, TwoHundredKillsLoseNothing) {
   const TempDir split, whole;
-  int killed = kill_until_done(split, split_conversion(), 40, 2);
+  int killed = kill_until_done(split, split_conversion(), 60, 2);
   const Command unsplit = {{"convert", bundled("mini-v3").string(), "--type", "Q4_0", "--type", "BF16", "--sync-size", "50KB"}, ""};
-  killed += kill_until_done(whole, unsplit, 60, 3);
+  killed += kill_until_done(whole, unsplit, 90, 3);
   RecordProperty("kills", killed);
   EXPECT_GE(killed, 200);
 }
