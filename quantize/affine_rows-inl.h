@@ -114,21 +114,6 @@ class AffineRowErrors {
   int32_t weights_[n / 2];  // two importances each
 };
 
-// Sums over n weights of 16 rows with the best codes of a pair per row.
-inline AffineSums sums_of_rows(const float (*x)[kLanes], const float* w, int n, float max_code, const Lanes& scale, const Lanes& min) {
-  const Lanes inverse = reciprocal_or_zero(scale);
-  AffineSums sums{splat(0.0f), splat(0.0f), splat(0.0f)};
-  for (int j = 0; j < n; ++j) {
-    const Lanes xj = load(x[j]);
-    const Lanes q = affine_code(xj, min, inverse, max_code);
-    const Lanes wq = splat(w[j]) * q;
-    sums.q += wq;
-    sums.qq += wq * q;
-    sums.xq += wq * xj;
-  }
-  return sums;
-}
-
 struct RowPairs {
   Lanes error;
   Lanes scale;
@@ -269,19 +254,12 @@ class AffineRows {
     }
   }
 
-  // Normal equations of sum w (x - scale q + min)^2 for the codes of a pair; singular when all codes are equal: those lanes stay.
+  AffineSums sums_of(int b, const Lanes& scale, const Lanes& offset) const {
+    return sums_of_affine([rows = x(b)](int j) { return load(rows[j]); }, w(b), kSize, kMaxCode, scale, offset);
+  }
+
   void improve(int b, Lanes& scale, Lanes& offset) const {
-    const AffineSums sums = sums_of_rows(x(b), w(b), kSize, kMaxCode, scale, offset);
-    const Lanes zero = splat(0.0f);
-    const Lanes sum_w = splat(errors_[b].sum_w());
-    const Lanes& sum_wx = errors_[b].sum_wx();
-    const Lanes det = sum_w * sums.qq - sums.q * sums.q;
-    const Lanes solvable = splat(1e-6f) * sum_w * sums.qq;
-    const Lanes new_scale = select_less(solvable, det, (sum_w * sums.xq - sums.q * sum_wx) / det, scale);
-    const Lanes new_min = select_less(solvable, det, (sums.q * sums.xq - sums.qq * sum_wx) / det, offset);
-    const Lanes through_zero = select_less(zero, sums.qq, sums.xq / sums.qq, scale);
-    scale = select_less(new_min, zero, through_zero, new_scale);
-    offset = max(new_min, zero);
+    solve_affine(sums_of(b, scale, offset), splat(errors_[b].sum_w()), errors_[b].sum_wx(), true, scale, offset);
   }
 
   // Takes the best of some pairs around (scale, offset) and adds its error.
@@ -332,7 +310,7 @@ class AffineRows {
     for (int b = 0; b < kSubBlocks; ++b) {
       const Lanes& s = fit.scale[b];
       const Lanes& m = fit.min[b];
-      const AffineSums sums = sums_of_rows(x(b), w(b), kSize, kMaxCode, fit.d * s, fit.dmin * m);
+      const AffineSums sums = sums_of(b, fit.d * s, fit.dmin * m);
       ss += s * s * sums.qq;
       sm += s * m * sums.q;
       mm += m * m * splat(errors_[b].sum_w());

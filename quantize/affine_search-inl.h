@@ -36,18 +36,20 @@ inline Lanes errors_of_affine(const float* x, const float* w, int n, float max_c
   return error * step.squared;
 }
 
-// Sums over the weights of a block, per pair.
+// Sums over some weights, per pair.
 struct AffineSums {
   Lanes q;   // sum w q
   Lanes qq;  // sum w q^2
   Lanes xq;  // sum w x q
 };
 
-inline AffineSums sums_of_affine(const float* x, const float* w, int n, float max_code, const Lanes& scale, const Lanes& min) {
+// x(i): weight i in all lanes, for 16 pairs, or of 16 rows.
+template <typename X>
+HWY_INLINE AffineSums sums_of_affine(X x, const float* w, int n, float max_code, const Lanes& scale, const Lanes& min) {
   const Lanes inverse = reciprocal_or_zero(scale);
   AffineSums sums{splat(0.0f), splat(0.0f), splat(0.0f)};
   for (int i = 0; i < n; ++i) {
-    const Lanes xi = splat(x[i]);
+    const Lanes xi = x(i);
     const Lanes q = affine_code(xi, min, inverse, max_code);
     const Lanes wq = splat(w[i]) * q;
     sums.q += wq;
@@ -55,6 +57,24 @@ inline AffineSums sums_of_affine(const float* x, const float* w, int n, float ma
     sums.xq += wq * xi;
   }
   return sums;
+}
+
+// The pair of least error for the codes of another: normal equations of sum w (x - scale q + min)^2, singular when all codes are equal:
+// those lanes stay. nonnegative_min: a min below zero becomes zero, with the best scale for that.
+HWY_INLINE void solve_affine(const AffineSums& sums, const Lanes& sum_w, const Lanes& sum_wx, bool nonnegative_min, Lanes& scale,
+                             Lanes& min) {
+  const Lanes zero = splat(0.0f);
+  const Lanes det = sum_w * sums.qq - sums.q * sums.q;
+  const Lanes solvable = splat(1e-6f) * sum_w * sums.qq;
+  Lanes new_scale = select_less(solvable, det, (sum_w * sums.xq - sums.q * sum_wx) / det, scale);
+  Lanes new_min = select_less(solvable, det, (sums.q * sums.xq - sums.qq * sum_wx) / det, min);
+  if (nonnegative_min) {
+    const Lanes through_zero = select_less(zero, sums.qq, sums.xq / sums.qq, scale);
+    new_scale = select_less(new_min, zero, through_zero, new_scale);
+    new_min = select_less(new_min, zero, zero, new_min);
+  }
+  scale = new_scale;
+  min = new_min;
 }
 
 struct AffineFit {
@@ -95,23 +115,11 @@ AffineFit search_affine(const float* x, const float* w, int n, const AffineStart
   }
   Lanes scale = round(load(scales));
   Lanes min = round(load(mins));
-  const Lanes zero = splat(0.0f);
-  const Lanes w_lanes = splat(sum_w);
-  const Lanes wx_lanes = splat(sum_wx);
   for (int step = 0; step < how.rounds; ++step) {
-    const AffineSums sums = sums_of_affine(x, w, n, how.max_code, scale, min);
-    // Normal equations of sum w (x - scale q + min)^2; singular when all codes are equal: those lanes stay.
-    const Lanes det = w_lanes * sums.qq - sums.q * sums.q;
-    const Lanes solvable = splat(1e-6f) * w_lanes * sums.qq;
-    Lanes new_scale = select_less(solvable, det, (w_lanes * sums.xq - sums.q * wx_lanes) / det, scale);
-    Lanes new_min = select_less(solvable, det, (sums.q * sums.xq - sums.qq * wx_lanes) / det, min);
-    if (how.nonnegative_min) {
-      const Lanes through_zero = select_less(zero, sums.qq, sums.xq / sums.qq, scale);
-      new_scale = select_less(new_min, zero, through_zero, new_scale);
-      new_min = select_less(new_min, zero, zero, new_min);
-    }
-    scale = round(new_scale);
-    min = round(new_min);
+    const AffineSums sums = sums_of_affine([x](int i) { return splat(x[i]); }, w, n, how.max_code, scale, min);
+    solve_affine(sums, splat(sum_w), splat(sum_wx), how.nonnegative_min, scale, min);
+    scale = round(scale);
+    min = round(min);
   }
   const BestLane found = minimum(errors_of_affine(x, w, n, how.max_code, scale, min));
   return {lane(scale, found.lane), lane(min, found.lane), found.value};

@@ -34,20 +34,32 @@ Lanes errors_of_scales(const float* x, const float* w, int n, const Lanes& scale
   return error * step.squared;
 }
 
-// The least-squares scales for the codes that 16 scales lead to; where all codes are zero, the scale itself.
-template <typename Levels>
-Lanes refitted_scales(const float* x, const float* w, int n, const Lanes& scale) {
+// The least-squares problem for the codes that scales lead to.
+struct ScaleTerms {
+  Lanes xv;  // sum w x v
+  Lanes vv;  // sum w v^2
+};
+
+// x(i): weight i in all lanes, for 16 scales, or of 16 rows.
+template <typename Levels, typename X>
+HWY_INLINE ScaleTerms terms_of_scales(X x, const float* w, int n, const Lanes& scale) {
   const Lanes inverse = reciprocal_or_zero(scale);
-  Lanes xv = splat(0.0f);
-  Lanes vv = splat(0.0f);
+  ScaleTerms terms{splat(0.0f), splat(0.0f)};
   for (int i = 0; i < n; ++i) {
-    const Lanes xi = splat(x[i]);
+    const Lanes xi = x(i);
     const Lanes v = Levels::nearest(xi * inverse);
     const Lanes wv = splat(w[i]) * v;
-    xv += wv * xi;
-    vv += wv * v;
+    terms.xv += wv * xi;
+    terms.vv += wv * v;
   }
-  return select_less(splat(0.0f), vv, xv / vv, scale);
+  return terms;
+}
+
+// The scales of least error for the codes that 16 scales lead to; where all codes are zero, the scale itself.
+template <typename Levels>
+Lanes refitted_scales(const float* x, const float* w, int n, const Lanes& scale) {
+  const ScaleTerms terms = terms_of_scales<Levels>([x](int i) { return splat(x[i]); }, w, n, scale);
+  return select_less(splat(0.0f), terms.vv, terms.xv / terms.vv, scale);
 }
 
 // The weight of largest magnitude, with its sign, among those that have any say: an outlier in a channel of (nearly) no importance

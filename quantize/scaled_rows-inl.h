@@ -46,28 +46,12 @@ void climb_rows(const Errors& errors, const Lanes& outermost, const Ladder& ladd
   }
 }
 
-// The least-squares problem for the codes that a scale leads to.
-struct RowTerms {
-  Lanes xv;  // sum w x v
-  Lanes vv;  // sum w v^2
-
-  Lanes best_scale() const { return xv * reciprocal_or_zero(vv); }
-  Lanes error(const Lanes& scale) const { return scale * (scale * vv - xv - xv); }  // less a constant
-};
-
 template <typename Levels>
-RowTerms terms_of_rows(const float (*x)[kLanes], const float* w, int n, const Lanes& scale) {
-  const Lanes inverse = reciprocal_or_zero(scale);
-  RowTerms terms{splat(0.0f), splat(0.0f)};
-  for (int j = 0; j < n; ++j) {
-    const Lanes xj = load(x[j]);
-    const Lanes v = Levels::nearest(xj * inverse);
-    const Lanes wv = splat(w[j]) * v;
-    terms.xv += wv * xj;
-    terms.vv += wv * v;
-  }
-  return terms;
+ScaleTerms terms_of_rows(const float (*x)[kLanes], const float* w, int n, const Lanes& scale) {
+  return terms_of_scales<Levels>([x](int j) { return load(x[j]); }, w, n, scale);
 }
+
+HWY_INLINE Lanes best_scale(const ScaleTerms& terms) { return terms.xv * reciprocal_or_zero(terms.vv); }
 
 template <typename Levels>
 void codes_of_rows(const float (*x)[kLanes], int n, const Lanes& scale, uint8_t (*codes)[kLanes]) {
@@ -89,9 +73,10 @@ Lanes search_f16_scales(const RowGroup<n>& in, const Ladder& ladder) {
     climb_rows(errors, outlier * splat(1.0f / Levels::kLowest), ladder, round, best);
     climb_rows(errors, outlier * splat(1.0f / Levels::kHighest), ladder, round, best);
   }
-  const RowTerms terms = terms_of_rows<Levels>(in.x, in.w, n, best.scale);
-  const Lanes refitted = round(terms.best_scale());
-  return select_less(terms.error(refitted), terms.error(best.scale), refitted, best.scale);
+  const ScaleTerms terms = terms_of_rows<Levels>(in.x, in.w, n, best.scale);
+  const Lanes refitted = round(best_scale(terms));
+  const auto error = [&](const Lanes& scale) { return scale * (scale * terms.vv - terms.xv - terms.xv); };  // less a constant
+  return select_less(error(refitted), error(best.scale), refitted, best.scale);
 }
 
 // Super-blocks. kLowScale..kHighScale is the range of l. Per sub-block and orientation kWindow values of l are tried, kSmaller of them
@@ -118,8 +103,8 @@ class ScaledRows {
       for (const int high : {0, 1}) {
         RowScales best{splat(0.0f), splat(HUGE_VALF)};
         climb_rows(errors_[b], outlier * splat(1.0f / (high != 0 ? Levels::kHighest : Levels::kLowest)), ladder, keep, best);
-        const RowTerms terms = terms_of_rows<Levels>(x(b), w(b), kSize, best.scale);
-        own_[high][b] = select_less(splat(0.0f), terms.vv, terms.best_scale(), best.scale);
+        const ScaleTerms terms = terms_of_rows<Levels>(x(b), w(b), kSize, best.scale);
+        own_[high][b] = select_less(splat(0.0f), terms.vv, best_scale(terms), best.scale);
         largest_ = select_less(abs(largest_), abs(own_[high][b]), own_[high][b], largest_);
       }
     }
@@ -177,13 +162,13 @@ class ScaledRows {
 
   // For the l and codes of a fit the least-squares d.
   Lanes refitted(const Fit& fit) const {
-    RowTerms sum{splat(0.0f), splat(0.0f)};
+    ScaleTerms sum{splat(0.0f), splat(0.0f)};
     for (int b = 0; b < kSubBlocks; ++b) {
-      const RowTerms terms = terms_of_rows<Levels>(x(b), w(b), kSize, fit.d * fit.l[b]);
+      const ScaleTerms terms = terms_of_rows<Levels>(x(b), w(b), kSize, fit.d * fit.l[b]);
       sum.xv += fit.l[b] * terms.xv;
       sum.vv += fit.l[b] * fit.l[b] * terms.vv;
     }
-    return select_less(splat(0.0f), sum.vv, round_to_f16(sum.best_scale(), load(in_.unit)), fit.d);
+    return select_less(splat(0.0f), sum.vv, round_to_f16(best_scale(sum), load(in_.unit)), fit.d);
   }
 
   const RowGroup<kSuper>& in_;
