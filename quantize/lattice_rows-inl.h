@@ -20,7 +20,7 @@
 #include <algorithm>
 #include <cmath>
 #include <iterator>
-#include <vector>
+#include <memory>
 
 #include "quantize/lanes-inl.h"
 #include "quantize/lattice_book-inl.h"
@@ -381,14 +381,14 @@ void encode_lattice_rows(const float* x, int64_t n_rows, const float* importance
   using Rows = LatticeRows<Spec>;
   const typename Rows::Scales scales(effort);
   static_assert(sizeof(LatticeTerms<Spec>) * Rows::kUnits <= lattice_bytes(Spec::kDim, Spec::kBooks, Spec::kEntries));
-  std::vector<LatticeTerms<Spec>> terms(Rows::kUnits);
+  const auto terms = std::make_unique_for_overwrite<LatticeTerms<Spec>[]>(Rows::kUnits);
   for_each_group<kSuper, Block>(
       x, n_rows, importance, n_cols, out,
       [&](const float* w) {
         for (int u = 0; u < Rows::kUnits; ++u) terms[static_cast<size_t>(u)].set(w + u * Spec::kDim, scales.c, scales.n);
       },
       [&](const RowGroup<kSuper>& group, const auto& put) {
-        Rows rows(group, terms.data(), scales);
+        Rows rows(group, terms.get(), scales);
         rows.search(effort);
         put([&](int i, Block& block) { pack_block(stored_scale(rows.scale(i), group.unit[i]), rows.codes(i), block); });
       });
