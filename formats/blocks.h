@@ -228,11 +228,6 @@ QUERN_DTYPES(QUERN_DTYPE_ROW_CONSTANTS)
 QUERN_BLOCK_TYPES(QUERN_BLOCK_TRAITS)
 #undef QUERN_BLOCK_TRAITS
 
-// Decoders, one per block type; out holds kBlockWeights<Block> floats. formats/decode_*.cc.
-#define QUERN_DECODE_BLOCK(name) void decode_block(const Block##name& block, float* out) noexcept;
-QUERN_BLOCK_TYPES(QUERN_DECODE_BLOCK)
-#undef QUERN_DECODE_BLOCK
-
 // The super scale of IQ1_M, binary16 bits gathered from its four nibbles.
 uint16_t scale_bits(const BlockIQ1_M& block) noexcept;
 

@@ -1,11 +1,15 @@
 #include "quantize/unbiased.h"
 
 #include <algorithm>
+#include <array>
 #include <concepts>
+#include <vector>
 
 #include "formats/base/bytes.h"
 #include "formats/blocks.h"
+#include "formats/decode.h"
 #include "formats/float_convert.h"
+#include "formats/lane_sums.h"
 #include "quantize/block_weights.h"
 
 namespace quern {
@@ -31,62 +35,57 @@ void lengthen(BlockIQ1_M& block, double factor) noexcept {
   for (unsigned w = 0; w < 4; ++w) block.scales[w] = static_cast<uint16_t>((block.scales[w] & 0xFFF) | (d >> 4 * w & 15) << 12);
 }
 
-// Sums of h x x and h x y in 8 lanes, so that compilers can use vectors without changing a bit.
-struct Projection {
-  double xx = 0.0;
-  double xy = 0.0;
-};
-
-Projection project(const float* x, const float* y, const float* h, int64_t n) noexcept {
-  constexpr int64_t kLanes = 8;  // divides every block
-  double xx[kLanes] = {};
-  double xy[kLanes] = {};
-  for (int64_t j = 0; j < n; j += kLanes) {
-    for (int64_t k = 0; k < kLanes; ++k) {
-      const double weighted = static_cast<double>(h[j + k]) * static_cast<double>(x[j + k]);
-      xx[k] += weighted * static_cast<double>(x[j + k]);
-      xy[k] += weighted * static_cast<double>(y[j + k]);
-    }
-  }
-  Projection sum;
-  for (int64_t k = 0; k < kLanes; ++k) {
-    sum.xx += xx[k];
-    sum.xy += xy[k];
-  }
-  return sum;
+// What `encoded` must be multiplied by to be as long as `original` along it, by the weights h; 0 when they say nothing.
+double length_factor(std::span<const float> original, std::span<const float> encoded, std::span<const float> h) noexcept {
+  LaneSums xx{};
+  add_weighted_products(h, original, original, xx);
+  const double energy = total(xx);
+  if (!(energy > 0.0)) return 0.0;
+  LaneSums xy{};
+  add_weighted_products(h, original, encoded, xy);
+  return energy / total(xy);
 }
 
 // A block that lost more than a third of its length has no direction worth keeping.
 constexpr double kMostFactor = 1.5;
+constexpr size_t kPieceWeights = 1024;  // a multiple of every block
 
+// One row; importance is empty or has a usable weight for every column.
 template <typename Block>
-void keep_length(std::span<const float> x, int64_t n_cols, std::span<const float> importance, std::byte* out) noexcept {
-  constexpr int64_t n = kBlockWeights<Block>;
-  for (size_t i = 0; i < x.size(); i += n, out += sizeof(Block)) {
-    Block block = load_le<Block>(out);
-    float y[n];
-    decode_block(block, y);
-    float h[n];
-    const size_t column = i % static_cast<size_t>(n_cols);
-    for (size_t j = 0; j < n; ++j) h[j] = importance.empty() ? 1.0f : usable_importance(importance[column + j]);
-    Projection sum = project(x.data() + i, y, h, n);
-    if (!(sum.xx > 0.0)) {  // nothing is known about these columns
-      std::fill(h, h + n, 1.0f);
-      sum = project(x.data() + i, y, h, n);
+void keep_length(DType dtype, std::span<const float> x, std::span<const float> importance, std::byte* out) {
+  constexpr size_t n = kBlockWeights<Block>;
+  static constexpr auto kOnes = [] {
+    std::array<float, n> ones;
+    ones.fill(1.0f);
+    return ones;
+  }();
+  std::array<float, kPieceWeights> decoded;
+  for (size_t first = 0; first < x.size(); first += kPieceWeights) {
+    const size_t size = std::min(kPieceWeights, x.size() - first);
+    decode_blocks(dtype, std::span(out, size / n * sizeof(Block)), std::span(decoded).first(size));
+    for (size_t i = 0; i < size; i += n, out += sizeof(Block)) {
+      const auto original = x.subspan(first + i, n), encoded = std::span<const float>(decoded).subspan(i, n);
+      double factor = importance.empty() ? 0.0 : length_factor(original, encoded, importance.subspan(first + i, n));
+      if (factor == 0.0) factor = length_factor(original, encoded, kOnes);
+      if (!(factor >= 1.0 / kMostFactor && factor <= kMostFactor)) continue;
+      Block block = load_le<Block>(out);
+      lengthen(block, factor);
+      store_le(out, block);
     }
-    const double factor = sum.xx / sum.xy;
-    if (!(factor >= 1.0 / kMostFactor && factor <= kMostFactor)) continue;
-    lengthen(block, factor);
-    store_le(out, block);
   }
 }
 
 template <DType dtype>
-void keep_length_of(std::span<const float> x, int64_t n_cols, std::span<const float> importance, std::byte* out) noexcept {
+void keep_lengths(std::span<const float> x, size_t n_cols, std::span<const float> importance, std::byte* out) {
   using Block = typename BlockOf<dtype>::type;
   constexpr double bits = 8.0 * sizeof(Block) / kBlockWeights<Block>;
   constexpr bool has_scale = std::same_as<Block, BlockIQ1_M> || requires(Block block) { block.d; };
-  if constexpr (has_scale && bits < kMostBits) keep_length<Block>(x, n_cols, importance, out);
+  if constexpr (has_scale && bits < kMostBits) {
+    std::vector<float> usable(importance.size());
+    std::ranges::transform(importance, usable.begin(), usable_importance);
+    const size_t row_bytes = n_cols / kBlockWeights<Block> * sizeof(Block);
+    for (size_t i = 0; i < x.size(); i += n_cols, out += row_bytes) keep_length<Block>(dtype, x.subspan(i, n_cols), usable, out);
+  }
 }
 
 }  // namespace
@@ -97,7 +96,7 @@ void encode_rows_unbiased(DType dtype, std::span<const float> x, int64_t n_rows,
   switch (dtype) {
 #define QUERN_KEEP_LENGTH(name) \
   case DType::name:             \
-    return keep_length_of<DType::name>(x, n_cols, importance, out.data());
+    return keep_lengths<DType::name>(x, static_cast<size_t>(n_cols), importance, out.data());
     QUERN_BLOCK_TYPES(QUERN_KEEP_LENGTH)
 #undef QUERN_KEEP_LENGTH
     default:

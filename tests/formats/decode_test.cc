@@ -2,15 +2,21 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
+#include <bit>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <numeric>
+#include <utility>
 #include <vector>
 
 #include "formats/base/error.h"
 #include "formats/blocks.h"
 #include "formats/codebooks.h"
+#include "formats/float_convert.h"
+#include "tests/formats/on_every_target.h"
 
 namespace quern {
 namespace {
@@ -47,15 +53,17 @@ TEST_P(DecodeGolden, MatchesGgmlBitForBit) {
   for (const auto& [variant, files] : variants.items()) {
     const std::vector<std::byte> blocks = read_bytes(kGolden / files.at("bin").get<std::string>());
     const std::vector<std::byte> expected = read_bytes(kGolden / files.at("dequant").get<std::string>());
-    std::vector<float> decoded(expected.size() / sizeof(float));
-    decode_blocks(GetParam(), blocks, decoded);
-    for (size_t i = 0; i < decoded.size(); ++i) {
-      uint32_t got = 0;
-      uint32_t want = 0;
-      std::memcpy(&got, &decoded[i], sizeof got);
-      std::memcpy(&want, expected.data() + i * sizeof want, sizeof want);
-      ASSERT_EQ(got, want) << variant << " element " << i;
-    }
+    on_every_target([&] {
+      std::vector<float> decoded(expected.size() / sizeof(float));
+      decode_blocks(GetParam(), blocks, decoded);
+      for (size_t i = 0; i < decoded.size(); ++i) {
+        uint32_t got = 0;
+        uint32_t want = 0;
+        std::memcpy(&got, &decoded[i], sizeof got);
+        std::memcpy(&want, expected.data() + i * sizeof want, sizeof want);
+        ASSERT_EQ(got, want) << variant << " element " << i;
+      }
+    });
     EXPECT_EQ(find_nonfinite_block(GetParam(), blocks), -1) << variant;
   }
 }
@@ -88,11 +96,19 @@ TEST(Decode, DecodesPlainFloatsAndFp8ElementByElement) {
   float out[3];
   decode_blocks(DType::F32, std::as_bytes(std::span(values)), out);
   EXPECT_EQ(std::memcmp(values, out, sizeof out), 0);
-  const uint8_t codes[] = {0x38, 0xB8, 0x7E};
-  decode_blocks(DType::F8_E4M3, std::as_bytes(std::span(codes)), out);
-  EXPECT_EQ(out[0], 1.0f);
-  EXPECT_EQ(out[1], -1.0f);
-  EXPECT_EQ(out[2], 448.0f);
+  std::array<uint8_t, 256> codes;
+  std::iota(codes.begin(), codes.end(), uint8_t{0});
+  on_every_target([&] {
+    const std::pair<DType, float (*)(uint8_t)> conversions[] = {
+        {DType::F8_E4M3, e4m3_to_f32}, {DType::F8_E5M2, e5m2_to_f32}, {DType::F8_E8M0, e8m0_to_f32}};
+    for (const auto& [type, convert] : conversions) {
+      std::array<float, 256> decoded;
+      decode_blocks(type, std::as_bytes(std::span(codes)), decoded);
+      for (size_t i = 0; i < codes.size(); ++i) {
+        EXPECT_EQ(std::bit_cast<uint32_t>(decoded[i]), std::bit_cast<uint32_t>(convert(codes[i]))) << name_of(type) << " code " << i;
+      }
+    }
+  });
 }
 
 template <typename Block>

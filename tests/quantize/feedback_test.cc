@@ -2,7 +2,6 @@
 
 #include <gtest/gtest.h>
 
-#include <hwy/targets.h>
 #include <cmath>
 #include <limits>
 #include <random>
@@ -12,6 +11,7 @@
 #include "formats/base/parallel.h"
 #include "formats/decode.h"
 #include "quantize/feedback_tile.h"
+#include "tests/formats/on_every_target.h"
 
 namespace quern {
 namespace {
@@ -120,11 +120,7 @@ TEST(Factorise, MakesTheSameBitsWithAnyNumberOfThreads) {
 TEST(Factorise, MakesTheSameBitsOnEveryCpu) {
   const SecondMoment moment = correlated(320, 400, 2);
   const FeedbackFactor usual = factorise(moment);
-  for (int64_t rest = hwy::SupportedTargets(); rest != 0; rest &= rest - 1) {
-    hwy::SetSupportedTargetsForTest(rest & -rest);
-    EXPECT_EQ(factorise(moment).r, usual.r) << hwy::TargetName(rest & -rest);
-    hwy::SetSupportedTargetsForTest(0);
-  }
+  on_every_target([&] { EXPECT_EQ(factorise(moment).r, usual.r); });
 }
 
 TEST(Factorise, DampsMoreWhereTheMatrixIsSingular) {
@@ -184,11 +180,7 @@ TEST_P(Feedback, MakesTheSameBytesForEverySplitOfTheRowsAndOnEveryCpu) {
   EXPECT_EQ(whole, pieces);
   const std::vector<float> row(x.begin(), x.begin() + 512);
   const std::vector<std::byte> usual = encode(GetParam(), row, factor);
-  for (int64_t rest = hwy::SupportedTargets(); rest != 0; rest &= rest - 1) {
-    hwy::SetSupportedTargetsForTest(rest & -rest);
-    EXPECT_EQ(encode(GetParam(), row, factor), usual) << hwy::TargetName(rest & -rest);
-    hwy::SetSupportedTargetsForTest(0);
-  }
+  on_every_target([&] { EXPECT_EQ(encode(GetParam(), row, factor), usual); });
 }
 
 TEST_P(Feedback, NeverWritesNonFiniteBlocks) {

@@ -15,11 +15,11 @@ compile() {  # file
   aarch64-linux-gnu-g++ -std=c++20 -O2 -ffp-contract=off -march=armv8-a+crypto -DHWY_COMPILE_ONLY_STATIC -I. "$@"
 }
 
-for file in quantize/encode.cc quantize/encode_*_simd.cc formats/decode_k.cc formats/dtype.cc formats/codebooks.cc formats/tensor.cc \
+for file in quantize/encode.cc quantize/encode_*_simd.cc formats/blocks.cc formats/dtype.cc formats/codebooks.cc formats/tensor.cc \
             formats/float_convert.cc formats/base/error.cc tests/quantize/encoder_digests.cc; do
   compile -c "$file" -o "$work/$(basename "$file" .cc).o"
 done
-for file in quantize/f*_simd.cc runtime/*_simd.cc; do
+for file in formats/*_simd.cc quantize/f*_simd.cc runtime/*_simd.cc; do
   compile -fsyntax-only "$file"
 done
 aarch64-linux-gnu-g++ "$work"/*.o -o "$work/digests"

@@ -4,25 +4,16 @@
 #include <hwy/targets.h>
 
 #include <cmath>
-#include <functional>
 #include <limits>
 #include <vector>
 
+#include "tests/formats/on_every_target.h"
 #include "tests/runtime/random_floats.h"
 
 namespace quern {
 namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
-
-void on_every_target(const std::function<void()>& body) {
-  for (const int64_t target : hwy::SupportedAndGeneratedTargets()) {
-    SCOPED_TRACE(hwy::TargetName(target));
-    hwy::SetSupportedTargetsForTest(target);
-    body();
-  }
-  hwy::SetSupportedTargetsForTest(0);
-}
 
 TEST(VectorMath, ExponentialsEqualTheStandardOnesAndSumInEightLanes) {
   for (const int64_t n : {1, 7, 8, 29, 512}) {

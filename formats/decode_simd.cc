@@ -1,17 +1,29 @@
+// Decoders, compiled once per CPU target: mostly plain loops, which the compiler makes vectors of.
+
 #include "formats/decode.h"
 
 #include <algorithm>
-#include <array>
+#include <cstring>
+#include <string>
 
 #include "formats/base/bytes.h"
 #include "formats/base/error.h"
 #include "formats/blocks.h"
 #include "formats/float_convert.h"
 
-namespace quern {
-namespace {
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "formats/decode_simd.cc"
+#include "hwy/foreach_target.h"
+#include "hwy/highway.h"
 
-bool is_finite_f16(uint16_t bits) noexcept { return (bits & 0x7C00) != 0x7C00; }
+#include "formats/decode_k-inl.h"
+#include "formats/decode_lattice-inl.h"
+#include "formats/decode_small-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace quern::HWY_NAMESPACE {
+
+inline bool is_finite_f16(uint16_t bits) noexcept { return (bits & 0x7C00) != 0x7C00; }
 
 // NVFP4 scales have no infinity, and their NaN code decodes to 0.
 template <typename Block>
@@ -22,8 +34,8 @@ bool has_finite_scales(const Block& block) noexcept {
   if constexpr (requires { block.m; }) finite = finite && is_finite_f16(block.m);
   return finite;
 }
-bool has_finite_scales(const BlockMXFP4& block) noexcept { return block.e != 255; }
-bool has_finite_scales(const BlockIQ1_M& block) noexcept { return is_finite_f16(scale_bits(block)); }
+inline bool has_finite_scales(const BlockMXFP4& block) noexcept { return block.e != 255; }
+inline bool has_finite_scales(const BlockIQ1_M& block) noexcept { return is_finite_f16(scale_bits(block)); }
 
 // Unblocked types: bits of type Bits, one conversion each.
 template <typename Bits, typename Convert>
@@ -31,22 +43,16 @@ void decode_each(std::span<const std::byte> in, std::span<float> out, Convert co
   for (size_t i = 0; i < out.size(); ++i) out[i] = convert(load_le<Bits>(in.data() + i * sizeof(Bits)));
 }
 
-// 8-bit types: a table of all codes is several times faster than the conversion.
-template <float (*convert)(uint8_t) noexcept>
-void decode_codes(std::span<const std::byte> in, std::span<float> out) noexcept {
-  static const auto kValues = [] {
-    std::array<float, 256> values;
-    for (size_t code = 0; code < values.size(); ++code) values[code] = convert(static_cast<uint8_t>(code));
-    return values;
-  }();
-  for (size_t i = 0; i < out.size(); ++i) out[i] = kValues[static_cast<size_t>(in[i])];
-}
-
+// Blocks are copied some at a time, because a vector load from bytes that were stored a moment ago in other pieces has to wait.
 template <typename Block>
 void decode_all(std::span<const std::byte> in, std::span<float> out) noexcept {
-  constexpr size_t kWeights = kBlockWeights<Block>;
-  for (size_t i = 0; i < out.size() / kWeights; ++i) {
-    decode_block(load_le<Block>(in.data() + i * sizeof(Block)), out.data() + i * kWeights);
+  constexpr size_t kBatch = std::max<size_t>(1, 1024 / sizeof(Block));
+  Block blocks[kBatch];
+  for (float* to = out.data(); !in.empty();) {
+    const size_t n = std::min(kBatch, in.size() / sizeof(Block));
+    std::memcpy(blocks, in.data(), n * sizeof(Block));
+    for (size_t i = 0; i < n; ++i, to += kBlockWeights<Block>) decode_block(blocks[i], to);
+    in = in.subspan(n * sizeof(Block));
   }
 }
 
@@ -76,31 +82,9 @@ int64_t first_with_bits(std::span<const std::byte> in, Bits mask) noexcept {
   return -1;
 }
 
-float same(float value) noexcept { return value; }
+inline float same(float value) noexcept { return value; }
 
-}  // namespace
-
-bool has_decoder(DType dtype) noexcept {
-  switch (dtype) {
-    case DType::F32:
-    case DType::F16:
-    case DType::BF16:
-    case DType::F8_E4M3:
-    case DType::F8_E5M2:
-    case DType::F8_E8M0:
-#define QUERN_DECODE_CASE(name) case DType::name:
-      QUERN_BLOCK_TYPES(QUERN_DECODE_CASE)
-#undef QUERN_DECODE_CASE
-      return true;
-    default:
-      return false;
-  }
-}
-
-void decode_blocks(DType dtype, std::span<const std::byte> blocks, std::span<float> out) {
-  const auto block_bytes = static_cast<size_t>(traits(dtype).block_bytes);
-  QUERN_CHECK(blocks.size() % block_bytes == 0);
-  QUERN_CHECK(out.size() == blocks.size() / block_bytes * static_cast<size_t>(traits(dtype).block_weights));
+void decode(DType dtype, std::span<const std::byte> blocks, std::span<float> out) {
   switch (dtype) {
     case DType::F32:
       return decode_each<float>(blocks, out, same);
@@ -109,11 +93,11 @@ void decode_blocks(DType dtype, std::span<const std::byte> blocks, std::span<flo
     case DType::BF16:
       return decode_each<uint16_t>(blocks, out, bf16_to_f32);
     case DType::F8_E4M3:
-      return decode_codes<e4m3_to_f32>(blocks, out);
+      return decode_each<uint8_t>(blocks, out, e4m3_to_f32);
     case DType::F8_E5M2:
-      return decode_codes<e5m2_to_f32>(blocks, out);
+      return decode_each<uint8_t>(blocks, out, e5m2_to_f32);
     case DType::F8_E8M0:
-      return decode_codes<e8m0_to_f32>(blocks, out);
+      return decode_each<uint8_t>(blocks, out, e8m0_to_f32);
 #define QUERN_DECODE_CASE(name) \
   case DType::name:             \
     return decode_all<Block##name>(blocks, out);
@@ -124,7 +108,7 @@ void decode_blocks(DType dtype, std::span<const std::byte> blocks, std::span<flo
   }
 }
 
-int64_t find_nonfinite_block(DType dtype, std::span<const std::byte> blocks) {
+int64_t find_nonfinite(DType dtype, std::span<const std::byte> blocks) {
   switch (dtype) {
     case DType::F32:
       return first_with_bits<uint32_t>(blocks, 0x7F800000);
@@ -150,4 +134,40 @@ int64_t find_nonfinite_block(DType dtype, std::span<const std::byte> blocks) {
   }
 }
 
+}  // namespace quern::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace quern {
+
+HWY_EXPORT(decode);
+HWY_EXPORT(find_nonfinite);
+
+bool has_decoder(DType dtype) noexcept {
+  switch (dtype) {
+    case DType::F32:
+    case DType::F16:
+    case DType::BF16:
+    case DType::F8_E4M3:
+    case DType::F8_E5M2:
+    case DType::F8_E8M0:
+#define QUERN_DECODE_CASE(name) case DType::name:
+      QUERN_BLOCK_TYPES(QUERN_DECODE_CASE)
+#undef QUERN_DECODE_CASE
+      return true;
+    default:
+      return false;
+  }
+}
+
+void decode_blocks(DType dtype, std::span<const std::byte> blocks, std::span<float> out) {
+  const auto block_bytes = static_cast<size_t>(traits(dtype).block_bytes);
+  QUERN_CHECK(blocks.size() % block_bytes == 0);
+  QUERN_CHECK(out.size() == blocks.size() / block_bytes * static_cast<size_t>(traits(dtype).block_weights));
+  HWY_DYNAMIC_DISPATCH(decode)(dtype, blocks, out);
+}
+
+int64_t find_nonfinite_block(DType dtype, std::span<const std::byte> blocks) { return HWY_DYNAMIC_DISPATCH(find_nonfinite)(dtype, blocks); }
+
 }  // namespace quern
+#endif

@@ -1,47 +1,19 @@
+// Decoders of the K-quants. Compiled once per CPU target.
+
+#if defined(QUERN_FORMATS_DECODE_K_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef QUERN_FORMATS_DECODE_K_INL_H_
+#undef QUERN_FORMATS_DECODE_K_INL_H_
+#else
+#define QUERN_FORMATS_DECODE_K_INL_H_
+#endif
+
 #include "formats/blocks.h"
 #include "formats/float_convert.h"
+#include "hwy/highway.h"
 
-// Decoders of the K-quants and the packing of their 6-bit scales.
-
-namespace quern {
-namespace {
-
-uint8_t byte(int value) noexcept { return static_cast<uint8_t>(value); }
-
-}  // namespace
-
-void unpack_scales_q4_k(const uint8_t packed[12], uint8_t scales[8], uint8_t mins[8]) noexcept {
-  for (int b = 0; b < 4; ++b) {
-    scales[b] = byte(packed[b] & 63);
-    mins[b] = byte(packed[b + 4] & 63);
-    scales[b + 4] = byte((packed[b + 8] & 15) | ((packed[b] >> 6) << 4));
-    mins[b + 4] = byte((packed[b + 8] >> 4) | ((packed[b + 4] >> 6) << 4));
-  }
-}
-
-void pack_scales_q4_k(const uint8_t scales[8], const uint8_t mins[8], uint8_t packed[12]) noexcept {
-  for (int b = 0; b < 4; ++b) {
-    packed[b] = byte(scales[b] | ((scales[b + 4] >> 4) << 6));
-    packed[b + 4] = byte(mins[b] | ((mins[b + 4] >> 4) << 6));
-    packed[b + 8] = byte((scales[b + 4] & 15) | ((mins[b + 4] & 15) << 4));
-  }
-}
-
-void unpack_scales_q3_k(const uint8_t packed[12], uint8_t scales[16]) noexcept {
-  for (int b = 0; b < 16; ++b) {
-    const int low = b < 8 ? packed[b] & 15 : packed[b - 8] >> 4;
-    scales[b] = byte(low | (((packed[8 + b % 4] >> (2 * (b / 4))) & 3) << 4));
-  }
-}
-
-void pack_scales_q3_k(const uint8_t scales[16], uint8_t packed[12]) noexcept {
-  for (int b = 0; b < 8; ++b) packed[b] = byte((scales[b] & 15) | ((scales[b + 8] & 15) << 4));
-  for (int b = 0; b < 4; ++b) {
-    packed[8 + b] = byte((scales[b] >> 4) | ((scales[b + 4] >> 4) << 2) | ((scales[b + 8] >> 4) << 4) | ((scales[b + 12] >> 4) << 6));
-  }
-}
-
-void decode_block(const BlockQ2_K& block, float* out) noexcept {
+HWY_BEFORE_NAMESPACE();
+namespace quern::HWY_NAMESPACE {
+inline void decode_block(const BlockQ2_K& block, float* out) noexcept {
   const float d = f16_to_f32(block.d);
   const float dmin = f16_to_f32(block.dmin);
   for (int b = 0; b < 16; ++b) {
@@ -53,7 +25,7 @@ void decode_block(const BlockQ2_K& block, float* out) noexcept {
   }
 }
 
-void decode_block(const BlockQ3_K& block, float* out) noexcept {
+inline void decode_block(const BlockQ3_K& block, float* out) noexcept {
   const float d = f16_to_f32(block.d);
   uint8_t scales[16];
   unpack_scales_q3_k(block.scales, scales);
@@ -69,7 +41,7 @@ void decode_block(const BlockQ3_K& block, float* out) noexcept {
   }
 }
 
-void decode_block(const BlockQ4_K& block, float* out) noexcept {
+inline void decode_block(const BlockQ4_K& block, float* out) noexcept {
   const float d = f16_to_f32(block.d);
   const float dmin = f16_to_f32(block.dmin);
   uint8_t scales[8];
@@ -84,7 +56,7 @@ void decode_block(const BlockQ4_K& block, float* out) noexcept {
   }
 }
 
-void decode_block(const BlockQ5_K& block, float* out) noexcept {
+inline void decode_block(const BlockQ5_K& block, float* out) noexcept {
   const float d = f16_to_f32(block.d);
   const float dmin = f16_to_f32(block.dmin);
   uint8_t scales[8];
@@ -102,7 +74,7 @@ void decode_block(const BlockQ5_K& block, float* out) noexcept {
   }
 }
 
-void decode_block(const BlockQ6_K& block, float* out) noexcept {
+inline void decode_block(const BlockQ6_K& block, float* out) noexcept {
   const float d = f16_to_f32(block.d);
   for (int b = 0; b < 16; ++b) {
     const float scale = d * static_cast<float>(block.scales[b]);
@@ -117,4 +89,7 @@ void decode_block(const BlockQ6_K& block, float* out) noexcept {
   }
 }
 
-}  // namespace quern
+}  // namespace quern::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif
