@@ -37,21 +37,27 @@ class AffineRowErrors {
   AffineRowErrors(const float (*x)[kLanes], const float* w) {
     low = load(x[0]);
     high = low;
-    w_ = 0.0f;
-    wx_ = splat(0.0f);
+    Lanes wx = splat(0.0f);
     wxx_ = splat(0.0f);
     for (int j = 0; j < n; ++j) {
       const Lanes value = load(x[j]);
       low = min(low, value);
       high = max(high, value);
-      w_ += w[j];
-      wx_ += splat(w[j]) * value;
+      wx += splat(w[j]) * value;
       wxx_ += splat(w[j]) * value * value;
     }
+    sum_wx = wx;
+    sum_w = 0.0f;
+    for (int j = 0; j < n; ++j) sum_w += w[j];
     range_ = max(high - low, splat(0x1p-60f));
-    pair_weights<n>(x, low, splat(kMostShort) / range_, x_);
-    pair_importance<n>(w, kHeaviest, weights_);
-    to_error_ = std::ldexp(*std::max_element(w, w + n) / kHeaviest, 15 - 2 * kFraction);
+    const Lanes to_short = splat(kMostShort) / range_;
+    const float heaviest = *std::max_element(w, w + n);
+    pair_weights<n>([&](int j) { return (load(x[j]) - low) * to_short; }, x_);
+    pair_weights<n>([&](int j) { return (load(x[j]) - low) * (to_short * splat(w[j] / heaviest)); }, wx_);
+    pair_importance<n>(w, kHeaviest, w_);
+    to_w_ = heaviest / kHeaviest;
+    to_wx_ = range_ * splat(heaviest / kMostShort);
+    to_error_ = to_w_ * power_of_two(15 - 2 * kFraction);
   }
 
   // error[c]: sum w (x - scale[c] q + min[c])^2 with the best codes. Pairs that would clip more count as if all codes were 0.
@@ -59,59 +65,102 @@ class AffineRowErrors {
   HWY_INLINE void of_pairs(const Lanes* scale, const Lanes* min, Lanes* error) const {
     const PartTag tag;
     for (int part = 0; part < kParts; ++part) {
-      ShortPart inverse[kCount];
-      ShortPart offset[kCount];
+      const FixedPairs<kCount> fixed(*this, part, scale, min, 0);
       IntPart sum[kCount];
-      Part usable[kCount];  // the scale, or 0
-      for (int c = 0; c < kCount; ++c) {
-        const Part s = scale[c].part[part];
-        const Part above = hn::Add(low.part[part], min[c].part[part]);
-        const Part most = hn::Mul(s, hn::Set(tag, static_cast<float>(kMaxCode + kBeyond)));
-        const auto fits =
-            hn::And(hn::Lt(hn::Add(above, range_.part[part]), most), hn::Lt(hn::Mul(s, hn::Set(tag, -static_cast<float>(kBeyond))), above));
-        usable[c] = hn::IfThenElseZero(fits, s);
-        const Part one = hn::IfThenElseZero(fits, hn::Div(hn::Set(tag, static_cast<float>(1 << kFraction)), s));
-        const IntPart whole = to_int(hn::Mul(hn::Mul(range_.part[part], one), hn::Set(tag, 32768.0f / kMostShort)));
-        const IntPart start = to_int(hn::Mul(above, one));
-        inverse[c] = pair_up(whole, whole);
-        offset[c] = pair_up(start, start);
-        sum[c] = hn::Zero(IntPartTag());
-      }
+      for (int c = 0; c < kCount; ++c) sum[c] = hn::Zero(IntPartTag());
       for (int j = 0; j < n / 2; ++j) {
-        const ShortPart x = x_[j][part];
-        const ShortPart w = every_pair(weights_[j]);
+        const ShortPart w = every_pair(w_[j]);
         for (int c = 0; c < kCount; ++c) {
-          const ShortPart rest = rest_of<0, kMaxCode, kFraction>(multiply_fixed(x, inverse[c]) + offset[c]);
+          const ShortPart rest = rest_of<0, kMaxCode, kFraction>(fixed.code(x_[j][part], c));
           sum[c] = add_products_of_pairs(sum[c], rest, multiply_fixed(rest, w));
         }
       }
       for (int c = 0; c < kCount; ++c) {
-        const Part squared = hn::Mul(hn::Mul(usable[c], usable[c]), hn::Set(tag, to_error_));
+        const Part usable = fixed.usable[c];
+        const Part squared = hn::Mul(hn::Mul(usable, usable), hn::Set(tag, to_error_));
         const Part m = min[c].part[part];
         const Part without_codes =
-            hn::Add(wxx_.part[part], hn::Mul(m, hn::Add(hn::Mul(m, hn::Set(tag, w_)), hn::Add(wx_.part[part], wx_.part[part]))));
-        error[c].part[part] = hn::IfThenElse(hn::Eq(usable[c], hn::Zero(tag)), without_codes, hn::Mul(hn::ConvertTo(tag, sum[c]), squared));
+            hn::Add(wxx_.part[part], hn::Mul(m, hn::Add(hn::Mul(m, hn::Set(tag, sum_w)), hn::Add(sum_wx.part[part], sum_wx.part[part]))));
+        error[c].part[part] = hn::IfThenElse(hn::Eq(usable, hn::Zero(tag)), without_codes, hn::Mul(hn::ConvertTo(tag, sum[c]), squared));
       }
     }
   }
 
-  float sum_w() const { return w_; }
-  const Lanes& sum_wx() const { return wx_; }
+  // The sums of the best codes of each pair, those of of_pairs; zeros where it would clip more.
+  template <int kCount>
+  HWY_INLINE void sums_of_pairs(const Lanes* scale, const Lanes* min, AffineSums* sums) const {
+    const PartTag tag;
+    for (int part = 0; part < kParts; ++part) {
+      const FixedPairs<kCount> fixed(*this, part, scale, min, 1 << (kFraction - 1));
+      IntPart q[kCount];
+      IntPart qq[kCount];
+      IntPart xq[kCount];
+      for (int c = 0; c < kCount; ++c) q[c] = qq[c] = xq[c] = hn::Zero(IntPartTag());
+      for (int j = 0; j < n / 2; ++j) {
+        const ShortPart w = every_pair(w_[j]);
+        for (int c = 0; c < kCount; ++c) {
+          const ShortPart code = clamp(shift_right<kFraction>(fixed.code(x_[j][part], c)), 0, kMaxCode);
+          q[c] = add_products_of_pairs(q[c], code, w);
+          qq[c] = add_products_of_pairs(qq[c], code * code, w);
+          xq[c] = add_products_of_pairs(xq[c], code, wx_[j][part]);
+        }
+      }
+      for (int c = 0; c < kCount; ++c) {
+        const auto real = [&](IntPart sum, Part unit) {
+          return hn::IfThenElse(hn::Eq(fixed.usable[c], hn::Zero(tag)), hn::Zero(tag), hn::Mul(hn::ConvertTo(tag, sum), unit));
+        };
+        sums[c].q.part[part] = real(q[c], hn::Set(tag, to_w_));
+        sums[c].qq.part[part] = real(qq[c], hn::Set(tag, to_w_));
+        sums[c].xq.part[part] = hn::Add(real(xq[c], to_wx_.part[part]), hn::Mul(low.part[part], sums[c].q.part[part]));
+      }
+    }
+  }
 
   Lanes low;  // least and largest weight of each row
   Lanes high;
+  float sum_w;
+  Lanes sum_wx;
 
  private:
   static constexpr int kFraction = 15 - std::bit_width(static_cast<unsigned>(kMaxCode + kBeyond));
   static constexpr float kHeaviest = most_importance(static_cast<float>(kBeyond << kFraction), n);
 
+  // What makes codes of weights in fixed point: of weight x, x inverse + offset.
+  template <int kCount>
+  struct FixedPairs {
+    ShortPart inverse[kCount];
+    ShortPart offset[kCount];
+    Part usable[kCount];  // the scale, or 0
+
+    HWY_INLINE FixedPairs(const AffineRowErrors& of, int part, const Lanes* scale, const Lanes* min, int more) {
+      const PartTag tag;
+      const Part range = of.range_.part[part];
+      for (int c = 0; c < kCount; ++c) {
+        const Part s = scale[c].part[part];
+        const Part above = hn::Add(of.low.part[part], min[c].part[part]);
+        const Part most = hn::Mul(s, hn::Set(tag, static_cast<float>(kMaxCode + kBeyond)));
+        const auto fits =
+            hn::And(hn::Lt(hn::Add(above, range), most), hn::Lt(hn::Mul(s, hn::Set(tag, -static_cast<float>(kBeyond))), above));
+        usable[c] = hn::IfThenElseZero(fits, s);
+        const Part one = hn::IfThenElseZero(fits, hn::Div(hn::Set(tag, static_cast<float>(1 << kFraction)), s));
+        const IntPart whole = to_int(hn::Mul(hn::Mul(range, one), hn::Set(tag, 32768.0f / kMostShort)));
+        const IntPart start = hn::Add(to_int(hn::Mul(above, one)), hn::Set(IntPartTag(), more));
+        inverse[c] = pair_up(whole, whole);
+        offset[c] = pair_up(start, start);
+      }
+    }
+
+    HWY_INLINE ShortPart code(ShortPart x, int c) const { return multiply_fixed(x, inverse[c]) + offset[c]; }
+  };
+
   Lanes range_;
-  float w_;    // sum w
-  Lanes wx_;   // sum w x
   Lanes wxx_;  // sum w x^2
+  float to_w_;
+  Lanes to_wx_;
   float to_error_;
   ShortPart x_[n / 2][kParts];
-  int32_t weights_[n / 2];  // two importances each
+  ShortPart wx_[n / 2][kParts];
+  int32_t w_[n / 2];  // two importances each
 };
 
 struct RowPairs {
@@ -158,7 +207,8 @@ class AffineRows {
     }
   }
 
-  // The best of the starts is refitted `rounds` times with d and dmin.
+  // Starts try few pairs around a sub-block's own, because the best of them is refitted `rounds` times with d and dmin, and then tries
+  // more.
   Fit search(const Start* starts, int n_starts, int rounds) const {
     Fit best;
     best.error = splat(HUGE_VALF);
@@ -170,7 +220,7 @@ class AffineRows {
       const Lanes inverse = reciprocal_or_zero(d);
       const Lanes min_inverse = reciprocal_or_zero(dmin);
       for (int b = 0; b < kSubBlocks; ++b) {
-        static constexpr float kSteps[][2] = {{0, 0}, {-1, 0}, {1, 0}, {0, -1}, {0, 1}, {-1, -1}, {1, 1}, {1, -1}};
+        static constexpr float kSteps[][2] = {{0, 0}, {-1, 0}, {1, 0}, {0, 1}};
         const Lanes scale = round_to_int(clamp(own_scale_[b] * inverse, 0.0f, kMaxScale));
         const Lanes min = round_to_int(clamp(own_min_[b] * min_inverse, 0.0f, kMaxScale));
         choose_pair(b, scale, min, kSteps, fit);
@@ -227,7 +277,13 @@ class AffineRows {
       for (int c = 0; c < kPairsAtOnce; ++c) {
         scale[c] = best[k + c].scale;
         offset[c] = best[k + c].min;
-        for (int round = 0; round < rounds; ++round) improve(b, scale[c], offset[c]);
+      }
+      for (int round = 0; round < rounds; ++round) {
+        AffineSums sums[kPairsAtOnce];
+        errors.template sums_of_pairs<kPairsAtOnce>(scale, offset, sums);
+        for (int c = 0; c < kPairsAtOnce; ++c) {
+          solve_affine(sums[c], splat(errors.sum_w), errors.sum_wx, true, scale[c], offset[c]);
+        }
       }
       errors.template of_pairs<kPairsAtOnce>(scale, offset, error);
       for (int c = 0; c < kPairsAtOnce; ++c) {
@@ -252,14 +308,6 @@ class AffineRows {
       place.error = min(place.error, pair.error);
       pair.error = larger;
     }
-  }
-
-  AffineSums sums_of(int b, const Lanes& scale, const Lanes& offset) const {
-    return sums_of_affine([rows = x(b)](int j) { return load(rows[j]); }, w(b), kSize, kMaxCode, scale, offset);
-  }
-
-  void improve(int b, Lanes& scale, Lanes& offset) const {
-    solve_affine(sums_of(b, scale, offset), splat(errors_[b].sum_w()), errors_[b].sum_wx(), true, scale, offset);
   }
 
   // Takes the best of some pairs around (scale, offset) and adds its error.
@@ -310,12 +358,15 @@ class AffineRows {
     for (int b = 0; b < kSubBlocks; ++b) {
       const Lanes& s = fit.scale[b];
       const Lanes& m = fit.min[b];
-      const AffineSums sums = sums_of(b, fit.d * s, fit.dmin * m);
+      const Lanes scale = fit.d * s;
+      const Lanes offset = fit.dmin * m;
+      AffineSums sums;
+      errors_[b].template sums_of_pairs<1>(&scale, &offset, &sums);
       ss += s * s * sums.qq;
       sm += s * m * sums.q;
-      mm += m * m * splat(errors_[b].sum_w());
+      mm += m * m * splat(errors_[b].sum_w);
       xs += s * sums.xq;
-      xm += m * errors_[b].sum_wx();
+      xm += m * errors_[b].sum_wx;
     }
     const Lanes unit = load(in_.unit);
     const Lanes det = ss * mm - sm * sm;

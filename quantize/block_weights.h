@@ -41,10 +41,15 @@ struct Magnitude {
   bool vanishes;
 };
 
+// 2^exponent for -127 to 127.
+constexpr float power_of_two(int exponent) noexcept {
+  return std::bit_cast<float>(exponent > -127 ? static_cast<uint32_t>(exponent + 127) << 23 : 0x00400000u);
+}
+
 inline Magnitude magnitude_of(float largest, float smallest) noexcept {
   const bool vanishes = largest < smallest;
   const int exponent = vanishes ? 0 : static_cast<int>(std::bit_cast<uint32_t>(largest) >> 23) - 127;
-  return {std::ldexp(1.0f, -exponent), std::ldexp(1.0f, exponent), vanishes};
+  return {power_of_two(-exponent), power_of_two(exponent), vanishes};
 }
 
 // importance: n weights or nullptr.

@@ -38,20 +38,19 @@ void encode_affine(const float* x, int64_t n_rows, const float* importance, int6
       store(fit.min[b], min[b]);
       affine_codes_of_rows(group.x + b * kSize, kSize, Search::kMaxCode, fit.d * fit.scale[b], fit.dmin * fit.min[b], codes + b * kSize);
     }
+    uint8_t own_codes[kLanes][kSuper];
+    rows_of_codes(codes, own_codes);
     put([&](int i, Block& block) {
       int own_scale[kSubBlocks];
       int own_min[kSubBlocks];
-      uint8_t own_codes[kSuper];
       for (int b = 0; b < kSubBlocks; ++b) {
         own_scale[b] = static_cast<int>(scale[b][i]);
         own_min[b] = static_cast<int>(min[b][i]);
       }
-      for (int j = 0; j < kSuper; ++j) own_codes[j] = codes[j][i];
-      pack_block(stored_scale(d[i], group.unit[i]), stored_scale(dmin[i], group.unit[i]), own_scale, own_min, own_codes, block);
+      pack_block(stored_scale(d[i], group.unit[i]), stored_scale(dmin[i], group.unit[i]), own_scale, own_min, own_codes[i], block);
     });
   };
-  for_each_group<kSuper, Block>(
-      x, n_rows, importance, n_cols, out, [](const float*) {}, encode);
+  for_each_group<kSuper, Block>(x, n_rows, importance, n_cols, out, encode);
 }
 
 void encode_rows_Q2_K(const float* x, int64_t n_rows, const float* importance, int64_t n_cols, Effort effort, std::byte* out) {
@@ -94,36 +93,35 @@ void encode_scaled(const float* x, int64_t n_rows, const float* importance, int6
       store(fit.l[b], l[b]);
       codes_of_rows<Levels>(group.x + b * Search::kSize, Search::kSize, fit.d * fit.l[b], codes + b * Search::kSize);
     }
+    uint8_t own_codes[kLanes][kSuper];
+    rows_of_codes(codes, own_codes);
     put([&](int i, Block& block) {
       int own_l[kSubBlocks];
-      uint8_t own_codes[kSuper];
       for (int b = 0; b < kSubBlocks; ++b) own_l[b] = static_cast<int>(l[b][i]);
-      for (int j = 0; j < kSuper; ++j) own_codes[j] = codes[j][i];
-      pack_block(stored_scale(d[i], group.unit[i]), own_l, own_codes, block);
+      pack_block(stored_scale(d[i], group.unit[i]), own_l, own_codes[i], block);
     });
   };
-  for_each_group<kSuper, Block>(
-      x, n_rows, importance, n_cols, out, [](const float*) {}, encode);
+  for_each_group<kSuper, Block>(x, n_rows, importance, n_cols, out, encode);
 }
 
 void encode_rows_Q3_K(const float* x, int64_t n_rows, const float* importance, int64_t n_cols, Effort effort, std::byte* out) {
   using Levels = UniformLevels<-4, 3>;
   static constexpr float kTargets[] = {-32, 31, -30, 29, -27, 25, -31, 30, -29, 28, -28, 27, -26, 26, -24, 23};
-  encode_scaled<ScaledRows<Levels, 16, -32, 31, 4, 2>, Levels, BlockQ3_K>(x, n_rows, importance, n_cols, {0.51f, 0.04f, 1}, kTargets, 6,
-                                                                          effort, out);
+  encode_scaled<ScaledRows<Levels, 16, -32, 31, Window{4, 2, 1}>, Levels, BlockQ3_K>(x, n_rows, importance, n_cols, {0.51f, 0.0857f, 8},
+                                                                                     kTargets, 3, effort, out);
 }
 
 void encode_rows_Q6_K(const float* x, int64_t n_rows, const float* importance, int64_t n_cols, Effort effort, std::byte* out) {
   using Levels = UniformLevels<-32, 31>;
   static constexpr float kTargets[] = {-128, 127, -120, 112, -124, 124, -116, 108, -104, 100};
-  encode_scaled<ScaledRows<Levels, 16, -128, 127, 16, 2>, Levels, BlockQ6_K>(x, n_rows, importance, n_cols, {0.85f, 0.0125f, 1}, kTargets,
-                                                                             4, effort, out);
+  encode_scaled<ScaledRows<Levels, 16, -128, 127, Window{8, 2, 2}, Window{16, 2, 1}>, Levels, BlockQ6_K>(
+      x, n_rows, importance, n_cols, {0.85f, 0.017f, 12}, kTargets, 4, effort, out);
 }
 
 void encode_rows_IQ4_XS(const float* x, int64_t n_rows, const float* importance, int64_t n_cols, Effort effort, std::byte* out) {
   static constexpr float kTargets[] = {-32, 31, -30, 29, -31, 30, -28, 27, -26, 25};
-  encode_scaled<ScaledRows<Iq4nlLevels, 8, -32, 31, 8, 4>, Iq4nlLevels, BlockIQ4_XS>(x, n_rows, importance, n_cols, {0.6f, 0.035f, 1},
-                                                                                     kTargets, 4, effort, out);
+  encode_scaled<ScaledRows<Iq4nlLevels, 8, -32, 31, Window{4, 2, 1}, Window{8, 4, 1}>, Iq4nlLevels, BlockIQ4_XS>(
+      x, n_rows, importance, n_cols, {0.6f, 0.075f, 8}, kTargets, 3, effort, out);
 }
 
 }  // namespace quern::HWY_NAMESPACE

@@ -30,24 +30,23 @@ void encode_scaled(const float* x, int64_t n_rows, const float* importance, int6
     codes_of_rows<Levels>(group.x, kSize, d, codes);
     alignas(64) float scales[kLanes];
     store(d, scales);
+    uint8_t own_codes[kLanes][kSize];
+    rows_of_codes(codes, own_codes);
     put([&](int i, Block& block) {
-      uint8_t own[kSize];
-      for (int j = 0; j < kSize; ++j) own[j] = codes[j][i];
       block.d = stored_scale(scales[i], group.unit[i]);
-      pack(own, block);
+      pack(own_codes[i], block);
     });
   };
-  for_each_group<kSize, Block>(
-      x, n_rows, importance, n_cols, out, [](const float*) {}, encode);
+  for_each_group<kSize, Block>(x, n_rows, importance, n_cols, out, encode);
 }
 
 void encode_rows_Q4_0(const float* x, int64_t n_rows, const float* importance, int64_t n_cols, Effort effort, std::byte* out) {
-  encode_scaled<UniformLevels<-8, 7>, BlockQ4_0>(x, n_rows, importance, n_cols, Ladder{0.6f, 0.022f, 2}.for_effort(effort), out,
+  encode_scaled<UniformLevels<-8, 7>, BlockQ4_0>(x, n_rows, importance, n_cols, Ladder{0.6f, 0.022f, 32}.for_effort(effort), out,
                                                  [](const uint8_t* codes, BlockQ4_0& block) { store_nibbles(codes, block.qs); });
 }
 
 void encode_rows_Q5_0(const float* x, int64_t n_rows, const float* importance, int64_t n_cols, Effort effort, std::byte* out) {
-  encode_scaled<UniformLevels<-16, 15>, BlockQ5_0>(x, n_rows, importance, n_cols, Ladder{0.65f, 0.02f, 2}.for_effort(effort), out,
+  encode_scaled<UniformLevels<-16, 15>, BlockQ5_0>(x, n_rows, importance, n_cols, Ladder{0.65f, 0.02f, 32}.for_effort(effort), out,
                                                    [](const uint8_t* codes, BlockQ5_0& block) {
                                                      store_nibbles(codes, block.qs);
                                                      store_fifth_bits(codes, block.qh);
@@ -55,14 +54,14 @@ void encode_rows_Q5_0(const float* x, int64_t n_rows, const float* importance, i
 }
 
 void encode_rows_Q8_0(const float* x, int64_t n_rows, const float* importance, int64_t n_cols, Effort effort, std::byte* out) {
-  encode_scaled<UniformLevels<-127, 127>, BlockQ8_0>(x, n_rows, importance, n_cols, Ladder{0.995f, 0.0029f, 5}.for_effort(effort), out,
+  encode_scaled<UniformLevels<-127, 127>, BlockQ8_0>(x, n_rows, importance, n_cols, Ladder{0.995f, 0.0036f, 64}.for_effort(effort), out,
                                                      [](const uint8_t* codes, BlockQ8_0& block) {
                                                        for (int e = 0; e < kSize; ++e) block.qs[e] = static_cast<int8_t>(codes[e] - 127);
                                                      });
 }
 
 void encode_rows_IQ4_NL(const float* x, int64_t n_rows, const float* importance, int64_t n_cols, Effort effort, std::byte* out) {
-  encode_scaled<Iq4nlLevels, BlockIQ4_NL>(x, n_rows, importance, n_cols, Ladder{0.6f, 0.022f, 2}.for_effort(effort), out,
+  encode_scaled<Iq4nlLevels, BlockIQ4_NL>(x, n_rows, importance, n_cols, Ladder{0.6f, 0.022f, 32}.for_effort(effort), out,
                                           [](const uint8_t* codes, BlockIQ4_NL& block) { store_nibbles(codes, block.qs); });
 }
 

@@ -23,7 +23,7 @@ template <typename Block>
 void encode_ternary(const float* x, const float* importance, int64_t n_cols, Effort effort, std::byte* out) {
   using Levels = UniformLevels<-1, 1>;
   for_each_block<kSuper, Block>(x, importance, n_cols, out, [effort](const BlockWeights<kSuper>& in, Block& block) {
-    const Ladder ladder = Ladder{0.07f, 0.03f, 2}.for_effort(effort);
+    const Ladder ladder = Ladder{0.07f, 0.03f, 32}.for_effort(effort);
     const float d = in.vanishes ? 0.0f : search_f16_scale<Levels>(in.x, in.w, kSuper, in.unit, ladder).scale;
     uint8_t codes[kSuper];
     codes_for_scale<Levels>(in.x, kSuper, d, codes);

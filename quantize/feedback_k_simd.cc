@@ -243,15 +243,15 @@ void encode_scaled(const FeedbackTile& tile, const Ladder& ladder, Effort effort
 }
 
 void encode_tile_Q3_K(const FeedbackTile& tile, Effort effort, std::byte* out, float* errors) {
-  encode_scaled<ScaledFeedback<UniformLevels<-4, 3>, 16, -32, 31>, BlockQ3_K>(tile, {0.5f, 0.04f, 1}, effort, out, errors);
+  encode_scaled<ScaledFeedback<UniformLevels<-4, 3>, 16, -32, 31>, BlockQ3_K>(tile, {0.5f, 0.04f, 16}, effort, out, errors);
 }
 
 void encode_tile_Q6_K(const FeedbackTile& tile, Effort effort, std::byte* out, float* errors) {
-  encode_scaled<ScaledFeedback<UniformLevels<-32, 31>, 16, -128, 127>, BlockQ6_K>(tile, {0.85f, 0.0125f, 1}, effort, out, errors);
+  encode_scaled<ScaledFeedback<UniformLevels<-32, 31>, 16, -128, 127>, BlockQ6_K>(tile, {0.85f, 0.0125f, 16}, effort, out, errors);
 }
 
 void encode_tile_IQ4_XS(const FeedbackTile& tile, Effort effort, std::byte* out, float* errors) {
-  encode_scaled<ScaledFeedback<Iq4nlLevels, 8, -32, 31>, BlockIQ4_XS>(tile, {0.6f, 0.035f, 1}, effort, out, errors);
+  encode_scaled<ScaledFeedback<Iq4nlLevels, 8, -32, 31>, BlockIQ4_XS>(tile, {0.6f, 0.035f, 16}, effort, out, errors);
 }
 
 }  // namespace quern::HWY_NAMESPACE

@@ -49,11 +49,11 @@ struct ScaleChoice {
 };
 
 template <typename Levels>
-void try_ladder(const Normalised& in, const Settled& at, float base, float first, float step, int batches, ScaleChoice& best) {
+void try_ladder(const Normalised& in, const Settled& at, float base, const Ladder& ladder, ScaleChoice& best) {
   alignas(64) float rungs[kLanes];
   for (int c = 0; c < kLanes; ++c) rungs[c] = static_cast<float>(c);
-  for (int batch = 0; batch < batches; ++batch) {
-    const Lanes rung = splat(first) + (load(rungs) + splat(static_cast<float>(batch * kLanes))) * splat(step);
+  for (int k = 0; k < ladder.rungs; k += kLanes) {
+    const Lanes rung = splat(ladder.first) + (load(rungs) + splat(static_cast<float>(k))) * splat(ladder.step);
     const Lanes scale = round_to_f16(rung * splat(base), in.unit);
     const BestLane found = minimum(feedback_costs<Levels>(in, at, 0, in.n, scale, splat(0.0f)));
     if (found.value < best.cost) best = {lane(scale, found.lane), found.value};
@@ -67,13 +67,13 @@ void encode_scaled(const FeedbackTile& tile, const Ladder& usual, Effort effort,
     const float outlier = extreme(at.aim, in.w, kSize);
     ScaleChoice best;
     if (Levels::kLowest == -Levels::kHighest) {
-      try_ladder<Levels>(in, at, std::fabs(outlier) / Levels::kHighest, ladder.first, ladder.step, ladder.batches, best);
+      try_ladder<Levels>(in, at, std::fabs(outlier) / Levels::kHighest, ladder, best);
     } else {
-      try_ladder<Levels>(in, at, outlier / Levels::kLowest, ladder.first, ladder.step, ladder.batches, best);
-      try_ladder<Levels>(in, at, outlier / Levels::kHighest, ladder.first, ladder.step, ladder.batches, best);
+      try_ladder<Levels>(in, at, outlier / Levels::kLowest, ladder, best);
+      try_ladder<Levels>(in, at, outlier / Levels::kHighest, ladder, best);
     }
     const float coarse = best.scale;
-    try_ladder<Levels>(in, at, coarse, 1.0f - ladder.step, ladder.step / 8.0f, 1, best);
+    try_ladder<Levels>(in, at, coarse, {1.0f - ladder.step, ladder.step / 8.0f, kLanes}, best);
     settle<Levels>(in, at, 0, kSize, best.scale, 0.0f);
     uint8_t codes[kSize];
     for (int j = 0; j < kSize; j += kLanes) {
@@ -92,15 +92,15 @@ void pack_with_nibbles(uint16_t d, const uint8_t* codes, Block& block) {
 }
 
 void encode_tile_Q4_0(const FeedbackTile& tile, Effort effort, std::byte* out, float* errors) {
-  encode_scaled<UniformLevels<-8, 7>, 32, BlockQ4_0>(tile, {0.6f, 0.022f, 2}, effort, out, errors, pack_with_nibbles<BlockQ4_0>);
+  encode_scaled<UniformLevels<-8, 7>, 32, BlockQ4_0>(tile, {0.6f, 0.022f, 32}, effort, out, errors, pack_with_nibbles<BlockQ4_0>);
 }
 
 void encode_tile_IQ4_NL(const FeedbackTile& tile, Effort effort, std::byte* out, float* errors) {
-  encode_scaled<Iq4nlLevels, 32, BlockIQ4_NL>(tile, {0.6f, 0.022f, 2}, effort, out, errors, pack_with_nibbles<BlockIQ4_NL>);
+  encode_scaled<Iq4nlLevels, 32, BlockIQ4_NL>(tile, {0.6f, 0.022f, 32}, effort, out, errors, pack_with_nibbles<BlockIQ4_NL>);
 }
 
 void encode_tile_Q5_0(const FeedbackTile& tile, Effort effort, std::byte* out, float* errors) {
-  encode_scaled<UniformLevels<-16, 15>, 32, BlockQ5_0>(tile, {0.65f, 0.02f, 2}, effort, out, errors,
+  encode_scaled<UniformLevels<-16, 15>, 32, BlockQ5_0>(tile, {0.65f, 0.02f, 32}, effort, out, errors,
                                                        [](uint16_t d, const uint8_t* codes, BlockQ5_0& block) {
                                                          pack_with_nibbles(d, codes, block);
                                                          store_fifth_bits(codes, block.qh);
@@ -108,7 +108,7 @@ void encode_tile_Q5_0(const FeedbackTile& tile, Effort effort, std::byte* out, f
 }
 
 void encode_tile_Q8_0(const FeedbackTile& tile, Effort effort, std::byte* out, float* errors) {
-  encode_scaled<UniformLevels<-127, 127>, 32, BlockQ8_0>(tile, {0.995f, 0.0043f, 3}, effort, out, errors,
+  encode_scaled<UniformLevels<-127, 127>, 32, BlockQ8_0>(tile, {0.995f, 0.0043f, 48}, effort, out, errors,
                                                          [](uint16_t d, const uint8_t* codes, BlockQ8_0& block) {
                                                            block.d = d;
                                                            for (int e = 0; e < 32; ++e) block.qs[e] = static_cast<int8_t>(codes[e] - 127);
@@ -117,7 +117,7 @@ void encode_tile_Q8_0(const FeedbackTile& tile, Effort effort, std::byte* out, f
 
 template <typename Block>
 void encode_ternary(const FeedbackTile& tile, Effort effort, std::byte* out, float* errors) {
-  encode_scaled<UniformLevels<-1, 1>, 256, Block>(tile, {0.07f, 0.03f, 2}, effort, out, errors,
+  encode_scaled<UniformLevels<-1, 1>, 256, Block>(tile, {0.07f, 0.03f, 32}, effort, out, errors,
                                                   [](uint16_t d, const uint8_t* codes, Block& block) { pack_block(d, codes, block); });
 }
 

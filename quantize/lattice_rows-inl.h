@@ -74,7 +74,7 @@ class LatticeRows {
 
   void search(Effort effort) {
     effort == Effort::kFast ? find_lines<4>() : effort == Effort::kDefault ? find_lines<Spec::kLines>() : find_lines<8>();
-    settle_scales(by_effort(effort, 1, 4, 8), by_effort(effort, 1, 3, 6));
+    settle_scales(by_effort(effort, 1, 3, 8), by_effort(effort, 1, 3, 6));
     settle_entries();
   }
 
@@ -91,9 +91,11 @@ class LatticeRows {
       codes.index[u] = split_book<Spec>().index[static_cast<size_t>(rank_[u][i])];
       const bool other = set_[u][i] > 0.0f;
       if constexpr (Spec::kBooks == 2) codes.book[u] = other ? 1 : 0;
-      if (!(Unit::kPaired ? other : Unit::kFlips && twice_odd_[u][i] > 0.0f)) continue;
-      const int element = cheapest_flip(u, i, codes.index[u]);
-      codes.signs[element / 8] ^= static_cast<uint8_t>(1u << (element % 8));
+      if constexpr (Unit::kPaired || Unit::kFlips) {
+        if (!(Unit::kPaired ? other : twice_odd_[u][i] > 0.0f)) continue;
+        const int element = cheapest_flip(u, i, codes.index[u]);
+        codes.signs[element / 8] ^= static_cast<uint8_t>(1u << (element % 8));
+      }
     }
     return codes;
   }
@@ -129,7 +131,7 @@ class LatticeRows {
   // The best of a ladder of scales for levels without a book: from kLadderLow to 1.15 times the one that maps the largest weight to the
   // top of the book, closer together where scales are small. Weights that no binary16 scale can reach get any.
   void guess_scale(int b) {
-    constexpr int kRungs = 12;
+    constexpr int kRungs = 6;
     const int begin = b * Spec::kSubSize;
     const int end = begin + Spec::kSubSize;
     Lanes largest = abs(extremes(in_.x + begin, in_.w + begin, Spec::kSubSize));
@@ -347,17 +349,21 @@ class LatticeRows {
     return rank;
   }
 
-  // Of row i: element of a unit whose wrong sign costs least with the magnitudes of this row of the code book.
+  // Of row i: element of a unit whose wrong sign costs least with the magnitudes of this row of the code book. Costs are compared without
+  // their last three bits, which hold the element.
   int cheapest_flip(int u, int i, int index) const {
+    const hn::CappedTag<float, kDim> tag;
+    const hn::RebindToSigned<decltype(tag)> ints;
     const auto& magnitudes = Spec::rows()[static_cast<size_t>(index)];
-    int cheapest = u * kDim;
-    float least = HUGE_VALF;
-    for (int j = 0; j < kDim; ++j) {
-      const float cost = wx_[u * kDim + j][i] * static_cast<float>(magnitudes[static_cast<size_t>(j)]);
-      if (cost < least) cheapest = u * kDim + j;
-      least = std::min(least, cost);
+    auto least = hn::Set(ints, INT32_MAX);
+    for (int j = 0; j < kDim; j += static_cast<int>(hn::MaxLanes(tag))) {
+      const int at = u * kDim + j;
+      const auto x = hn::Mul(hn::Abs(hn::LoadU(tag, in_.row[i] + at)), hn::Set(tag, in_.down[i]));
+      const auto magnitude = hn::PromoteTo(ints, hn::LoadU(hn::Rebind<uint8_t, decltype(tag)>(), magnitudes.data() + j));
+      const auto cost = hn::Mul(hn::Mul(hn::LoadU(tag, in_.w + at), x), hn::ConvertTo(tag, magnitude));
+      least = hn::Min(least, hn::Or(hn::And(hn::BitCast(ints, cost), hn::Set(ints, ~7)), hn::Iota(ints, j)));
     }
-    return cheapest;
+    return u * kDim + (hn::GetLane(hn::MinOfLanes(ints, least)) & 7);
   }
 
   const RowGroup<kSuper>& in_;
@@ -382,16 +388,15 @@ void encode_lattice_rows(const float* x, int64_t n_rows, const float* importance
   const typename Rows::Scales scales(effort);
   static_assert(sizeof(LatticeTerms<Spec>) * Rows::kUnits <= lattice_bytes(Spec::kDim, Spec::kBooks, Spec::kEntries));
   const auto terms = std::make_unique_for_overwrite<LatticeTerms<Spec>[]>(Rows::kUnits);
-  for_each_group<kSuper, Block>(
-      x, n_rows, importance, n_cols, out,
-      [&](const float* w) {
-        for (int u = 0; u < Rows::kUnits; ++u) terms[static_cast<size_t>(u)].set(w + u * Spec::kDim, scales.c, scales.n);
-      },
-      [&](const RowGroup<kSuper>& group, const auto& put) {
-        Rows rows(group, terms.get(), scales);
-        rows.search(effort);
-        put([&](int i, Block& block) { pack_block(stored_scale(rows.scale(i), group.unit[i]), rows.codes(i), block); });
-      });
+  const auto prepare = [&](const float* w) {
+    for (int u = 0; u < Rows::kUnits; ++u) terms[static_cast<size_t>(u)].set(w + u * Spec::kDim, scales.c, scales.n);
+  };
+  const auto encode = [&](const RowGroup<kSuper>& group, const auto& put) {
+    Rows rows(group, terms.get(), scales);
+    rows.search(effort);
+    put([&](int i, Block& block) { pack_block(stored_scale(rows.scale(i), group.unit[i]), rows.codes(i), block); });
+  };
+  for_each_group<kSuper, Block>(x, n_rows, importance, n_cols, out, encode, prepare);
 }
 
 }  // namespace quern::HWY_NAMESPACE

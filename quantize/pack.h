@@ -22,21 +22,29 @@ inline void store_fifth_bits(const uint8_t codes[32], uint8_t qh[4]) noexcept {
 
 // Bits shift and shift + 1 of 256 codes in 2-bit planes.
 inline void store_2bit_planes(const uint8_t codes[256], int shift, uint8_t planes[64]) noexcept {
-  for (int e = 0; e < 256; ++e) {
-    planes[32 * (e / 128) + e % 32] |= static_cast<uint8_t>(((codes[e] >> shift) & 3) << (2 * (e / 32 % 4)));
+  for (int h = 0; h < 2; ++h) {
+    for (int t = 0; t < 32; ++t) {
+      const auto plane = [&](int k) { return ((codes[128 * h + 32 * k + t] >> shift) & 3) << 2 * k; };
+      planes[32 * h + t] = static_cast<uint8_t>(plane(0) | plane(1) | plane(2) | plane(3));
+    }
   }
 }
 
 // Bit `shift` of 256 codes in 1-bit planes.
 inline void store_1bit_planes(const uint8_t codes[256], int shift, uint8_t planes[32]) noexcept {
-  for (int e = 0; e < 256; ++e) planes[e % 32] |= static_cast<uint8_t>(((codes[e] >> shift) & 1) << (e / 32));
+  for (int k = 0; k < 8; ++k) {
+    for (int t = 0; t < 32; ++t) planes[t] |= static_cast<uint8_t>(((codes[32 * k + t] >> shift) & 1) << k);
+  }
 }
 
 // Low nibbles of 256 codes; the two halves of every `span` weights share bytes (64 in Q4_K and Q5_K, 128 in Q6_K, 32 in IQ4_XS).
-inline void store_nibble_halves(const uint8_t codes[256], int span, uint8_t nibbles[128]) noexcept {
-  for (int e = 0; e < 256; ++e) {
-    const int byte = span / 2 * (e / span) + e % (span / 2);
-    nibbles[byte] |= static_cast<uint8_t>((codes[e] & 15) << (e % span < span / 2 ? 0 : 4));
+template <int span>
+void store_nibble_halves(const uint8_t codes[256], uint8_t nibbles[128]) noexcept {
+  constexpr int half = span / 2;
+  for (int first = 0; first < 256; first += span) {
+    for (int t = 0; t < half; ++t) {
+      nibbles[first / 2 + t] = static_cast<uint8_t>((codes[first + t] & 15) | codes[first + half + t] << 4);
+    }
   }
 }
 

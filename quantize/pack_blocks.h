@@ -31,7 +31,7 @@ void pack_affine_32(uint16_t d, uint16_t dmin, const int scales[8], const int mi
     small_mins[b] = static_cast<uint8_t>(mins[b]);
   }
   pack_scales_q4_k(small_scales, small_mins, block.scales);
-  store_nibble_halves(codes, 64, block.qs);
+  store_nibble_halves<64>(codes, block.qs);
 }
 
 inline void pack_block(uint16_t d, uint16_t dmin, const int scales[8], const int mins[8], const uint8_t codes[256],
@@ -59,7 +59,7 @@ inline void pack_block(uint16_t d, const int l[16], const uint8_t codes[256], Bl
 inline void pack_block(uint16_t d, const int l[16], const uint8_t codes[256], BlockQ6_K& block) noexcept {
   block.d = d;
   for (int b = 0; b < 16; ++b) block.scales[b] = static_cast<int8_t>(l[b]);
-  store_nibble_halves(codes, 128, block.ql);
+  store_nibble_halves<128>(codes, block.ql);
   store_2bit_planes(codes, 4, block.qh);
 }
 
@@ -71,7 +71,7 @@ inline void pack_block(uint16_t d, const int l[8], const uint8_t codes[256], Blo
     block.scales_l[b / 2] |= static_cast<uint8_t>((stored & 15) << (4 * (b % 2)));
     block.scales_h |= static_cast<uint16_t>((stored >> 4) << (2 * b));
   }
-  store_nibble_halves(codes, 32, block.qs);
+  store_nibble_halves<32>(codes, block.qs);
 }
 
 // Digits n = 0.. of a byte are the codes at first, first + stride, ...; five digits as a fraction of 3^5, rounded up so that the

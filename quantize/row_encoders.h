@@ -32,21 +32,21 @@ constexpr uint64_t lattice_bytes(int dim, int books, int entries) noexcept {
 #define QUERN_ROWS_ENCODERS(X) \
   X(Q4_0, 4)                   \
   X(Q5_0, 3)                   \
-  X(Q8_0, 3)                   \
-  X(Q2_K, 4)                   \
-  X(Q3_K, 4)                   \
-  X(Q4_K, 4)                   \
-  X(Q5_K, 3)                   \
-  X(Q6_K, 3)                   \
+  X(Q8_0, 4)                   \
+  X(Q2_K, 5)                   \
+  X(Q3_K, 5)                   \
+  X(Q4_K, 5)                   \
+  X(Q5_K, 4)                   \
+  X(Q6_K, 4)                   \
   X(IQ4_NL, 4)                 \
-  X(IQ4_XS, 4)                 \
-  X(IQ1_S, 3)                  \
-  X(IQ1_M, 3)                  \
-  X(IQ2_XXS, 3)                \
-  X(IQ2_XS, 3)                 \
-  X(IQ2_S, 3)                  \
-  X(IQ3_XXS, 3)                \
-  X(IQ3_S, 3)
+  X(IQ4_XS, 5)                 \
+  X(IQ1_S, 4)                  \
+  X(IQ1_M, 4)                  \
+  X(IQ2_XXS, 4)                \
+  X(IQ2_XS, 4)                 \
+  X(IQ2_S, 4)                  \
+  X(IQ3_XXS, 4)                \
+  X(IQ3_S, 4)
 
 // One row: n_cols finite weights, n_cols importances or nullptr, n_cols / block_weights blocks out. No alignment is required of out.
 using RowEncoder = void (*)(const float* x, const float* importance, int64_t n_cols, Effort effort, std::byte* out);

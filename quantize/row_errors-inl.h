@@ -15,6 +15,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "quantize/block_weights.h"
 #include "quantize/lanes-inl.h"
 #include "quantize/levels-inl.h"
 #include "quantize/shorts-inl.h"
@@ -30,12 +31,12 @@ HWY_INLINE void pair_importance(const float* w, float heaviest, int32_t (&pairs)
   for (int j = 0; j < n; j += 2) pairs[j / 2] = fixed(j) | fixed(j + 1) * 65536;
 }
 
-// (x - low) * scale.
-template <int n>
-HWY_INLINE void pair_weights(const float (*x)[kLanes], const Lanes& low, const Lanes& scale, ShortPart (&pairs)[n / 2][kParts]) {
+// of(j): weight j of the rows in 16 bits.
+template <int n, typename Of>
+HWY_INLINE void pair_weights(Of of, ShortPart (&pairs)[n / 2][kParts]) {
   for (int j = 0; j < n; j += 2) {
-    const Lanes even = (load(x[j]) - low) * scale;
-    const Lanes odd = (load(x[j + 1]) - low) * scale;
+    const Lanes even = of(j);
+    const Lanes odd = of(j + 1);
     for (int part = 0; part < kParts; ++part) pairs[j / 2][part] = pair_up(to_int(even.part[part]), to_int(odd.part[part]));
   }
 }
@@ -61,9 +62,10 @@ class RowErrors {
       top_ = max(top_, abs(value));
       energy_ += splat(w[j]) * value * value;
     }
-    pair_weights<n>(x, splat(0.0f), splat(kMostShort) / top_, x_);
+    const Lanes to_short = splat(kMostShort) / top_;
+    pair_weights<n>([&](int j) { return load(x[j]) * to_short; }, x_);
     pair_importance<n>(w, kHeaviest, w_);
-    to_error_ = std::ldexp(*std::max_element(w, w + n) / kHeaviest, 15 - 2 * Levels::kRestBits);
+    to_error_ = *std::max_element(w, w + n) / kHeaviest * power_of_two(15 - 2 * Levels::kRestBits);
   }
 
   // error[c]: sum w (x - scale[c] v)^2, v being the level nearest to x / scale[c]. Scales so small that x / scale does not fit count as 0.

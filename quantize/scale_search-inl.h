@@ -78,13 +78,13 @@ inline float extreme(const float* x, const float* w, int n) {
 struct Ladder {
   float first;
   float step;
-  int batches;  // of 16 rungs
+  int rungs;  // a multiple of 4 where rows are searched side by side, else of 16
 
-  // The same range in twice the steps, or in half of them.
+  // The same range in twice the steps, or, where there are more than 16, in about half of them.
   Ladder for_effort(Effort effort) const {
-    if (effort == Effort::kBest) return {first, 0.5f * step, 2 * batches};
-    if (effort == Effort::kFast && batches > 1)
-      return {first, step * static_cast<float>(batches) / static_cast<float>(batches / 2), batches / 2};
+    if (effort == Effort::kBest) return {first, 0.5f * step, 2 * rungs};
+    const int fewer = rungs / 32 * 16;
+    if (effort == Effort::kFast && fewer > 0) return {first, step * static_cast<float>(rungs) / static_cast<float>(fewer), fewer};
     return *this;
   }
 };
@@ -101,8 +101,8 @@ ScaleFit climb(const float* x, const float* w, int n, float outermost_scale, con
   alignas(64) float rungs[kLanes];
   for (int c = 0; c < kLanes; ++c) rungs[c] = static_cast<float>(c);
   ScaleFit best{0.0f, HUGE_VALF};
-  for (int batch = 0; batch < ladder.batches; ++batch) {
-    const Lanes rung = splat(ladder.first) + (load(rungs) + splat(static_cast<float>(batch * kLanes))) * splat(ladder.step);
+  for (int k = 0; k < ladder.rungs; k += kLanes) {
+    const Lanes rung = splat(ladder.first) + (load(rungs) + splat(static_cast<float>(k))) * splat(ladder.step);
     const Lanes scale = round(refitted_scales<Levels>(x, w, n, round(rung * splat(outermost_scale))));
     const BestLane found = minimum(errors_of_scales<Levels>(x, w, n, scale));
     if (found.value < best.error) best = {lane(scale, found.lane), found.value};

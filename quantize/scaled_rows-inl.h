@@ -34,7 +34,7 @@ struct RowScales {
 // Takes the best rung for each row where it is better than what is there. outermost: the scale that the rung 1 stands for.
 template <typename Errors, typename Round>
 void climb_rows(const Errors& errors, const Lanes& outermost, const Ladder& ladder, Round round, RowScales& best) {
-  for (int k = 0; k < ladder.batches * kLanes; k += kScalesAtOnce) {
+  for (int k = 0; k < ladder.rungs; k += kScalesAtOnce) {
     Lanes scale[kScalesAtOnce];
     Lanes error[kScalesAtOnce];
     for (int c = 0; c < kScalesAtOnce; ++c) scale[c] = round(outermost * splat(ladder.first + static_cast<float>(k + c) * ladder.step));
@@ -79,14 +79,21 @@ Lanes search_f16_scales(const RowGroup<n>& in, const Ladder& ladder) {
   return select_less(error(refitted), error(best.scale), refitted, best.scale);
 }
 
-// Super-blocks. kLowScale..kHighScale is the range of l. Per sub-block and orientation kWindow values of l are tried, kSmaller of them
-// nearer to zero than the sub-block's own optimum: where levels are many, scales above it are worth trying, because other rounding
-// errors of the codes soon outweigh the coarser step.
-template <typename Levels, int kSubBlocks, int kLowScale, int kHighScale, int kWindow, int kSmaller>
+// Values of l that are tried around the one nearest to a sub-block's own optimum: `size` of them in steps, the first `smaller` nearer to
+// zero. Where levels are many, scales above the optimum are worth trying, because other rounding errors of the codes soon outweigh the
+// coarser step.
+struct Window {
+  int size;
+  int smaller;
+  int step;
+};
+
+// Super-blocks. kLowScale..kHighScale is the range of l. Starts try kFirst per sub-block and orientation, refits of the best one kLast.
+template <typename Levels, int kSubBlocks, int kLowScale, int kHighScale, Window kFirst, Window kLast = kFirst>
 class ScaledRows {
  public:
   static constexpr int kSize = kSuper / kSubBlocks;
-  static_assert(kWindow % kScalesAtOnce == 0);
+  static_assert(kFirst.size % kScalesAtOnce == 0 && kLast.size % kScalesAtOnce == 0);
 
   struct Fit {
     Lanes d;
@@ -115,8 +122,8 @@ class ScaledRows {
     Fit best;
     best.error = splat(HUGE_VALF);
     const Lanes unit = load(in_.unit);
-    for (int t = 0; t < n_targets; ++t) keep_better(best, with_scales_for(round_to_f16(largest_ * splat(1.0f / targets[t]), unit)));
-    for (int round = 0; round < rounds; ++round) keep_better(best, with_scales_for(refitted(best)));
+    for (int t = 0; t < n_targets; ++t) keep_better(best, with_scales_for<kFirst>(round_to_f16(largest_ * splat(1.0f / targets[t]), unit)));
+    for (int round = 0; round < rounds; ++round) keep_better(best, with_scales_for<kLast>(refitted(best)));
     return best;
   }
 
@@ -132,6 +139,7 @@ class ScaledRows {
   }
 
   // For these d the best l of every sub-block.
+  template <Window kWindow>
   HWY_NOINLINE Fit with_scales_for(const Lanes& d) const {
     Fit fit{d, splat(0.0f), {}};
     const Lanes inverse = reciprocal_or_zero(d);
@@ -140,12 +148,12 @@ class ScaledRows {
       for (const int high : {0, 1}) {
         const Lanes own = round_to_int(clamp(own_[high][b] * inverse, kLowScale, kHighScale));
         const Lanes away = select_less(own, splat(0.0f), splat(-1.0f), splat(1.0f));
-        for (int k = 0; k < kWindow; k += kScalesAtOnce) {
+        for (int k = 0; k < kWindow.size; k += kScalesAtOnce) {
           Lanes l[kScalesAtOnce];
           Lanes scale[kScalesAtOnce];
           Lanes error[kScalesAtOnce];
           for (int c = 0; c < kScalesAtOnce; ++c) {
-            l[c] = clamp(own + away * splat(static_cast<float>(k + c - kSmaller)), kLowScale, kHighScale);
+            l[c] = clamp(own + away * splat(static_cast<float>((k + c) * kWindow.step - kWindow.smaller)), kLowScale, kHighScale);
             scale[c] = d * l[c];
           }
           errors_[b].template of_scales<kScalesAtOnce>(scale, error);

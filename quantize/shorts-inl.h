@@ -42,6 +42,9 @@ HWY_INLINE ShortPart operator-(ShortPart a, ShortPart b) {
 HWY_INLINE ShortPart operator&(ShortPart a, ShortPart b) {
   return map_halves([&](int k) { return a.half[k] & b.half[k]; });
 }
+HWY_INLINE ShortPart operator*(ShortPart a, ShortPart b) {
+  return map_halves([&](int k) { return a.half[k] * b.half[k]; });
+}
 HWY_INLINE ShortPart clamp(ShortPart a, int lo, int hi) {
   return map_halves([&](int k) { return std::clamp<int>(a.half[k], lo, hi); });
 }
@@ -69,7 +72,7 @@ HWY_INLINE ShortPart look_up_32(const uint8_t* table, ShortPart index) {
 #else
 
 using ShortPartTag = hn::Repartition<int16_t, PartTag>;
-using ShortPart = hn::Vec<ShortPartTag>;  // has + - &
+using ShortPart = hn::Vec<ShortPartTag>;  // has + - * &
 
 HWY_INLINE ShortPart every_short(int value) { return hn::Set(ShortPartTag(), static_cast<int16_t>(value)); }
 
