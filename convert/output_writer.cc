@@ -5,12 +5,17 @@
 #include <utility>
 
 #include "formats/base/checked.h"
+#include "formats/base/parallel.h"
 #include "formats/gguf.h"
 
 namespace quern {
 namespace {
 
 constexpr uint64_t kReadBytes = 4u << 20;
+
+// Too few to share between threads. A sum runs at one or two GB/s and cannot be shared itself, so what a byte goes through on its way into
+// a file is done side by side: with many cores this is what limits an output.
+constexpr size_t kFewBytes = 64u << 10;
 
 Error damaged(const std::filesystem::path& path, const std::string& what) {
   return std::move(Error(ErrorKind::kFormat, what + " (a fault of the disk?); --force begins again").file(path.string()));
@@ -19,7 +24,15 @@ Error damaged(const std::filesystem::path& path, const std::string& what) {
 }  // namespace
 
 void FileHasher::update(std::span<const std::byte> bytes) {
-  file_hash_.update(bytes);
+  if (bytes.size() < kFewBytes) {
+    file_hash_.update(bytes);
+    update_pieces(bytes);
+  } else {
+    side_by_side({[&] { file_hash_.update(bytes); }, [&] { update_pieces(bytes); }});
+  }
+}
+
+void FileHasher::update_pieces(std::span<const std::byte> bytes) {
   while (!bytes.empty()) {
     const auto part = bytes.first(static_cast<size_t>(std::min<uint64_t>(bytes.size(), kPieceBytes - piece_bytes_)));
     piece_hash_.update(part);
@@ -114,8 +127,12 @@ void OutputWriter::open_file() {
 }
 
 void OutputWriter::write(std::span<const std::byte> bytes) {
-  files_.back()->write_at(position_, bytes);
-  hash_.update(bytes);
+  if (bytes.size() < kFewBytes) {
+    files_.back()->write_at(position_, bytes);
+    hash_.update(bytes);
+  } else {
+    side_by_side({[&] { hash_.update(bytes); }, [&] { files_.back()->write_at(position_, bytes); }});
+  }
   position_ += bytes.size();
 }
 
@@ -185,8 +202,11 @@ void TensorHasher::append(std::span<const std::byte> bytes) {
   stream_.advance(bytes, [this](const TensorStream::Piece& piece) {
     const bool stacked = plan_.tensors[piece.tensor].n_slices > 1;
     TensorSums& sums = sums_[piece.tensor];
-    tensor_hash_.update(piece.bytes);
-    if (stacked) slice_hash_.update(piece.bytes);
+    if (stacked) {
+      side_by_side({[&] { tensor_hash_.update(piece.bytes); }, [&] { slice_hash_.update(piece.bytes); }});
+    } else {
+      tensor_hash_.update(piece.bytes);
+    }
     if (stacked && piece.ends_unit) sums.slices.push_back(slice_hash_.finish_hex());
     if (piece.ends_tensor) sums.sha256 = tensor_hash_.finish_hex();
   });

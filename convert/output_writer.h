@@ -36,6 +36,8 @@ class FileHasher {
   FileSums finish();
 
  private:
+  void update_pieces(std::span<const std::byte> bytes);
+
   Sha256 file_hash_, piece_hash_;
   uint64_t piece_bytes_ = 0;  // in piece_hash_
   std::vector<std::string> pieces_;

@@ -3,6 +3,7 @@
 #include <tbb/blocked_range.h>
 #include <tbb/global_control.h>
 #include <tbb/parallel_for.h>
+#include <tbb/task_arena.h>
 
 #include <algorithm>
 
@@ -30,6 +31,14 @@ void parallel_for(int64_t n, int64_t grain, const std::function<void(int64_t, in
     hand_over(&done);
   });
   take_over(&done);
+}
+
+void side_by_side(std::initializer_list<std::function<void()>> tasks) {
+  tbb::this_task_arena::isolate([&] {
+    parallel_for(static_cast<int64_t>(tasks.size()), 1, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) tasks.begin()[i]();
+    });
+  });
 }
 
 }  // namespace quern
