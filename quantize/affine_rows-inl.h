@@ -169,6 +169,75 @@ struct RowPairs {
   Lanes min;
 };
 
+inline constexpr int kKeptPairs = 8;
+
+// Into the sorted list of the best.
+inline void insert(RowPairs pair, RowPairs (&best)[kKeptPairs]) {
+  for (RowPairs& place : best) {
+    const auto swap = [&](Lanes& kept, Lanes& offered) {
+      const Lanes winner = select_less(pair.error, place.error, offered, kept);
+      offered = select_less(pair.error, place.error, kept, offered);
+      kept = winner;
+    };
+    swap(place.scale, pair.scale);
+    swap(place.min, pair.min);
+    const Lanes larger = max(place.error, pair.error);
+    place.error = min(place.error, pair.error);
+    pair.error = larger;
+  }
+}
+
+// The best of 16 pairs that clip the range by different amounts at either end, of which the better half is improved by rounding and least
+// squares. how.round(member) rounds the members of a pair: to binary16, or not at all where a super-block rounds them later.
+template <int kMaxCode, int kBeyond, int n, typename Round>
+RowPairs search_pairs(const AffineRowErrors<kMaxCode, kBeyond, n>& errors, const AffineStarts& how, Round round) {
+  const Lanes zero = splat(0.0f);
+  const Lanes low = how.nonnegative_min ? min(errors.low, zero) : errors.low;
+  const Lanes range = errors.high - low;
+  RowPairs best[kKeptPairs];
+  for (RowPairs& pair : best) pair = {splat(HUGE_VALF), zero, zero};
+  for (int k = 0; k < 16; k += kPairsAtOnce) {
+    Lanes scale[kPairsAtOnce];
+    Lanes offset[kPairsAtOnce];
+    Lanes error[kPairsAtOnce];
+    const float covered = 1.05f - how.clip_step * static_cast<float>(k / 4);
+    for (int c = 0; c < kPairsAtOnce; ++c) {
+      const float below = static_cast<float>(c) / 3.0f;  // share of the clipped part that is taken from the low end
+      const Lanes start = zero - (low + range * splat((1.0f - covered) * below));
+      scale[c] = round(range * splat(covered / kMaxCode));
+      offset[c] = round(how.nonnegative_min ? max(start, zero) : start);
+    }
+    errors.template of_pairs<kPairsAtOnce>(scale, offset, error);
+    for (int c = 0; c < kPairsAtOnce; ++c) insert({error[c], scale[c], offset[c]}, best);
+  }
+  RowPairs found{splat(HUGE_VALF), zero, zero};
+  for (int k = 0; k < kKeptPairs; k += kPairsAtOnce) {
+    Lanes scale[kPairsAtOnce];
+    Lanes offset[kPairsAtOnce];
+    Lanes error[kPairsAtOnce];
+    for (int c = 0; c < kPairsAtOnce; ++c) {
+      scale[c] = best[k + c].scale;
+      offset[c] = best[k + c].min;
+    }
+    for (int step = 0; step < how.rounds; ++step) {
+      AffineSums sums[kPairsAtOnce];
+      errors.template sums_of_pairs<kPairsAtOnce>(scale, offset, sums);
+      for (int c = 0; c < kPairsAtOnce; ++c) {
+        solve_affine(sums[c], splat(errors.sum_w), errors.sum_wx, how.nonnegative_min, scale[c], offset[c]);
+        scale[c] = round(scale[c]);
+        offset[c] = round(offset[c]);
+      }
+    }
+    errors.template of_pairs<kPairsAtOnce>(scale, offset, error);
+    for (int c = 0; c < kPairsAtOnce; ++c) {
+      found.scale = select_less(error[c], found.error, scale[c], found.scale);
+      found.min = select_less(error[c], found.error, offset[c], found.min);
+      found.error = min(found.error, error[c]);
+    }
+  }
+  return found;
+}
+
 inline void affine_codes_of_rows(const float (*x)[kLanes], int n, float max_code, const Lanes& scale, const Lanes& min,
                                  uint8_t (*codes)[kLanes]) {
   const Lanes inverse = reciprocal_or_zero(scale);
@@ -243,71 +312,16 @@ class AffineRows {
 
  private:
   using Errors = AffineRowErrors<kMaxCode, kBeyond, kSize>;
-  static constexpr int kKept = 8;  // pairs that are improved: the best of 16
 
   const float (*x(int b) const)[kLanes] { return in_.x + b * kSize; }
   const float* w(int b) const { return in_.w + b * kSize; }
 
   // The pair a sub-block would take alone.
   HWY_NOINLINE void find_own(int b, float clip_step, int rounds) {
-    const Errors& errors = errors_[b];
-    const Lanes zero = splat(0.0f);
-    const Lanes low = min(errors.low, zero);
-    const Lanes range = errors.high - low;
-    RowPairs best[kKept];
-    for (RowPairs& pair : best) pair = {splat(HUGE_VALF), zero, zero};
-    for (int k = 0; k < 16; k += kPairsAtOnce) {
-      Lanes scale[kPairsAtOnce];
-      Lanes offset[kPairsAtOnce];
-      Lanes error[kPairsAtOnce];
-      const float covered = 1.05f - clip_step * static_cast<float>(k / 4);
-      for (int c = 0; c < kPairsAtOnce; ++c) {
-        const float below = static_cast<float>(c) / 3.0f;  // share of the clipped part that is taken from the low end
-        scale[c] = range * splat(covered / kMaxCode);
-        offset[c] = max(zero - (low + range * splat((1.0f - covered) * below)), zero);
-      }
-      errors.template of_pairs<kPairsAtOnce>(scale, offset, error);
-      for (int c = 0; c < kPairsAtOnce; ++c) insert({error[c], scale[c], offset[c]}, best);
-    }
-    Lanes least = splat(HUGE_VALF);
-    for (int k = 0; k < kKept; k += kPairsAtOnce) {
-      Lanes scale[kPairsAtOnce];
-      Lanes offset[kPairsAtOnce];
-      Lanes error[kPairsAtOnce];
-      for (int c = 0; c < kPairsAtOnce; ++c) {
-        scale[c] = best[k + c].scale;
-        offset[c] = best[k + c].min;
-      }
-      for (int round = 0; round < rounds; ++round) {
-        AffineSums sums[kPairsAtOnce];
-        errors.template sums_of_pairs<kPairsAtOnce>(scale, offset, sums);
-        for (int c = 0; c < kPairsAtOnce; ++c) {
-          solve_affine(sums[c], splat(errors.sum_w), errors.sum_wx, true, scale[c], offset[c]);
-        }
-      }
-      errors.template of_pairs<kPairsAtOnce>(scale, offset, error);
-      for (int c = 0; c < kPairsAtOnce; ++c) {
-        own_scale_[b] = select_less(error[c], least, scale[c], own_scale_[b]);
-        own_min_[b] = select_less(error[c], least, offset[c], own_min_[b]);
-        least = min(least, error[c]);
-      }
-    }
-  }
-
-  // Into the sorted list of the best.
-  static void insert(RowPairs pair, RowPairs (&best)[kKept]) {
-    for (RowPairs& place : best) {
-      const auto swap = [&](Lanes& kept, Lanes& offered) {
-        const Lanes winner = select_less(pair.error, place.error, offered, kept);
-        offered = select_less(pair.error, place.error, kept, offered);
-        kept = winner;
-      };
-      swap(place.scale, pair.scale);
-      swap(place.min, pair.min);
-      const Lanes larger = max(place.error, pair.error);
-      place.error = min(place.error, pair.error);
-      pair.error = larger;
-    }
+    const auto keep = [](const Lanes& member) { return member; };
+    const RowPairs own = search_pairs(errors_[b], {kMaxCode, clip_step, rounds, true}, keep);
+    own_scale_[b] = own.scale;
+    own_min_[b] = own.min;
   }
 
   // Takes the best of some pairs around (scale, offset) and adds its error.

@@ -74,7 +74,7 @@ void encode_rows_Q4_K(const float* x, int64_t n_rows, const float* importance, i
 }
 
 void encode_rows_Q5_K(const float* x, int64_t n_rows, const float* importance, int64_t n_cols, Effort effort, std::byte* out) {
-  encode_affine_32<AffineRows<8, 31, 63, 32>, BlockQ5_K>(x, n_rows, importance, n_cols, 0.06f, effort, out);
+  encode_affine_32<AffineRows<8, 31, 63, 32>, BlockQ5_K>(x, n_rows, importance, n_cols, 0.04f, effort, out);
 }
 
 // Q3_K, Q6_K, IQ4_XS: signed integer scales. targets: by merit; the default tries `usual` of them.

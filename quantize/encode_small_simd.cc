@@ -10,7 +10,7 @@
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
 
-#include "quantize/affine_search-inl.h"
+#include "quantize/affine_rows-inl.h"
 #include "quantize/levels-inl.h"
 #include "quantize/scale_search-inl.h"
 #include "quantize/scaled_rows-inl.h"
@@ -65,29 +65,39 @@ void encode_rows_IQ4_NL(const float* x, int64_t n_rows, const float* importance,
                                           [](const uint8_t* codes, BlockIQ4_NL& block) { store_nibbles(codes, block.qs); });
 }
 
-// y = q * d + m, m of either sign.
-template <int kMaxCode, typename Block>
-void encode_affine(const BlockWeights<kSize>& in, float clip_step, Effort effort, Block& block, uint8_t codes[kSize]) {
-  const auto round = [&in](const Lanes& value) { return round_to_f16(value, in.unit); };
-  AffineFit fit{0.0f, 0.0f, 0.0f};
-  if (!in.vanishes) fit = search_affine(in.x, in.w, kSize, {kMaxCode, clip_step, by_effort(effort, 3, 6, 12), false}, round);
-  block.d = stored_scale(fit.scale, in.unit);
-  block.m = stored_scale(-fit.min, in.unit);
-  codes_for_affine(in.x, kSize, kMaxCode, fit.scale, fit.min, codes);
+// y = q * d + m, m of either sign; pack(codes, block) puts the codes into a block.
+template <int kMaxCode, typename Block, typename Pack>
+void encode_affine(const float* x, int64_t n_rows, const float* importance, int64_t n_cols, float clip_step, Effort effort, std::byte* out,
+                   Pack pack) {
+  const auto encode = [&](const RowGroup<kSize>& group, const auto& put) {
+    const Lanes unit = load(group.unit);
+    const auto round = [&unit](const Lanes& member) { return round_to_f16(member, unit); };
+    const AffineRowErrors<kMaxCode, kMaxCode + 1, kSize> errors(group.x, group.w);
+    const RowPairs found = search_pairs(errors, {kMaxCode, clip_step, by_effort(effort, 3, 6, 12), false}, round);
+    uint8_t codes[kSize][kLanes];
+    affine_codes_of_rows(group.x, kSize, kMaxCode, found.scale, found.min, codes);
+    alignas(64) float scales[kLanes];
+    alignas(64) float mins[kLanes];
+    store(found.scale, scales);
+    store(found.min, mins);
+    uint8_t own_codes[kLanes][kSize];
+    rows_of_codes(codes, own_codes);
+    put([&](int i, Block& block) {
+      block.d = stored_scale(scales[i], group.unit[i]);
+      block.m = stored_scale(-mins[i], group.unit[i]);
+      pack(own_codes[i], block);
+    });
+  };
+  for_each_group<kSize, Block>(x, n_rows, importance, n_cols, out, encode);
 }
 
-void encode_row_Q4_1(const float* x, const float* importance, int64_t n_cols, Effort effort, std::byte* out) {
-  for_each_block<kSize, BlockQ4_1>(x, importance, n_cols, out, [effort](const BlockWeights<kSize>& in, BlockQ4_1& block) {
-    uint8_t codes[kSize];
-    encode_affine<15>(in, 0.08f, effort, block, codes);
-    store_nibbles(codes, block.qs);
-  });
+void encode_rows_Q4_1(const float* x, int64_t n_rows, const float* importance, int64_t n_cols, Effort effort, std::byte* out) {
+  encode_affine<15, BlockQ4_1>(x, n_rows, importance, n_cols, 0.08f, effort, out,
+                               [](const uint8_t* codes, BlockQ4_1& block) { store_nibbles(codes, block.qs); });
 }
 
-void encode_row_Q5_1(const float* x, const float* importance, int64_t n_cols, Effort effort, std::byte* out) {
-  for_each_block<kSize, BlockQ5_1>(x, importance, n_cols, out, [effort](const BlockWeights<kSize>& in, BlockQ5_1& block) {
-    uint8_t codes[kSize];
-    encode_affine<31>(in, 0.06f, effort, block, codes);
+void encode_rows_Q5_1(const float* x, int64_t n_rows, const float* importance, int64_t n_cols, Effort effort, std::byte* out) {
+  encode_affine<31, BlockQ5_1>(x, n_rows, importance, n_cols, 0.03f, effort, out, [](const uint8_t* codes, BlockQ5_1& block) {
     store_nibbles(codes, block.qs);
     store_fifth_bits(codes, block.qh);
   });
@@ -123,9 +133,9 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace quern {
 QUERN_DISPATCH_ROWS_ENCODER(Q4_0)
-QUERN_DISPATCH_ROW_ENCODER(Q4_1)
+QUERN_DISPATCH_ROWS_ENCODER(Q4_1)
 QUERN_DISPATCH_ROWS_ENCODER(Q5_0)
-QUERN_DISPATCH_ROW_ENCODER(Q5_1)
+QUERN_DISPATCH_ROWS_ENCODER(Q5_1)
 QUERN_DISPATCH_ROWS_ENCODER(Q8_0)
 QUERN_DISPATCH_ROWS_ENCODER(IQ4_NL)
 QUERN_DISPATCH_ROW_ENCODER(MXFP4)

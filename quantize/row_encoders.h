@@ -22,8 +22,6 @@ constexpr uint64_t lattice_bytes(int dim, int books, int entries) noexcept {
 // Block types we write, with the revision of their encoder (see encoder_revision). A new encoder is a row here and a function
 // encode_row_NAME in one of the encode_*_simd.cc files, or a row in the second list and encode_rows_NAME.
 #define QUERN_ROW_ENCODERS(X) \
-  X(Q4_1, 2)                  \
-  X(Q5_1, 2)                  \
   X(TQ1_0, 3)                 \
   X(TQ2_0, 3)                 \
   X(MXFP4, 1)
@@ -31,7 +29,9 @@ constexpr uint64_t lattice_bytes(int dim, int books, int entries) noexcept {
 // Those that search 16 rows at once.
 #define QUERN_ROWS_ENCODERS(X) \
   X(Q4_0, 4)                   \
+  X(Q4_1, 3)                   \
   X(Q5_0, 3)                   \
+  X(Q5_1, 3)                   \
   X(Q8_0, 4)                   \
   X(Q2_K, 5)                   \
   X(Q3_K, 5)                   \
