@@ -54,10 +54,11 @@ class AffineRowErrors {
     const float heaviest = *std::max_element(w, w + n);
     pair_weights<n>([&](int j) { return (load(x[j]) - low) * to_short; }, x_);
     pair_weights<n>([&](int j) { return (load(x[j]) - low) * (to_short * splat(w[j] / heaviest)); }, wx_);
-    pair_importance<n>(w, kHeaviest, w_);
-    to_w_ = heaviest / kHeaviest;
+    pair_roots<n>(w, kMostRoot, roots_);
+    pair_numbers<n>([&](int j) { return w[j] / heaviest * kMostWeight; }, w_);
+    to_w_ = heaviest / kMostWeight;
     to_wx_ = range_ * splat(heaviest / kMostShort);
-    to_error_ = to_w_ * power_of_two(15 - 2 * kFraction);
+    to_error_ = heaviest * power_of_two(30 - 2 * kFraction) / (kMostRoot * kMostRoot);
   }
 
   // error[c]: sum w (x - scale[c] q + min[c])^2 with the best codes. Pairs that would clip more count as if all codes were 0.
@@ -69,10 +70,10 @@ class AffineRowErrors {
       IntPart sum[kCount];
       for (int c = 0; c < kCount; ++c) sum[c] = hn::Zero(IntPartTag());
       for (int j = 0; j < n / 2; ++j) {
-        const ShortPart w = every_pair(w_[j]);
+        const ShortPart root = every_pair(roots_[j]);
         for (int c = 0; c < kCount; ++c) {
-          const ShortPart rest = rest_of<0, kMaxCode, kFraction>(fixed.code(x_[j][part], c));
-          sum[c] = add_products_of_pairs(sum[c], rest, multiply_fixed(rest, w));
+          const ShortPart rest = multiply_fixed(rest_of<0, kMaxCode, kFraction>(fixed.code(x_[j][part], c)), root);
+          sum[c] = add_products_of_pairs(sum[c], rest, rest);
         }
       }
       for (int c = 0; c < kCount; ++c) {
@@ -123,7 +124,8 @@ class AffineRowErrors {
 
  private:
   static constexpr int kFraction = 15 - std::bit_width(static_cast<unsigned>(kMaxCode + kBeyond));
-  static constexpr float kHeaviest = most_importance(static_cast<float>(kBeyond << kFraction), n);
+  static constexpr float kMostRoot = most_root(static_cast<float>(kBeyond << kFraction), n);
+  static constexpr float kMostWeight = 16384.0f;  // times the square of a code and n: less than 2^31
 
   // What makes codes of weights in fixed point: of weight x, x inverse + offset.
   template <int kCount>
@@ -160,7 +162,8 @@ class AffineRowErrors {
   float to_error_;
   ShortPart x_[n / 2][kParts];
   ShortPart wx_[n / 2][kParts];
-  int32_t w_[n / 2];  // two importances each
+  int32_t w_[n / 2];      // two importances each
+  int32_t roots_[n / 2];  // their roots
 };
 
 struct RowPairs {
@@ -169,10 +172,11 @@ struct RowPairs {
   Lanes min;
 };
 
-inline constexpr int kKeptPairs = 8;
+inline constexpr int kFirstPairs = 16;
 
 // Into the sorted list of the best.
-inline void insert(RowPairs pair, RowPairs (&best)[kKeptPairs]) {
+template <int kKept>
+HWY_INLINE void insert(RowPairs pair, RowPairs (&best)[kKept]) {
   for (RowPairs& place : best) {
     const auto swap = [&](Lanes& kept, Lanes& offered) {
       const Lanes winner = select_less(pair.error, place.error, offered, kept);
@@ -187,16 +191,16 @@ inline void insert(RowPairs pair, RowPairs (&best)[kKeptPairs]) {
   }
 }
 
-// The best of 16 pairs that clip the range by different amounts at either end, of which the better half is improved by rounding and least
-// squares. how.round(member) rounds the members of a pair: to binary16, or not at all where a super-block rounds them later.
-template <int kMaxCode, int kBeyond, int n, typename Round>
+// The best of 16 pairs that clip the range by different amounts at either end, of which the better kKept are improved by rounding and least
+// squares. round(member) rounds the members of a pair: to binary16, or not at all where a super-block rounds them later.
+template <int kKept, int kMaxCode, int kBeyond, int n, typename Round>
 RowPairs search_pairs(const AffineRowErrors<kMaxCode, kBeyond, n>& errors, const AffineStarts& how, Round round) {
   const Lanes zero = splat(0.0f);
   const Lanes low = how.nonnegative_min ? min(errors.low, zero) : errors.low;
   const Lanes range = errors.high - low;
-  RowPairs best[kKeptPairs];
+  RowPairs best[kKept];
   for (RowPairs& pair : best) pair = {splat(HUGE_VALF), zero, zero};
-  for (int k = 0; k < 16; k += kPairsAtOnce) {
+  for (int k = 0; k < kFirstPairs; k += kPairsAtOnce) {
     Lanes scale[kPairsAtOnce];
     Lanes offset[kPairsAtOnce];
     Lanes error[kPairsAtOnce];
@@ -207,11 +211,15 @@ RowPairs search_pairs(const AffineRowErrors<kMaxCode, kBeyond, n>& errors, const
       scale[c] = round(range * splat(covered / kMaxCode));
       offset[c] = round(how.nonnegative_min ? max(start, zero) : start);
     }
-    errors.template of_pairs<kPairsAtOnce>(scale, offset, error);
-    for (int c = 0; c < kPairsAtOnce; ++c) insert({error[c], scale[c], offset[c]}, best);
+    if constexpr (kKept < kFirstPairs) {
+      errors.template of_pairs<kPairsAtOnce>(scale, offset, error);
+      for (int c = 0; c < kPairsAtOnce; ++c) insert({error[c], scale[c], offset[c]}, best);
+    } else {
+      for (int c = 0; c < kPairsAtOnce; ++c) best[k + c] = {zero, scale[c], offset[c]};
+    }
   }
   RowPairs found{splat(HUGE_VALF), zero, zero};
-  for (int k = 0; k < kKeptPairs; k += kPairsAtOnce) {
+  for (int k = 0; k < kKept; k += kPairsAtOnce) {
     Lanes scale[kPairsAtOnce];
     Lanes offset[kPairsAtOnce];
     Lanes error[kPairsAtOnce];
@@ -319,7 +327,7 @@ class AffineRows {
   // The pair a sub-block would take alone.
   HWY_NOINLINE void find_own(int b, float clip_step, int rounds) {
     const auto keep = [](const Lanes& member) { return member; };
-    const RowPairs own = search_pairs(errors_[b], {kMaxCode, clip_step, rounds, true}, keep);
+    const RowPairs own = search_pairs<8>(errors_[b], {kMaxCode, clip_step, rounds, true}, keep);
     own_scale_[b] = own.scale;
     own_min_[b] = own.min;
   }

@@ -73,7 +73,7 @@ void encode_affine(const float* x, int64_t n_rows, const float* importance, int6
     const Lanes unit = load(group.unit);
     const auto round = [&unit](const Lanes& member) { return round_to_f16(member, unit); };
     const AffineRowErrors<kMaxCode, kMaxCode + 1, kSize> errors(group.x, group.w);
-    const RowPairs found = search_pairs(errors, {kMaxCode, clip_step, by_effort(effort, 3, 6, 12), false}, round);
+    const RowPairs found = search_pairs<kFirstPairs>(errors, {kMaxCode, clip_step, by_effort(effort, 3, 6, 12), false}, round);
     uint8_t codes[kSize][kLanes];
     affine_codes_of_rows(group.x, kSize, kMaxCode, found.scale, found.min, codes);
     alignas(64) float scales[kLanes];
@@ -97,7 +97,7 @@ void encode_rows_Q4_1(const float* x, int64_t n_rows, const float* importance, i
 }
 
 void encode_rows_Q5_1(const float* x, int64_t n_rows, const float* importance, int64_t n_cols, Effort effort, std::byte* out) {
-  encode_affine<31, BlockQ5_1>(x, n_rows, importance, n_cols, 0.03f, effort, out, [](const uint8_t* codes, BlockQ5_1& block) {
+  encode_affine<31, BlockQ5_1>(x, n_rows, importance, n_cols, 0.06f, effort, out, [](const uint8_t* codes, BlockQ5_1& block) {
     store_nibbles(codes, block.qs);
     store_fifth_bits(codes, block.qh);
   });

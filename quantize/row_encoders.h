@@ -28,9 +28,9 @@ constexpr uint64_t lattice_bytes(int dim, int books, int entries) noexcept {
 
 // Those that search 16 rows at once.
 #define QUERN_ROWS_ENCODERS(X) \
-  X(Q4_0, 4)                   \
+  X(Q4_0, 5)                   \
   X(Q4_1, 3)                   \
-  X(Q5_0, 3)                   \
+  X(Q5_0, 4)                   \
   X(Q5_1, 3)                   \
   X(Q8_0, 4)                   \
   X(Q2_K, 5)                   \
@@ -38,7 +38,7 @@ constexpr uint64_t lattice_bytes(int dim, int books, int entries) noexcept {
   X(Q4_K, 5)                   \
   X(Q5_K, 4)                   \
   X(Q6_K, 4)                   \
-  X(IQ4_NL, 4)                 \
+  X(IQ4_NL, 5)                 \
   X(IQ4_XS, 5)                 \
   X(IQ1_S, 4)                  \
   X(IQ1_M, 4)                  \

@@ -1,9 +1,10 @@
 // The errors of many scales for some weights of 16 rows, in 16 bits. Compiled once per CPU target.
 //
 // What decides between scales are sums of squared rounding errors, and 16 bits are enough for those: weights are taken relative to the
-// row's largest (2^-16 of it), their quotients by a scale in units of a level with at least 7 bits after the point, importance in 12
-// to 13 bits. Two weights of one row lie beside each other, so that one instruction multiplies and adds both into 32 bits. A search
-// decides by these errors; what it stores comes from full precision.
+// row's largest (2^-16 of it), their quotients by a scale in units of a level with at least 7 bits after the point, and the rest that
+// rounding leaves is multiplied with the root of the importance before it is squared: roots need half the bits for the same range. Two
+// weights of one row lie beside each other, so that one instruction squares and adds both into 32 bits. A search decides by these errors;
+// what it stores comes from full precision.
 
 #if defined(QUERN_QUANTIZE_ROW_ERRORS_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef QUERN_QUANTIZE_ROW_ERRORS_INL_H_
@@ -23,12 +24,18 @@
 HWY_BEFORE_NAMESPACE();
 namespace quern::HWY_NAMESPACE {
 
-// Importance with `heaviest` as its largest, two to a number.
-template <int n>
-HWY_INLINE void pair_importance(const float* w, float heaviest, int32_t (&pairs)[n / 2]) {
-  const float scale = heaviest / *std::max_element(w, w + n);
-  const auto fixed = [&](int j) { return static_cast<int32_t>(std::nearbyint(w[j] * scale)); };
+// of(j), up to 32767 and rounded, two to a number.
+template <int n, typename Of>
+HWY_INLINE void pair_numbers(Of of, int32_t (&pairs)[n / 2]) {
+  const auto fixed = [&](int j) { return static_cast<int32_t>(std::nearbyint(of(j))); };
   for (int j = 0; j < n; j += 2) pairs[j / 2] = fixed(j) | fixed(j + 1) * 65536;
+}
+
+// Roots of importance with `largest` for the heaviest.
+template <int n>
+HWY_INLINE void pair_roots(const float* w, float largest, int32_t (&pairs)[n / 2]) {
+  const float heaviest = *std::max_element(w, w + n);
+  pair_numbers<n>([&](int j) { return std::sqrt(w[j] / heaviest) * largest; }, pairs);
 }
 
 // of(j): weight j of the rows in 16 bits.
@@ -43,9 +50,11 @@ HWY_INLINE void pair_weights(Of of, ShortPart (&pairs)[n / 2][kParts]) {
 
 inline constexpr float kMostShort = 32767.0f;
 
-// The largest importance for which n squares of rests, weighted, fit into 31 bits.
-constexpr float most_importance(float most_rest, int n) {
-  return std::min(16384.0f, 0x1p31f * 32768.0f / (most_rest * most_rest * static_cast<float>(n)));
+// The largest root, as a power of two, for which n squares of rests, weighted, fit into 31 bits.
+constexpr float most_root(float most_rest, int n) {
+  float root = 16384.0f;
+  while (root * root * (most_rest * most_rest) * static_cast<float>(n) > 0x1p61f) root *= 0.5f;
+  return root;
 }
 
 template <typename Levels, int n>
@@ -64,8 +73,8 @@ class RowErrors {
     }
     const Lanes to_short = splat(kMostShort) / top_;
     pair_weights<n>([&](int j) { return load(x[j]) * to_short; }, x_);
-    pair_importance<n>(w, kHeaviest, w_);
-    to_error_ = *std::max_element(w, w + n) / kHeaviest * power_of_two(15 - 2 * Levels::kRestBits);
+    pair_roots<n>(w, kMostRoot, roots_);
+    to_error_ = *std::max_element(w, w + n) * power_of_two(30 - 2 * Levels::kRestBits) / (kMostRoot * kMostRoot);
   }
 
   // error[c]: sum w (x - scale[c] v)^2, v being the level nearest to x / scale[c]. Scales so small that x / scale does not fit count as 0.
@@ -87,10 +96,10 @@ class RowErrors {
       }
       for (int j = 0; j < n / 2; ++j) {
         const ShortPart x = x_[j][part];
-        const ShortPart w = every_pair(w_[j]);
+        const ShortPart root = every_pair(roots_[j]);
         for (int c = 0; c < kCount; ++c) {
-          const ShortPart rest = Levels::rest(multiply_fixed(x, inverse[c]));
-          sum[c] = add_products_of_pairs(sum[c], rest, multiply_fixed(rest, w));
+          const ShortPart rest = multiply_fixed(Levels::rest(multiply_fixed(x, inverse[c])), root);
+          sum[c] = add_products_of_pairs(sum[c], rest, rest);
         }
       }
       for (int c = 0; c < kCount; ++c) {
@@ -102,13 +111,13 @@ class RowErrors {
   }
 
  private:
-  static constexpr float kHeaviest = most_importance(Levels::kMostRest, n);
+  static constexpr float kMostRoot = most_root(Levels::kMostRest, n);
 
   Lanes top_;     // largest magnitude of each row
   Lanes energy_;  // sum w x^2
   float to_error_;
   ShortPart x_[n / 2][kParts];
-  int32_t w_[n / 2];  // two importances each
+  int32_t roots_[n / 2];  // of two importances each
 };
 
 }  // namespace quern::HWY_NAMESPACE
