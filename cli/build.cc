@@ -131,8 +131,11 @@ void add_run_options(CLI::App& verb, RunOptions& options) {
         return CLI::detail::lexical_cast(text, n) && n >= 1 && n <= 1024 ? "" : "must be a number from 1 to 1024";
       })
       ->group("Run");
-  verb.add_option("--memory", options.memory, "as 4GiB; default: 2GiB or half of what is free")->type_name("SIZE")->group("Run");
-  verb.add_option("--sync-size", options.sync_size, "")->type_name("SIZE")->group("");  // for trials; docs/convert.md has it
+  verb.add_option("--memory", options.memory, "as 4GiB; default: 2GiB or half of what is free")
+      ->type_name("SIZE")
+      ->check(a_size)
+      ->group("Run");
+  verb.add_option("--sync-size", options.sync_size, "")->type_name("SIZE")->check(a_size)->group("");  // for trials; docs/convert.md has it
   verb.add_flag("--dry-run", options.dry_run, "plan only")->group("Run");
   verb.add_flag("--force", options.force, "replace files")->group("Run");
   verb.add_flag("--json", options.json, "results as JSON")->group("Run");
@@ -160,7 +163,10 @@ void add_output_options(CLI::App& verb, OutputOptions& options) {
       ->check([](const std::string& text) { return find_effort(text) ? "" : "must be fast, default or best"; })
       ->group("Output");
   verb.add_option("--tensors", options.tensors, "")->type_name("REGEX")->group("");  // for trials; docs/convert.md has it
-  verb.add_option("--split-size", options.split_size, "tensor bytes per file, as 45GB; default: all")->type_name("SIZE")->group("Output");
+  verb.add_option("--split-size", options.split_size, "tensor bytes per file, as 45GB; default: all")
+      ->type_name("SIZE")
+      ->check(a_size)
+      ->group("Output");
 }
 
 void set_plan_options(const OutputOptions& output, const RunOptions& run, PlanOptions& plan) {

@@ -325,6 +325,7 @@ void add_fit(CLI::App& app, Context& context) {
   verb->add_option("--check-chunks", options->check_chunks, "to judge on; default 64")->type_name("N")->group("Text");
   verb->add_option("--size", options->sizes, "of the file: 96GB, 96GiB, bytes; repeatable")
       ->type_name("SIZE")
+      ->check(a_size)
       ->required()
       ->allow_extra_args(false)
       ->group("Search");
@@ -338,7 +339,7 @@ void add_fit(CLI::App& app, Context& context) {
   verb->add_flag("--force", options->force, "replace existing files")->group("Output");
   verb->add_flag("--json", options->json, "results as JSON")->group("Output");
   verb->add_option("--threads", options->threads, "1 or more; default all of them")->type_name("N")->check(at_least_one)->group("Run");
-  verb->add_option("--memory", options->memory, "budget, as 6GiB; default up to 8GiB")->type_name("SIZE")->group("Run");
+  verb->add_option("--memory", options->memory, "budget, as 6GiB; default up to 8GiB")->type_name("SIZE")->check(a_size)->group("Run");
   verb->callback([options, &context] { context.command = [options] { return run_fit(*options); }; });
 }
 

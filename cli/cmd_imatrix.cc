@@ -250,7 +250,7 @@ void add_imatrix(CLI::App& app, Context& context) {
   verb->add_flag("--force", options->force, "replace the file")->group("Output");
   verb->add_flag("--strict", options->strict, "exit 1 if it has gaps")->group("Output");
   verb->add_option("--threads", evaluation.threads, "1 or more; default all of them")->type_name("N")->check(at_least_one)->group("Run");
-  verb->add_option("--memory", evaluation.memory, "budget, as 6GiB; default up to 8GiB")->type_name("SIZE")->group("Run");
+  verb->add_option("--memory", evaluation.memory, "budget, as 6GiB; default up to 8GiB")->type_name("SIZE")->check(a_size)->group("Run");
   verb->add_flag("--dry-run", evaluation.dry_run, "show the plan only")->group("Run");
   verb->add_flag("--json", evaluation.json, "results as JSON")->group("Run");
   verb->callback([options, &context] { context.command = [options] { return run_imatrix(*options); }; });

@@ -60,10 +60,12 @@ PlanOptions plan_options(const EstimateOptions& options, const ModelSource& sour
   return plan;
 }
 
-// "819GB/s"
-double parse_bandwidth(std::string text) {
-  if (text.ends_with("/s")) text.resize(text.size() - 2);
-  return static_cast<double>(parse_size(text));
+// "819GB/s" -> "819GB"
+std::string per_second(const std::string& text) { return text.substr(0, text.size() - (text.ends_with("/s") ? 2 : 0)); }
+
+std::string a_bandwidth(const std::string& text) {
+  const std::string wrong = a_size(per_second(text));
+  return wrong.empty() && parse_size(per_second(text)) == 0 ? "must be more than nothing" : wrong;
 }
 
 std::vector<Machine> wanted_machines(const EstimateOptions& options) {
@@ -73,8 +75,7 @@ std::vector<Machine> wanted_machines(const EstimateOptions& options) {
     throw Error(ErrorKind::kUsage, "--machine-memory and --bandwidth belong together");
   }
   if (!options.machine_memory.empty()) {
-    const double bandwidth = parse_bandwidth(options.bandwidth);
-    if (bandwidth <= 0) throw Error(ErrorKind::kUsage, "--bandwidth must be more than nothing");
+    const auto bandwidth = static_cast<double>(parse_size(per_second(options.bandwidth)));
     machines.push_back(custom_machine(parse_size(options.machine_memory), bandwidth));
   }
   if (machines.empty()) machines.assign(all_machines().begin(), all_machines().end());
@@ -253,8 +254,11 @@ void add_plan(CLI::App& app, Context& context) {
       ->type_name("ID")
       ->allow_extra_args(false)
       ->group("Run");
-  verb->add_option("--machine-memory", options->machine_memory, "of another machine, as 128GB")->type_name("SIZE")->group("Run");
-  verb->add_option("--bandwidth", options->bandwidth, "of its memory, as 819GB/s")->type_name("SIZE")->group("Run");
+  verb->add_option("--machine-memory", options->machine_memory, "of another machine, as 128GB")
+      ->type_name("SIZE")
+      ->check(a_size)
+      ->group("Run");
+  verb->add_option("--bandwidth", options->bandwidth, "of its memory, as 819GB/s")->type_name("SIZE")->check(a_bandwidth)->group("Run");
   verb->add_flag("--force", options->force, "replace an existing recipe")->group("Output");
   verb->add_flag("--json", options->json, "results as JSON on stdout")->group("Output");
   verb->footer("quern plan DeepSeek-V4-Flash/config.json --recipe dynamic-2bit");

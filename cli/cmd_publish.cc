@@ -308,7 +308,7 @@ void add_publish(CLI::App& app, Context& context) {
   CLI::App* verb = app.add_subcommand("publish", "Make a folder ready to upload: builds, records, card");
   verb->group("Publish")->footer("quern publish DeepSeek-V3 -o repo --type Q4_K_M --sign release.pem");
   const auto add = [verb](const char* name, std::string& value, const char* what, const char* type, const char* group) {
-    verb->add_option(name, value, what)->type_name(type)->group(group);
+    return verb->add_option(name, value, what)->type_name(type)->group(group);
   };
   verb->add_option("MODEL", options->model, "checkpoint folder, or a GGUF file")->required()->group("Input");
   add("--eval-text", options->eval_text, "measure what each build lost on this text", "FILE", "Input");
@@ -331,7 +331,7 @@ void add_publish(CLI::App& app, Context& context) {
       ->group("Output");
   add("--imatrix", options->output.imatrix, "importance matrix, published with the builds", "FILE", "Quality");
   add_feedback_options(*verb, options->output.feedback, "Quality");
-  add("--split-size", options->output.split_size, "tensor bytes per file; default 45GB", "SIZE", "Output");
+  add("--split-size", options->output.split_size, "tensor bytes per file; default 45GB", "SIZE", "Output")->check(a_size);
   add("--sign", options->key, "private key, from 'quern keygen'", "KEY.pem", "Output");
   add("--base-model", options->base_model, "hub id of the original", "ID", "About");
   add("--revision", options->revision, "of the original on the hub", "SHA", "About");

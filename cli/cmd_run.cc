@@ -80,7 +80,10 @@ void add_run(CLI::App& app, Context& context) {
       ->type_name("N")
       ->check(at_least_one)
       ->group("Run");
-  verb->add_option("--memory", options->evaluation.memory, "budget, as 6GiB; default up to 8GiB")->type_name("SIZE")->group("Run");
+  verb->add_option("--memory", options->evaluation.memory, "budget, as 6GiB; default up to 8GiB")
+      ->type_name("SIZE")
+      ->check(a_size)
+      ->group("Run");
   verb->callback([options, &context] { context.command = [options] { return run_generation(*options); }; });
 }
 

@@ -26,7 +26,7 @@ void add_evaluation_options(CLI::App& verb, EvaluationOptions& options, bool tex
   verb.add_option("--ctx", options.ctx, "tokens per chunk, 4 or more; default 512")->type_name("N")->group("Text");
   verb.add_option("--chunks", options.chunks, "use the first N only; default all")->type_name("N")->check(at_least_one)->group("Text");
   verb.add_option("--threads", options.threads, "1 or more; default all of them")->type_name("N")->check(at_least_one)->group("Run");
-  verb.add_option("--memory", options.memory, "budget, as 6GiB; default up to 8GiB")->type_name("SIZE")->group("Run");
+  verb.add_option("--memory", options.memory, "budget, as 6GiB; default up to 8GiB")->type_name("SIZE")->check(a_size)->group("Run");
   verb.add_flag("--plain", options.plain, "sums in double; slower, the oracle")->group("Run");
   verb.add_flag("--dry-run", options.dry_run, "show the plan only")->group("Run");
   verb.add_flag("--json", options.json, "results as JSON")->group("Run");

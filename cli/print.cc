@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "cli/cli.h"
+#include "formats/base/resources.h"
 
 namespace quern::cli {
 
@@ -32,6 +33,15 @@ void print_warning(std::string_view message) { std::cerr << "quern: warning: " <
 std::string at_least_one(const std::string& text) {
   int64_t n = 0;
   return CLI::detail::lexical_cast(text, n) && n >= 1 ? "" : "must be a number, 1 or more";
+}
+
+std::string a_size(const std::string& text) {
+  try {
+    parse_size(text);
+  } catch (const Error& e) {
+    return e.message();
+  }
+  return "";
 }
 
 std::string format_table(const std::vector<std::vector<std::string>>& rows) {

@@ -26,6 +26,7 @@ convert $M -o out --type Q8_0 --split-size 45gigs
 convert $M -o out --type Q8_0 --split-size -1
 convert $M -o out --type Q8_0 --memory 1MiB
 plan $M --type Q8_0 --machine-memory 0x10 --bandwidth 100GB/s
+plan $M --type Q8_0 --machine-memory 10GB --bandwidth 0GB/s
 drift $M $G --eval-text text.txt --memory lots
 # types, names, numbers
 convert $M -o out --type Q4KM
