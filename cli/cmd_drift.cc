@@ -2,6 +2,7 @@
 #include <cmath>
 #include <iostream>
 #include <memory>
+#include <span>
 
 #include "cli/build.h"
 #include "cli/evaluation.h"
@@ -97,11 +98,24 @@ void warn_of_quantized_original(const std::string& path, const ModelSource& orig
   }
 }
 
+// Before the original is run, which takes hours: whether all builds are there and can be compared with it.
+void check_builds(std::span<const std::string> paths, int64_t n_vocab) {
+  for (const std::string& path : paths) {
+    try {
+      check_vocabulary(*open_model(path), n_vocab);
+    } catch (Error& e) {
+      e.file(path);
+      throw;
+    }
+  }
+}
+
 Reference run_original(const DriftOptions& options, Progress& progress) {
   Reference reference;
   const std::string& path = options.models.front();
   reference.source = open_model(path);
   warn_of_quantized_original(path, *reference.source);
+  check_builds(std::span(options.models).subspan(1), vocabulary_size(*reference.source));
   const ChunkedText text = load_chunks(*reference.source, options.evaluation);
   const EvalOptions eval = eval_options(options.evaluation);
   std::vector<Sequence> both = text.chunks;
@@ -120,13 +134,14 @@ Reference run_original(const DriftOptions& options, Progress& progress) {
 
 Reference open_reference(const DriftOptions& options) {
   Reference reference;
-  if (!is_base_file(options.reference)) {
+  if (is_base_file(options.reference)) {
+    const std::unique_ptr<ModelSource> build = open_model(options.models.front());
+    const auto tokenizer = make_tokenizer(build->metadata());
+    reference.distribution = std::make_unique<BaseFile>(options.reference, tokenizer->adds_bos() ? tokenizer->bos_id() : std::nullopt);
+  } else {
     reference.distribution = std::make_unique<ReferenceFile>(options.reference);
-    return reference;
   }
-  const std::unique_ptr<ModelSource> build = open_model(options.models.front());
-  const auto tokenizer = make_tokenizer(build->metadata());
-  reference.distribution = std::make_unique<BaseFile>(options.reference, tokenizer->adds_bos() ? tokenizer->bos_id() : std::nullopt);
+  check_builds(options.models, reference.distribution->n_vocab());
   return reference;
 }
 

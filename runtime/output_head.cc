@@ -9,18 +9,23 @@
 
 namespace quern {
 
-OutputHead::OutputHead(const Evaluator& evaluator, std::string_view name) : compute_(evaluator.compute()) {
-  const TensorIndex& index = evaluator.index();
+const LogicalTensor& output_matrix(const TensorIndex& index, std::string_view name) {
   const LogicalTensor* tensor = index.find(name);
   if (tensor == nullptr) tensor = index.find("token_embd.weight");
   if (tensor == nullptr) throw Error(ErrorKind::kFormat, "missing").tensor(name);
-  if (tensor->shape.rank() != 2 || tensor->shape[1] != evaluator.hparams().hidden) {
+  return *tensor;
+}
+
+OutputHead::OutputHead(const Evaluator& evaluator, std::string_view name) : compute_(evaluator.compute()) {
+  const TensorIndex& index = evaluator.index();
+  const LogicalTensor& tensor = output_matrix(index, name);
+  if (tensor.shape.rank() != 2 || tensor.shape[1] != evaluator.hparams().hidden) {
     throw Error(ErrorKind::kFormat,
-                "shape " + tensor->shape.to_string() + ", expected rows of " + std::to_string(evaluator.hparams().hidden))
-        .tensor(tensor->name);
+                "shape " + tensor.shape.to_string() + ", expected rows of " + std::to_string(evaluator.hparams().hidden))
+        .tensor(tensor.name);
   }
-  const std::vector<RowTile> tiles = tile_rows(*tensor, index.number(*tensor), 0, tensor->shape[0]);
-  matrix_ = {tensor, tensor->shape[0], tensor->shape[1], std::vector<RawRows>(tiles.size())};
+  const std::vector<RowTile> tiles = tile_rows(tensor, index.number(tensor), 0, tensor.shape[0]);
+  matrix_ = {&tensor, tensor.shape[0], tensor.shape[1], std::vector<RawRows>(tiles.size())};
   parallel_for(static_cast<int64_t>(tiles.size()), 1, [&](int64_t begin, int64_t end) {
     for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i) {
       compute_.source->fetch(tiles[i].tensor, tiles[i].first_row, tiles[i].n_rows, matrix_.tiles[i]);

@@ -3,8 +3,12 @@
 #include <cstdint>
 
 #include "runtime/evaluator.h"
+#include "runtime/weights.h"
 
 namespace quern {
+
+// The matrix that logits come from; has a row per token of the vocabulary. Throws kFormat when there is none.
+const LogicalTensor& output_matrix(const TensorIndex& index, std::string_view name = "output.weight");
 
 // The output matrix as stored bytes; every call decodes it once for all rows given.
 class OutputHead {

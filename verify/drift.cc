@@ -133,7 +133,18 @@ void OriginalModel::for_each_row(const std::function<void(int64_t, int64_t, std:
   }
 }
 
+int64_t vocabulary_size(const ModelSource& model) { return output_matrix(TensorIndex(model)).shape[0]; }
+
+void check_vocabulary(const ModelSource& build, int64_t n_vocab) {
+  const int64_t own = vocabulary_size(build);
+  if (own != n_vocab) {
+    throw Error(ErrorKind::kFormat, "the build has a vocabulary of " + std::to_string(own) + " tokens, the original one of " +
+                                        std::to_string(n_vocab) + "; their distributions cannot be compared");
+  }
+}
+
 ModelDrift measure_drift(const ModelSource& build, const EvalOptions& options, ReferenceDistribution& reference, Progress& progress) {
+  check_vocabulary(build, reference.n_vocab());
   Evaluator evaluator(build, options);
   std::vector<std::vector<int32_t>> experts(static_cast<size_t>(evaluator.hparams().n_layers));
   evaluator.start(reference.chunks());
@@ -144,10 +155,6 @@ ModelDrift measure_drift(const ModelSource& build, const EvalOptions& options, R
   evaluator.finish("output_norm.weight");
   evaluator.drop_states();
   const OutputHead head(evaluator);
-  if (head.n_vocab() != reference.n_vocab()) {
-    throw Error(ErrorKind::kFormat, "the build has a vocabulary of " + std::to_string(head.n_vocab()) + " tokens, the original one of " +
-                                        std::to_string(reference.n_vocab()) + "; their distributions cannot be compared");
-  }
   ModelDrift drift;
   drift.tokens = compare_all(evaluator, head, 0, reference);
   drift.statistics = drift_statistics(drift.tokens);

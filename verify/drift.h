@@ -64,6 +64,11 @@ class OriginalModel final : public ReferenceDistribution {
   int64_t first_position_ = 0;                       // position of the first of them
 };
 
+// Tokens that the distributions of a model are over. Reads no weights.
+int64_t vocabulary_size(const ModelSource& model);
+// Throws kFormat when a build has another number of them than the original.
+void check_vocabulary(const ModelSource& build, int64_t n_vocab);
+
 // Runs a build over the reference's chunks and compares. Throws kFormat when the vocabularies differ.
 ModelDrift measure_drift(const ModelSource& build, const EvalOptions& options, ReferenceDistribution& reference, Progress& progress);
 

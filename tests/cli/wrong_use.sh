@@ -70,6 +70,8 @@ merge cut.json cut.json -o out
 convert --plan cut.json --part 1/2
 drift $G $G --eval-text text.txt
 drift $M $Q $M/../mini-llama3 --eval-text text.txt
+drift $M $DATA/models/mini-mixtral --eval-text text.txt
+drift $M absent.gguf --eval-text text.txt
 drift $Q $G --eval-text short.txt
 imatrix --merge i.dat ./i.dat -o sum.gguf
 drift $M --eval-text text.txt
