@@ -205,6 +205,20 @@ TEST(SlowProcess, KillsOfQuantizeLoseNothing) {
   EXPECT_GE(killed, 30);
 }
 
+// The model runs beside the encoders, on what they have encoded so far: a run that goes on has to run it through what is written already.
+TEST(SlowProcess, KillsOfSequentialFeedbackLoseNothing) {
+  int killed = 0;
+  for (const char* model : {"mini-llama3", "mini-qwen3moe"}) {
+    const TempDir dir;
+    const Command convert = {{"convert", bundled(model).string(), "--type", "Q4_0", "--sync-size", "50KB", "--feedback", "sequential",
+                              "--calib-text", calibration_text(dir).string(), "--calib-tokens", "1024"},
+                             ""};
+    killed += kill_until_done(dir, convert, 8, 11);
+  }
+  RecordProperty("kills", killed);
+  EXPECT_GE(killed, 16);
+}
+
 TEST(SlowProcess, KillsOfPublishLoseNothing) {
   const TempDir dir;
   const Command publish = {{"publish", bundled("mini-v4").string(), "--type", "Q4_K_M", "--type", "Q8_0", "--sync-size", "100KB"}, ""};
