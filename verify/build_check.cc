@@ -293,11 +293,10 @@ void shorten(std::vector<Finding>& findings, size_t from) {
   for (size_t i = from; i < findings.size(); ++i) {
     if (++counts[{findings[i].file, findings[i].kind}] <= kMaxFindings) kept.push_back(findings[i]);
   }
-  for (const auto& [where, n] : counts) {
-    if (n <= kMaxFindings) continue;
-    const auto last =
-        std::find_if(kept.rbegin(), kept.rend(), [&](const Finding& f) { return f.file == where.first && f.kind == where.second; });
-    last->message += " (and " + std::to_string(n - kMaxFindings) + " more like this)";
+  for (const auto& count : counts) {  // no structured binding: clang 14 captures none
+    if (count.second <= kMaxFindings) continue;
+    const auto last = std::find_if(kept.rbegin(), kept.rend(), [&](const Finding& f) { return std::pair(f.file, f.kind) == count.first; });
+    last->message += " (and " + std::to_string(count.second - kMaxFindings) + " more like this)";
   }
   findings.resize(from);
   findings.insert(findings.end(), kept.begin(), kept.end());
