@@ -96,8 +96,7 @@ TEST_F(Doctor, ReadsOnWhereTheParserStops) {
   const size_t offset_at = text.find(name) + name.size() + 4 + 8 * static_cast<size_t>(header.tensors[1].shape.rank()) + 4;
   store_le<uint64_t>(bytes.data() + offset_at, 0);
   // A tensor has a scale that is infinite, and the file more bytes than it needs.
-  const auto blocks =
-      std::ranges::find(std::ranges::subrange(header.tensors.begin() + 2, header.tensors.end()), DType::Q8_0, &TensorInfo::dtype);
+  const auto blocks = std::ranges::find(header.tensors.begin() + 2, header.tensors.end(), DType::Q8_0, &TensorInfo::dtype);
   ASSERT_NE(blocks, header.tensors.end());
   store_le<uint16_t>(bytes.data() + blocks->file_offset, 0x7C00);
   bytes.resize(bytes.size() + 1000);
