@@ -109,10 +109,13 @@ Handle open_attribute(hid_t file, const char* name) {
   return attribute;
 }
 
+// Numbers of HDF5 may have any number of bytes, and the library allocates them before it looks.
+bool is_number(hid_t type, H5T_class_t type_class) { return H5Tget_class(type) == type_class && H5Tget_size(type) <= sizeof(int64_t); }
+
 int64_t read_integer(hid_t file, const char* name) {
   const Handle attribute = open_attribute(file, name);
   const Handle type(H5Aget_type(attribute), H5Tclose, "a type");
-  if (H5Tget_class(type) != H5T_INTEGER) throw Error(ErrorKind::kFormat, std::string("HDF5: attribute '") + name + "' is not an integer");
+  if (!is_number(type, H5T_INTEGER)) throw Error(ErrorKind::kFormat, std::string("HDF5: attribute '") + name + "' is not an integer");
   int64_t value = 0;
   check(H5Aread(attribute, H5T_NATIVE_INT64, &value), "read an attribute");
   return value;
@@ -129,11 +132,11 @@ std::string read_text(hid_t file, const char* name) {
   return text.c_str();
 }
 
-// type_class: H5T_INTEGER or H5T_FLOAT; others can have values of any size.
+// type_class: H5T_INTEGER or H5T_FLOAT.
 Handle open_dataset(hid_t file, const char* name, H5T_class_t type_class, std::vector<hsize_t> shape) {
   Handle dataset(H5Dopen2(file, name, H5P_DEFAULT), H5Dclose, name);
   const Handle type(H5Dget_type(dataset), H5Tclose, "a type");
-  if (H5Tget_class(type) != type_class) throw Error(ErrorKind::kFormat, std::string("HDF5: dataset '") + name + "' has another type");
+  if (!is_number(type, type_class)) throw Error(ErrorKind::kFormat, std::string("HDF5: dataset '") + name + "' has another type");
   const Handle space(H5Dget_space(dataset), H5Sclose, "a data space");
   std::vector<hsize_t> found(static_cast<size_t>(std::max(0, H5Sget_simple_extent_ndims(space))));
   H5Sget_simple_extent_dims(space, found.data(), nullptr);
