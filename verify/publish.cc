@@ -129,6 +129,7 @@ void write_documents(const fs::path& folder, const Manifest& manifest, const Ed2
   for (const std::string& name : list_published_files(folder)) {
     const bool known = std::ranges::find(subjects, name, &Subject::name) != subjects.end();
     if (known || name == kSumsName || name == kAttestationName) continue;
+    if (name.ends_with(".part")) continue;  // a kill left it; what it was to become is written anew, here or by who wrote the others
     subjects.push_back({name, hash_file(folder / name, no_progress())});
   }
   std::ranges::sort(subjects, {}, &Subject::name);

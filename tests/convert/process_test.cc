@@ -165,7 +165,7 @@ int kill_until_done(const TempDir& dir, const Command& command, int rounds, uint
     }
     EXPECT_EQ(hashes_without_times(dir / "out"), expected);  // no part, no journal, the same bytes
   }
-  EXPECT_GE(went_on, command.goes_on ? killed / 2 : 0);
+  EXPECT_GE(went_on, command.goes_on ? killed / 3 : 0);  // others were killed before there was anything to go on from
   return killed;
 }
 

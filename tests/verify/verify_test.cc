@@ -357,6 +357,17 @@ TEST(Verify, AChangedCheckpointIsNamedWithTheTensor) {
   EXPECT_THAT(text_of(report), HasSubstr("not-derivable: "));
 }
 
+TEST(WriteDocuments, SumsLeaveOutWhatAKillLeft) {
+  const TempDir dir;
+  const Folder folder(repository().path(), dir / "repo");
+  const auto sums = [&] { return read_text_file(folder.path() / kSumsName, 1 << 20); };
+  write_documents(folder.path(), folder.manifest, nullptr);
+  const std::string without = sums();
+  test::write_text(folder.path() / (std::string(kSumsName) + ".part"), "half of the sums");
+  write_documents(folder.path(), folder.manifest, nullptr);
+  EXPECT_EQ(sums(), without);
+}
+
 TEST(Verify, AnOlderEncoderIsNoDamage) {
   const TempDir dir;
   Folder folder(repository().path(), dir / "repo");
