@@ -13,9 +13,18 @@ namespace {
 
 constexpr uint64_t kReadBytes = 4u << 20;
 
-// Too few to share between threads. A sum runs at one or two GB/s and cannot be shared itself, so what a byte goes through on its way into
-// a file is done side by side: with many cores this is what limits an output.
-constexpr size_t kFewBytes = 64u << 10;
+// Does two things with some bytes, side by side unless they are few. A sum runs at one or two GB/s and cannot be shared between threads
+// itself, so what a byte goes through on its way into a file is: with many cores this is what limits an output.
+template <typename First, typename Second>
+void both(size_t n_bytes, First first, Second second) {
+  constexpr size_t kFewBytes = 64u << 10;
+  if (n_bytes < kFewBytes) {
+    first();
+    second();
+  } else {
+    side_by_side({first, second});
+  }
+}
 
 Error damaged(const std::filesystem::path& path, const std::string& what) {
   return std::move(Error(ErrorKind::kFormat, what + " (a fault of the disk?); --force begins again").file(path.string()));
@@ -24,12 +33,8 @@ Error damaged(const std::filesystem::path& path, const std::string& what) {
 }  // namespace
 
 void FileHasher::update(std::span<const std::byte> bytes) {
-  if (bytes.size() < kFewBytes) {
-    file_hash_.update(bytes);
-    update_pieces(bytes);
-  } else {
-    side_by_side({[&] { file_hash_.update(bytes); }, [&] { update_pieces(bytes); }});
-  }
+  both(
+      bytes.size(), [&] { file_hash_.update(bytes); }, [&] { update_pieces(bytes); });
 }
 
 void FileHasher::update_pieces(std::span<const std::byte> bytes) {
@@ -127,12 +132,8 @@ void OutputWriter::open_file() {
 }
 
 void OutputWriter::write(std::span<const std::byte> bytes) {
-  if (bytes.size() < kFewBytes) {
-    files_.back()->write_at(position_, bytes);
-    hash_.update(bytes);
-  } else {
-    side_by_side({[&] { hash_.update(bytes); }, [&] { files_.back()->write_at(position_, bytes); }});
-  }
+  both(
+      bytes.size(), [&] { files_.back()->write_at(position_, bytes); }, [&] { hash_.update(bytes); });
   position_ += bytes.size();
 }
 
@@ -203,7 +204,8 @@ void TensorHasher::append(std::span<const std::byte> bytes) {
     const bool stacked = plan_.tensors[piece.tensor].n_slices > 1;
     TensorSums& sums = sums_[piece.tensor];
     if (stacked) {
-      side_by_side({[&] { tensor_hash_.update(piece.bytes); }, [&] { slice_hash_.update(piece.bytes); }});
+      both(
+          piece.bytes.size(), [&] { tensor_hash_.update(piece.bytes); }, [&] { slice_hash_.update(piece.bytes); });
     } else {
       tensor_hash_.update(piece.bytes);
     }

@@ -283,7 +283,8 @@ class Pipeline {
   }
 
   void compare(Work& work, size_t k) {
-    for (Piece& piece : work.pieces) compare(work, k, piece);
+    const bool as_stored = is_as_stored(work, k);
+    for (Piece& piece : work.pieces) compare(work, k, as_stored, piece);
   }
 
   // The source's bytes in the source's type: nothing to compare.
@@ -292,14 +293,14 @@ class Pipeline {
     return work.types.copied[k] && work.types.types[k] == stored.source_type && std::ranges::equal(work.encoded[k], work.raw.weights);
   }
 
-  void compare(const Work& work, size_t k, Piece& piece) {
+  void compare(const Work& work, size_t k, bool as_stored, Piece& piece) {
     const DType type = work.types.types[k];
     const int64_t row_length = plan_.tensors[work.chunk.tensor].shape.row_length();
     const uint64_t row_bytes = row_size_bytes(type, row_length);
     const auto blocks = std::span(work.encoded[k])
                             .subspan(static_cast<size_t>(static_cast<uint64_t>(piece.first_row) * row_bytes),
                                      static_cast<size_t>(static_cast<uint64_t>(piece.n_rows) * row_bytes));
-    const Comparison found = is_as_stored(work, k) ? Comparison{} : compare_encoded(type, blocks, weights_of(work, piece), row_length);
+    const Comparison found = as_stored ? Comparison{} : compare_encoded(type, blocks, weights_of(work, piece), row_length);
     if (found.nonfinite_row >= 0) {
       const int64_t row = work.chunk.first_row + piece.first_row + found.nonfinite_row;
       throw Error(ErrorKind::kInternal, "row " + std::to_string(row) + " decodes to infinity or NaN as " + std::string(name_of(type)));
