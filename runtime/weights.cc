@@ -71,10 +71,17 @@ std::vector<float> decode_all(const ModelSource& source, const StoredMatrix& mat
 }
 
 Prefetcher::Prefetcher(const ModelSource& source, uint64_t budget_bytes, int n_threads) : source_(source), budget_bytes_(budget_bytes) {
-  for (int i = 0; i < n_threads; ++i) threads_.emplace_back([this] { read_loop(); });
+  try {
+    for (int i = 0; i < n_threads; ++i) threads_.emplace_back([this] { read_loop(); });
+  } catch (...) {  // no memory or no thread for another one: a thread that is not joined would end the process
+    stop();
+    throw;
+  }
 }
 
-Prefetcher::~Prefetcher() {
+Prefetcher::~Prefetcher() { stop(); }
+
+void Prefetcher::stop() noexcept {
   {
     const std::lock_guard lock(mutex_);
     stopping_ = true;

@@ -80,6 +80,7 @@ class Prefetcher {
     std::exception_ptr error;
   };
   void read_loop();
+  void stop() noexcept;  // and waits for the reading threads to end
   Item* next_to_read();
 
   const ModelSource& source_;

@@ -5,9 +5,9 @@
 //                       short (every Nth call does at most one byte), null (the Nth allocation fails)
 //   FAULT=count         says on standard error how often each was called
 //
-// A crash is told with the file whose code it is in. In any case the process is aborted, with a line that says why, when a file gets
-// another name while bytes written to it are not synced, and when it ends successfully while a folder in which names changed is not synced:
-// after a power cut a final name must be a whole file.
+// A crash is told with the file whose code it is in, and where. In any case the process is aborted, with a line that says why, when a file
+// gets another name while bytes written to it are not synced, and when it ends successfully while a folder in which names changed is not
+// synced: after a power cut a final name must be a whole file.
 #include <dlfcn.h>
 #include <execinfo.h>
 #include <fcntl.h>
@@ -169,7 +169,8 @@ void on_crash(int signal) {
   for (int i = 1; i < n; ++i) {  // 0 is this function
     Dl_info info;
     if (dladdr(frames[i], &info) == 0 || std::strstr(info.dli_fname, "/libc.so") != nullptr) continue;
-    std::fprintf(stderr, "faults: crash in %s\n", info.dli_fname);
+    const auto offset = static_cast<const char*>(frames[i]) - static_cast<const char*>(info.dli_fbase);
+    std::fprintf(stderr, "faults: crash in %s at %#tx\n", info.dli_fname, offset);
     break;
   }
   std::signal(signal, SIG_DFL);
