@@ -50,7 +50,9 @@ class DecodeGolden : public testing::TestWithParam<DType> {};
 // Golden blocks: encoder output without and with importance, and random bytes, with what ggml decodes them to.
 TEST_P(DecodeGolden, MatchesGgmlBitForBit) {
   const nlohmann::json variants = golden_variants(GetParam());
-  for (const auto& [variant, files] : variants.items()) {
+  for (const auto& item : variants.items()) {
+    const std::string& variant = item.key();
+    const nlohmann::json& files = item.value();
     const std::vector<std::byte> blocks = read_bytes(kGolden / files.at("bin").get<std::string>());
     const std::vector<std::byte> expected = read_bytes(kGolden / files.at("dequant").get<std::string>());
     on_every_target([&] {

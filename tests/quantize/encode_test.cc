@@ -24,7 +24,6 @@ namespace quern {
 namespace {
 
 const std::filesystem::path kGolden = std::filesystem::path(QUERN_TEST_DATA) / "golden-blocks";
-constexpr int64_t kGoldenRows = 4;
 constexpr int64_t kGoldenCols = 512;
 
 std::vector<float> read_floats(const std::filesystem::path& path) {
