@@ -32,9 +32,27 @@ inline constexpr int kPairsAtOnce = 4;
 template <int kMaxCode, int kBeyond, int n>
 class AffineRowErrors {
  public:
+  // What does not depend on the rows.
+  struct Importance {
+    Importance() = default;
+    explicit Importance(const float* w) : heaviest(*std::max_element(w, w + n)) {
+      for (int j = 0; j < n; ++j) sum += w[j];
+      for (int j = 0; j < n; ++j) share[j] = w[j] / heaviest;
+      pair_numbers<n>([&](int j) { return share[j] * kMostWeight; }, weights);
+      pair_roots<n>(w, kMostRoot, roots);
+    }
+
+    float heaviest = 0.0f;
+    float sum = 0.0f;
+    float share[n];          // of the heaviest
+    int32_t weights[n / 2];  // two importances each
+    int32_t roots[n / 2];    // their roots
+  };
+
   AffineRowErrors() = default;
 
-  AffineRowErrors(const float (*x)[kLanes], const float* w) {
+  // Element j of row i: x[j][i], importance w[j], of which `importance`, which is referred to, was made.
+  AffineRowErrors(const float (*x)[kLanes], const float* w, const Importance& importance) : importance_(&importance) {
     low = load(x[0]);
     high = low;
     Lanes wx = splat(0.0f);
@@ -47,19 +65,14 @@ class AffineRowErrors {
       wxx_ += splat(w[j]) * value * value;
     }
     sum_wx = wx;
-    sum_w = 0.0f;
-    for (int j = 0; j < n; ++j) sum_w += w[j];
     range_ = max(high - low, splat(0x1p-60f));
     const Lanes to_short = splat(kMostShort) / range_;
-    const float heaviest = *std::max_element(w, w + n);
     pair_weights<n>([&](int j) { return (load(x[j]) - low) * to_short; }, x_);
-    pair_weights<n>([&](int j) { return (load(x[j]) - low) * (to_short * splat(w[j] / heaviest)); }, wx_);
-    pair_roots<n>(w, kMostRoot, roots_);
-    pair_numbers<n>([&](int j) { return w[j] / heaviest * kMostWeight; }, w_);
-    to_w_ = heaviest / kMostWeight;
-    to_wx_ = range_ * splat(heaviest / kMostShort);
-    to_error_ = heaviest * power_of_two(30 - 2 * kFraction) / (kMostRoot * kMostRoot);
+    pair_weights<n>([&](int j) { return (load(x[j]) - low) * (to_short * splat(importance.share[j])); }, wx_);
+    to_wx_ = range_ * splat(importance.heaviest / kMostShort);
   }
+
+  float sum_w() const { return importance_->sum; }
 
   // error[c]: sum w (x - scale[c] q + min[c])^2 with the best codes. Pairs that would clip more count as if all codes were 0.
   template <int kCount>
@@ -70,7 +83,7 @@ class AffineRowErrors {
       IntPart sum[kCount];
       for (int c = 0; c < kCount; ++c) sum[c] = hn::Zero(IntPartTag());
       for (int j = 0; j < n / 2; ++j) {
-        const ShortPart root = every_pair(roots_[j]);
+        const ShortPart root = every_pair(importance_->roots[j]);
         for (int c = 0; c < kCount; ++c) {
           const ShortPart rest = multiply_fixed(rest_of<0, kMaxCode, kFraction>(fixed.code(x_[j][part], c)), root);
           sum[c] = add_products_of_pairs(sum[c], rest, rest);
@@ -78,10 +91,10 @@ class AffineRowErrors {
       }
       for (int c = 0; c < kCount; ++c) {
         const Part usable = fixed.usable[c];
-        const Part squared = hn::Mul(hn::Mul(usable, usable), hn::Set(tag, to_error_));
+        const Part squared = hn::Mul(hn::Mul(usable, usable), hn::Set(tag, importance_->heaviest * kToError));
         const Part m = min[c].part[part];
         const Part without_codes =
-            hn::Add(wxx_.part[part], hn::Mul(m, hn::Add(hn::Mul(m, hn::Set(tag, sum_w)), hn::Add(sum_wx.part[part], sum_wx.part[part]))));
+            hn::Add(wxx_.part[part], hn::Mul(m, hn::Add(hn::Mul(m, hn::Set(tag, sum_w())), hn::Add(sum_wx.part[part], sum_wx.part[part]))));
         error[c].part[part] = hn::IfThenElse(hn::Eq(usable, hn::Zero(tag)), without_codes, hn::Mul(hn::ConvertTo(tag, sum[c]), squared));
       }
     }
@@ -98,7 +111,7 @@ class AffineRowErrors {
       IntPart xq[kCount];
       for (int c = 0; c < kCount; ++c) q[c] = qq[c] = xq[c] = hn::Zero(IntPartTag());
       for (int j = 0; j < n / 2; ++j) {
-        const ShortPart w = every_pair(w_[j]);
+        const ShortPart w = every_pair(importance_->weights[j]);
         for (int c = 0; c < kCount; ++c) {
           const ShortPart code = clamp(shift_right<kFraction>(fixed.code(x_[j][part], c)), 0, kMaxCode);
           q[c] = add_products_of_pairs(q[c], code, w);
@@ -110,8 +123,8 @@ class AffineRowErrors {
         const auto real = [&](IntPart sum, Part unit) {
           return hn::IfThenElse(hn::Eq(fixed.usable[c], hn::Zero(tag)), hn::Zero(tag), hn::Mul(hn::ConvertTo(tag, sum), unit));
         };
-        sums[c].q.part[part] = real(q[c], hn::Set(tag, to_w_));
-        sums[c].qq.part[part] = real(qq[c], hn::Set(tag, to_w_));
+        sums[c].q.part[part] = real(q[c], hn::Set(tag, importance_->heaviest / kMostWeight));
+        sums[c].qq.part[part] = real(qq[c], hn::Set(tag, importance_->heaviest / kMostWeight));
         sums[c].xq.part[part] = hn::Add(real(xq[c], to_wx_.part[part]), hn::Mul(low.part[part], sums[c].q.part[part]));
       }
     }
@@ -119,12 +132,12 @@ class AffineRowErrors {
 
   Lanes low;  // least and largest weight of each row
   Lanes high;
-  float sum_w;
   Lanes sum_wx;
 
  private:
   static constexpr int kFraction = 15 - std::bit_width(static_cast<unsigned>(kMaxCode + kBeyond));
   static constexpr float kMostRoot = most_root(static_cast<float>(kBeyond << kFraction), n);
+  static constexpr float kToError = power_of_two(30 - 2 * kFraction) / (kMostRoot * kMostRoot);
   static constexpr float kMostWeight = 16384.0f;  // times the square of a code and n: less than 2^31
 
   // What makes codes of weights in fixed point: of weight x, x inverse + offset.
@@ -155,15 +168,12 @@ class AffineRowErrors {
     HWY_INLINE ShortPart code(ShortPart x, int c) const { return multiply_fixed(x, inverse[c]) + offset[c]; }
   };
 
+  const Importance* importance_;
   Lanes range_;
   Lanes wxx_;  // sum w x^2
-  float to_w_;
   Lanes to_wx_;
-  float to_error_;
   ShortPart x_[n / 2][kParts];
   ShortPart wx_[n / 2][kParts];
-  int32_t w_[n / 2];      // two importances each
-  int32_t roots_[n / 2];  // their roots
 };
 
 struct RowPairs {
@@ -231,7 +241,7 @@ RowPairs search_pairs(const AffineRowErrors<kMaxCode, kBeyond, n>& errors, const
       AffineSums sums[kPairsAtOnce];
       errors.template sums_of_pairs<kPairsAtOnce>(scale, offset, sums);
       for (int c = 0; c < kPairsAtOnce; ++c) {
-        solve_affine(sums[c], splat(errors.sum_w), errors.sum_wx, how.nonnegative_min, scale[c], offset[c]);
+        solve_affine(sums[c], splat(errors.sum_w()), errors.sum_wx, how.nonnegative_min, scale[c], offset[c]);
         scale[c] = round(scale[c]);
         offset[c] = round(offset[c]);
       }
@@ -257,6 +267,15 @@ class AffineRows {
  public:
   static constexpr int kMaxCode = kCodes;
   static constexpr int kSize = kSuper / kSubBlocks;
+  using Errors = AffineRowErrors<kMaxCode, kBeyond, kSize>;
+
+  // Of the sub-blocks, the same for all rows.
+  struct Importance {
+    typename Errors::Importance of[kSubBlocks];
+    void prepare(const float* w) {
+      for (int b = 0; b < kSubBlocks; ++b) of[b] = typename Errors::Importance(w + b * kSize);
+    }
+  };
 
   struct Fit {
     Lanes d;
@@ -273,11 +292,11 @@ class AffineRows {
   };
 
   // clip_step: how much less of the range each further quadruple of first pairs covers. rounds: of rounding and least squares.
-  AffineRows(const RowGroup<kSuper>& in, float clip_step, int rounds) : in_(in) {
+  AffineRows(const RowGroup<kSuper>& in, const Importance& importance, float clip_step, int rounds) : in_(in) {
     largest_scale_ = splat(0.0f);
     largest_min_ = splat(0.0f);
     for (int b = 0; b < kSubBlocks; ++b) {
-      errors_[b] = Errors(x(b), w(b));
+      errors_[b] = Errors(x(b), w(b), importance.of[b]);
       find_own(b, clip_step, rounds);
       largest_scale_ = max(largest_scale_, own_scale_[b]);
       largest_min_ = max(largest_min_, own_min_[b]);
@@ -319,8 +338,6 @@ class AffineRows {
   }
 
  private:
-  using Errors = AffineRowErrors<kMaxCode, kBeyond, kSize>;
-
   const float (*x(int b) const)[kLanes] { return in_.x + b * kSize; }
   const float* w(int b) const { return in_.w + b * kSize; }
 
@@ -386,7 +403,7 @@ class AffineRows {
       errors_[b].template sums_of_pairs<1>(&scale, &offset, &sums);
       ss += s * s * sums.qq;
       sm += s * m * sums.q;
-      mm += m * m * splat(errors_[b].sum_w);
+      mm += m * m * splat(errors_[b].sum_w());
       xs += s * sums.xq;
       xm += m * errors_[b].sum_wx;
     }

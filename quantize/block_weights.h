@@ -12,16 +12,9 @@
 
 namespace quern {
 
-// The weights of one block as the searches see them: scaled by a power of two so that the largest magnitude lies in [1, 2), and
-// importance divided by its maximum. Products and squares then neither overflow nor vanish, whatever the model holds, and because the
-// scaling is exact, rounding happens exactly where it happens in the decoder.
-template <int n>
-struct BlockWeights {
-  alignas(64) float x[n];
-  alignas(64) float w[n];  // in (0, 1]
-  float unit;              // a normalised 1 is this much in the file: 2^exponent
-  bool vanishes;           // below the smallest magnitude that the type can hold: the block is stored as zero
-};
+// Searches see the weights of a block scaled by a power of two so that the largest magnitude lies in [1, 2), and importance divided by its
+// maximum. Products and squares then neither overflow nor vanish, whatever the model holds, and because the scaling is exact, rounding
+// happens exactly where it happens in the decoder.
 
 // Importance below this fraction of the block's largest counts as this much. It keeps every weight in the game (codes of channels
 // that calibration never saw stay sensible, a sub-block without any importance counts uniformly) and moves errors by less than 1e-6.
@@ -61,31 +54,6 @@ void normalise_importance(const float* importance, float* w) noexcept {
   }
   for (int i = 0; i < n; ++i) {
     w[i] = heaviest > 0.0f ? std::max(usable_importance(importance[i]) / heaviest, kImportanceFloor) : 1.0f;
-  }
-}
-
-// x: n finite weights; importance: n weights or nullptr.
-template <int n>
-BlockWeights<n> normalised(const float* x, const float* importance, float smallest = kSmallestForF16) noexcept {
-  BlockWeights<n> block;
-  float largest = 0.0f;
-  for (int i = 0; i < n; ++i) largest = std::max(largest, std::fabs(x[i]));
-  const Magnitude magnitude = magnitude_of(largest, smallest);
-  for (int i = 0; i < n; ++i) block.x[i] = x[i] * magnitude.down;
-  block.unit = magnitude.unit;
-  block.vanishes = magnitude.vanishes;
-  normalise_importance<n>(importance, block.w);
-  return block;
-}
-
-// Encodes a row block by block with encode(const BlockWeights<n>&, Block&); blocks start out as zero bytes.
-template <int n, typename Block, typename Encode>
-void for_each_block(const float* x, const float* importance, int64_t n_cols, std::byte* out, Encode encode,
-                    float smallest = kSmallestForF16) {
-  for (int64_t i = 0; i < n_cols; i += n, out += sizeof(Block)) {
-    Block block{};
-    encode(normalised<n>(x + i, importance == nullptr ? nullptr : importance + i, smallest), block);
-    store_le(out, block);
   }
 }
 

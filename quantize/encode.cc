@@ -23,22 +23,16 @@ uint16_t finite_bf16(float value) noexcept {
   return f32_to_bf16(std::clamp(value, -kLargest, kLargest));
 }
 
-void encode_row_F32(const float* x, const float*, int64_t n_cols, Effort, std::byte* out) {
-  std::memcpy(out, x, static_cast<size_t>(n_cols) * sizeof(float));
+void encode_rows_F32(const float* x, int64_t n_rows, const float*, int64_t n_cols, Effort, std::byte* out) {
+  std::memcpy(out, x, static_cast<size_t>(n_rows * n_cols) * sizeof(float));
 }
 
-void encode_row_F16(const float* x, const float*, int64_t n_cols, Effort, std::byte* out) {
-  for (int64_t i = 0; i < n_cols; ++i) store_le(out + 2 * i, finite_f16(x[i]));
+void encode_rows_F16(const float* x, int64_t n_rows, const float*, int64_t n_cols, Effort, std::byte* out) {
+  for (int64_t i = 0; i < n_rows * n_cols; ++i) store_le(out + 2 * i, finite_f16(x[i]));
 }
 
-void encode_row_BF16(const float* x, const float*, int64_t n_cols, Effort, std::byte* out) {
-  for (int64_t i = 0; i < n_cols; ++i) store_le(out + 2 * i, finite_bf16(x[i]));
-}
-
-template <DType dtype, RowEncoder encode_row>
-void each_row(const float* x, int64_t n_rows, const float* importance, int64_t n_cols, Effort effort, std::byte* out) {
-  const auto row_bytes = static_cast<int64_t>(row_size_bytes(dtype, n_cols));
-  for (int64_t row = 0; row < n_rows; ++row) encode_row(x + row * n_cols, importance, n_cols, effort, out + row * row_bytes);
+void encode_rows_BF16(const float* x, int64_t n_rows, const float*, int64_t n_cols, Effort, std::byte* out) {
+  for (int64_t i = 0; i < n_rows * n_cols; ++i) store_le(out + 2 * i, finite_bf16(x[i]));
 }
 
 struct Encoder {
@@ -49,16 +43,11 @@ struct Encoder {
 Encoder find_encoder(DType dtype) noexcept {
   switch (dtype) {
     case DType::F32:
-      return {each_row<DType::F32, encode_row_F32>, 1};
+      return {encode_rows_F32, 1};
     case DType::F16:
-      return {each_row<DType::F16, encode_row_F16>, 1};
+      return {encode_rows_F16, 1};
     case DType::BF16:
-      return {each_row<DType::BF16, encode_row_BF16>, 1};
-#define QUERN_ENCODER_CASE(name, revision) \
-  case DType::name:                        \
-    return {each_row<DType::name, encode_row_##name>, revision};
-      QUERN_ROW_ENCODERS(QUERN_ENCODER_CASE)
-#undef QUERN_ENCODER_CASE
+      return {encode_rows_BF16, 1};
 #define QUERN_ENCODER_CASE(name, revision) \
   case DType::name:                        \
     return {encode_rows_##name, revision};

@@ -23,8 +23,10 @@ void encode_affine(const float* x, int64_t n_rows, const float* importance, int6
                    const typename Search::Start (&starts)[kStarts], Effort effort, std::byte* out) {
   constexpr int kSize = Search::kSize;
   constexpr int kSubBlocks = kSuper / kSize;
+  typename Search::Importance of_search;
+  const auto prepare = [&](const float* w) { of_search.prepare(w); };
   const auto encode = [&](const RowGroup<kSuper>& group, const auto& put) {
-    const Search search(group, clip_step, by_effort(effort, 2, 3, 8));
+    const Search search(group, of_search, clip_step, by_effort(effort, 2, 3, 8));
     const typename Search::Fit fit = search.search(starts, by_effort(effort, 1, 8, kStarts), by_effort(effort, 1, 2, 8));
     uint8_t codes[kSuper][kLanes];
     alignas(64) float d[kLanes];
@@ -50,7 +52,7 @@ void encode_affine(const float* x, int64_t n_rows, const float* importance, int6
       pack_block(stored_scale(d[i], group.unit[i]), stored_scale(dmin[i], group.unit[i]), own_scale, own_min, own_codes[i], block);
     });
   };
-  for_each_group<kSuper, Block>(x, n_rows, importance, n_cols, out, encode);
+  for_each_group<kSuper, Block>(x, n_rows, importance, n_cols, out, encode, prepare);
 }
 
 void encode_rows_Q2_K(const float* x, int64_t n_rows, const float* importance, int64_t n_cols, Effort effort, std::byte* out) {
@@ -82,8 +84,10 @@ template <typename Search, typename Levels, typename Block, int kTargets>
 void encode_scaled(const float* x, int64_t n_rows, const float* importance, int64_t n_cols, const Ladder& ladder,
                    const float (&targets)[kTargets], int usual, Effort effort, std::byte* out) {
   constexpr int kSubBlocks = kSuper / Search::kSize;
+  typename Search::Importance of_search;
+  const auto prepare = [&](const float* w) { of_search.prepare(w); };
   const auto encode = [&](const RowGroup<kSuper>& group, const auto& put) {
-    const Search search(group, ladder.for_effort(effort));
+    const Search search(group, of_search, ladder.for_effort(effort));
     const typename Search::Fit fit = search.search(targets, by_effort(effort, 1, usual, kTargets), by_effort(effort, 1, 1, 3));
     uint8_t codes[kSuper][kLanes];
     alignas(64) float d[kLanes];
@@ -101,7 +105,7 @@ void encode_scaled(const float* x, int64_t n_rows, const float* importance, int6
       pack_block(stored_scale(d[i], group.unit[i]), own_l, own_codes[i], block);
     });
   };
-  for_each_group<kSuper, Block>(x, n_rows, importance, n_cols, out, encode);
+  for_each_group<kSuper, Block>(x, n_rows, importance, n_cols, out, encode, prepare);
 }
 
 void encode_rows_Q3_K(const float* x, int64_t n_rows, const float* importance, int64_t n_cols, Effort effort, std::byte* out) {

@@ -48,16 +48,24 @@ struct UniformLevels {
   }
 };
 
+// -1, 0, 1. Scales are far below the largest weight, so values reach to 16 times the outermost level.
+struct TernaryLevels : UniformLevels<-1, 1> {
+  static constexpr int kFraction = 11;
+  static constexpr int kRestBits = kFraction;
+  static constexpr float kMostRest = 32768.0f - (1 << kFraction);
+  static HWY_INLINE ShortPart rest(ShortPart v) { return rest_of<-1, 1, kFraction>(v); }
+};
+
 // Doubled e2m1 values: steps of 1 up to 4, of 2 up to 8, of 4 up to 12.
 struct Fp4Levels {
   static constexpr float kLowest = -12.0f;
   static constexpr float kHighest = 12.0f;
   static HWY_INLINE Lanes nearest(const Lanes& v) {
-    const Lanes a = min(abs(v), splat(12.0f));
-    const Lanes by_1 = round_to_int(a);
-    const Lanes by_2 = round_to_int(a * splat(0.5f)) * splat(2.0f);
-    const Lanes by_4 = round_to_int(a * splat(0.25f)) * splat(4.0f);
-    return copy_sign(select_less(splat(4.0f), a, select_less(splat(8.0f), a, by_4, by_2), by_1), v);
+    const Lanes inside = clamp(v, kLowest, kHighest);
+    const Lanes binade = map([](Part x) { return hn::And(x, hn::BitCast(PartTag(), hn::Set(IntPartTag(), 0x7F800000))); }, inside);
+    // The sum has no bits for less than half a binade, nor for less than 1.
+    const Lanes magic = max(binade, splat(2.0f)) * splat(0x1.8p22f);
+    return (inside + magic) - magic;
   }
   // 0 1 2 3 4 6 8 12 are codes 0..7; 8 more for negative values.
   static HWY_INLINE Lanes code(const Lanes& level) {
@@ -155,17 +163,6 @@ struct Iq4nlLevels {
     return code;
   }
 };
-
-// Codes of n weights (a multiple of 16) for one scale.
-template <typename Levels>
-void codes_for_scale(const float* x, int n, float scale, uint8_t* codes) {
-  const Lanes inverse = reciprocal_or_zero(splat(scale));
-  for (int i = 0; i < n; i += kLanes) {
-    alignas(64) float values[kLanes];
-    store(Levels::code(Levels::nearest(load(x + i) * inverse)), values);
-    for (int j = 0; j < kLanes; ++j) codes[i + j] = static_cast<uint8_t>(values[j]);
-  }
-}
 
 }  // namespace quern::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();

@@ -20,13 +20,7 @@ constexpr uint64_t lattice_bytes(int dim, int books, int entries) noexcept {
 }
 
 // Block types we write, with the revision of their encoder (see encoder_revision). A new encoder is a row here and a function
-// encode_row_NAME in one of the encode_*_simd.cc files, or a row in the second list and encode_rows_NAME.
-#define QUERN_ROW_ENCODERS(X) \
-  X(TQ1_0, 3)                 \
-  X(TQ2_0, 3)                 \
-  X(MXFP4, 1)
-
-// Those that search 16 rows at once.
+// encode_rows_NAME in one of the encode_*_simd.cc files.
 #define QUERN_ROWS_ENCODERS(X) \
   X(Q4_0, 5)                   \
   X(Q4_1, 3)                   \
@@ -46,17 +40,13 @@ constexpr uint64_t lattice_bytes(int dim, int books, int entries) noexcept {
   X(IQ2_XS, 4)                 \
   X(IQ2_S, 4)                  \
   X(IQ3_XXS, 4)                \
-  X(IQ3_S, 4)
+  X(IQ3_S, 4)                  \
+  X(TQ1_0, 4)                  \
+  X(TQ2_0, 4)                  \
+  X(MXFP4, 1)
 
-// One row: n_cols finite weights, n_cols importances or nullptr, n_cols / block_weights blocks out. No alignment is required of out.
-using RowEncoder = void (*)(const float* x, const float* importance, int64_t n_cols, Effort effort, std::byte* out);
-
-#define QUERN_DECLARE_ROW_ENCODER(name, revision) \
-  void encode_row_##name(const float* x, const float* importance, int64_t n_cols, Effort effort, std::byte* out);
-QUERN_ROW_ENCODERS(QUERN_DECLARE_ROW_ENCODER)
-#undef QUERN_DECLARE_ROW_ENCODER
-
-// The same for n_rows rows. Rows do not depend on each other, and any number makes the same blocks.
+// n_rows rows of n_cols finite weights, n_cols importances or nullptr, n_rows * n_cols / block_weights blocks out. No alignment is required
+// of out. Rows do not depend on each other, and any number makes the same blocks.
 using RowsEncoder = void (*)(const float* x, int64_t n_rows, const float* importance, int64_t n_cols, Effort effort, std::byte* out);
 
 #define QUERN_DECLARE_ROWS_ENCODER(name, revision) \
@@ -65,12 +55,6 @@ QUERN_ROWS_ENCODERS(QUERN_DECLARE_ROWS_ENCODER)
 #undef QUERN_DECLARE_ROWS_ENCODER
 
 // For the end of an encode_*_simd.cc: picks the best compiled target at run time.
-#define QUERN_DISPATCH_ROW_ENCODER(name)                                                                           \
-  HWY_EXPORT(encode_row_##name);                                                                                   \
-  void encode_row_##name(const float* x, const float* importance, int64_t n_cols, Effort effort, std::byte* out) { \
-    HWY_DYNAMIC_DISPATCH(encode_row_##name)(x, importance, n_cols, effort, out);                                   \
-  }
-
 #define QUERN_DISPATCH_ROWS_ENCODER(name)                                                                                           \
   HWY_EXPORT(encode_rows_##name);                                                                                                   \
   void encode_rows_##name(const float* x, int64_t n_rows, const float* importance, int64_t n_cols, Effort effort, std::byte* out) { \

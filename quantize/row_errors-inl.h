@@ -60,10 +60,19 @@ constexpr float most_root(float most_rest, int n) {
 template <typename Levels, int n>
 class RowErrors {
  public:
+  // What does not depend on the rows.
+  struct Importance {
+    Importance() = default;
+    explicit Importance(const float* w) : to_error(*std::max_element(w, w + n) * kToError) { pair_roots<n>(w, kMostRoot, roots); }
+
+    int32_t roots[n / 2];  // of two importances each
+    float to_error;
+  };
+
   RowErrors() = default;
 
-  // Element j of row i: x[j][i], importance w[j].
-  RowErrors(const float (*x)[kLanes], const float* w) {
+  // Element j of row i: x[j][i], importance w[j], of which `importance`, which is referred to, was made.
+  RowErrors(const float (*x)[kLanes], const float* w, const Importance& importance) : importance_(&importance) {
     top_ = splat(0x1p-60f);
     energy_ = splat(0.0f);
     for (int j = 0; j < n; ++j) {
@@ -73,8 +82,6 @@ class RowErrors {
     }
     const Lanes to_short = splat(kMostShort) / top_;
     pair_weights<n>([&](int j) { return load(x[j]) * to_short; }, x_);
-    pair_roots<n>(w, kMostRoot, roots_);
-    to_error_ = *std::max_element(w, w + n) * power_of_two(30 - 2 * Levels::kRestBits) / (kMostRoot * kMostRoot);
   }
 
   // error[c]: sum w (x - scale[c] v)^2, v being the level nearest to x / scale[c]. Scales so small that x / scale does not fit count as 0.
@@ -96,14 +103,14 @@ class RowErrors {
       }
       for (int j = 0; j < n / 2; ++j) {
         const ShortPart x = x_[j][part];
-        const ShortPart root = every_pair(roots_[j]);
+        const ShortPart root = every_pair(importance_->roots[j]);
         for (int c = 0; c < kCount; ++c) {
           const ShortPart rest = multiply_fixed(Levels::rest(multiply_fixed(x, inverse[c])), root);
           sum[c] = add_products_of_pairs(sum[c], rest, rest);
         }
       }
       for (int c = 0; c < kCount; ++c) {
-        const Part squared = hn::Mul(hn::Mul(usable[c], usable[c]), hn::Set(tag, to_error_));
+        const Part squared = hn::Mul(hn::Mul(usable[c], usable[c]), hn::Set(tag, importance_->to_error));
         const Part found = hn::Mul(hn::ConvertTo(tag, sum[c]), squared);
         error[c].part[part] = hn::IfThenElse(hn::Eq(usable[c], hn::Zero(tag)), energy_.part[part], found);
       }
@@ -112,12 +119,12 @@ class RowErrors {
 
  private:
   static constexpr float kMostRoot = most_root(Levels::kMostRest, n);
+  static constexpr float kToError = power_of_two(30 - 2 * Levels::kRestBits) / (kMostRoot * kMostRoot);
 
+  const Importance* importance_;
   Lanes top_;     // largest magnitude of each row
   Lanes energy_;  // sum w x^2
-  float to_error_;
   ShortPart x_[n / 2][kParts];
-  int32_t roots_[n / 2];  // of two importances each
 };
 
 }  // namespace quern::HWY_NAMESPACE

@@ -26,8 +26,8 @@ inline void transpose_rows(const float* const (&rows)[kLanes], int n, float (*x)
   }
 #else
   const hn::FixedTag<float, 4> tag;
-  for (int j = 0; j < n; j += 4) {
-    for (int i = 0; i < kLanes; i += 4) {
+  for (int i = 0; i < kLanes; i += 4) {  // few rows at a time: with their usual lengths, all sixteen want the same places of a cache
+    for (int j = 0; j < n; j += 4) {
       const auto a = hn::LoadU(tag, rows[i] + j), b = hn::LoadU(tag, rows[i + 1] + j);
       const auto c = hn::LoadU(tag, rows[i + 2] + j), d = hn::LoadU(tag, rows[i + 3] + j);
       const auto ab = hn::InterleaveLower(tag, a, b), cd = hn::InterleaveLower(tag, c, d);
@@ -74,9 +74,9 @@ struct RowGroup {
   const float* row[kLanes];        // the weights themselves
   alignas(64) float down[kLanes];  // what they were multiplied with
   alignas(64) float unit[kLanes];  // 1 / down
-  bool vanishes[kLanes];
+  bool vanishes[kLanes];           // below the smallest magnitude that the type can hold: the block is stored as zero
 
-  RowGroup(const float* rows, int64_t stride, int n_rows, const float* importance) : w(importance) {
+  RowGroup(const float* rows, int64_t stride, int n_rows, const float* importance, float smallest) : w(importance) {
     static constexpr float kMissing[n] = {};
     for (int i = 0; i < kLanes; ++i) row[i] = i < n_rows ? rows + i * stride : kMissing;
     transpose_rows(row, n, x);
@@ -85,7 +85,7 @@ struct RowGroup {
     alignas(64) float most[kLanes];
     store(largest, most);
     for (int i = 0; i < kLanes; ++i) {
-      const Magnitude magnitude = magnitude_of(most[i], kSmallestForF16);
+      const Magnitude magnitude = magnitude_of(most[i], smallest);
       unit[i] = magnitude.unit;
       vanishes[i] = magnitude.vanishes;
       down[i] = magnitude.vanishes ? 0.0f : magnitude.down;
@@ -116,7 +116,7 @@ struct NothingToPrepare {
 // encode(group, put) calls put(pack) once, which calls pack(i, block) for each row i that does not vanish. Blocks start out as zero bytes.
 template <int n, typename Block, typename Encode, typename Prepare = NothingToPrepare>
 void for_each_group(const float* x, int64_t n_rows, const float* importance, int64_t n_cols, std::byte* out, Encode encode,
-                    Prepare prepare = {}) {
+                    Prepare prepare = {}, float smallest = kSmallestForF16) {
   const int64_t n_blocks = n_cols / n;
   alignas(64) float w[n];
   for (int64_t c = 0; c < n_blocks; ++c) {
@@ -126,7 +126,7 @@ void for_each_group(const float* x, int64_t n_rows, const float* importance, int
     }
     for (int64_t row = 0; row < n_rows; row += kLanes) {
       const int n_group = static_cast<int>(std::min<int64_t>(kLanes, n_rows - row));
-      const RowGroup<n> group(x + row * n_cols + c * n, n_cols, n_group, w);
+      const RowGroup<n> group(x + row * n_cols + c * n, n_cols, n_group, w, smallest);
       encode(group, [&](auto pack) {
         for (int i = 0; i < n_group; ++i) {
           Block block{};

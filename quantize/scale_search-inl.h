@@ -21,13 +21,13 @@
 HWY_BEFORE_NAMESPACE();
 namespace quern::HWY_NAMESPACE {
 
-// Of 16 candidate scales: sum w (x - scale v)^2 over the weights of a block, v being the level nearest to x / scale.
-template <typename Levels>
-Lanes errors_of_scales(const float* x, const float* w, int n, const Lanes& scale) {
+// sum w (x - scale v)^2 over n weights, v being the level nearest to x / scale. x(i): weight i in all lanes, for 16 scales, or of 16 rows.
+template <typename Levels, typename X>
+HWY_INLINE Lanes errors_of_scales(X x, const float* w, int n, const Lanes& scale) {
   const Step step = step_of(scale);
   Lanes error = splat(0.0f);
   for (int i = 0; i < n; ++i) {
-    const Lanes v = splat(x[i]) * step.inverse;
+    const Lanes v = x(i) * step.inverse;
     const Lanes rest = v - Levels::nearest(v);
     error += splat(w[i]) * rest * rest;
   }
@@ -40,7 +40,6 @@ struct ScaleTerms {
   Lanes vv;  // sum w v^2
 };
 
-// x(i): weight i in all lanes, for 16 scales, or of 16 rows.
 template <typename Levels, typename X>
 HWY_INLINE ScaleTerms terms_of_scales(X x, const float* w, int n, const Lanes& scale) {
   const Lanes inverse = reciprocal_or_zero(scale);
@@ -104,21 +103,10 @@ ScaleFit climb(const float* x, const float* w, int n, float outermost_scale, con
   for (int k = 0; k < ladder.rungs; k += kLanes) {
     const Lanes rung = splat(ladder.first) + (load(rungs) + splat(static_cast<float>(k))) * splat(ladder.step);
     const Lanes scale = round(refitted_scales<Levels>(x, w, n, round(rung * splat(outermost_scale))));
-    const BestLane found = minimum(errors_of_scales<Levels>(x, w, n, scale));
+    const BestLane found = minimum(errors_of_scales<Levels>([x](int i) { return splat(x[i]); }, w, n, scale));
     if (found.value < best.error) best = {lane(scale, found.lane), found.value};
   }
   return best;
-}
-
-// A stand-alone binary16 scale: the best of both orientations, or a positive one where the levels are symmetric.
-template <typename Levels>
-ScaleFit search_f16_scale(const float* x, const float* w, int n, float unit, const Ladder& ladder) {
-  const auto round = [unit](const Lanes& scale) { return round_to_f16(scale, unit); };
-  const float outlier = extreme(x, w, n);
-  if (Levels::kLowest == -Levels::kHighest) return climb<Levels>(x, w, n, std::fabs(outlier) / Levels::kHighest, ladder, round);
-  const ScaleFit low = climb<Levels>(x, w, n, outlier / Levels::kLowest, ladder, round);
-  const ScaleFit high = climb<Levels>(x, w, n, outlier / Levels::kHighest, ladder, round);
-  return high.error < low.error ? high : low;
 }
 
 }  // namespace quern::HWY_NAMESPACE

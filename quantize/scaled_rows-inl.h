@@ -51,6 +51,11 @@ ScaleTerms terms_of_rows(const float (*x)[kLanes], const float* w, int n, const 
   return terms_of_scales<Levels>([x](int j) { return load(x[j]); }, w, n, scale);
 }
 
+template <typename Levels>
+Lanes errors_of_rows(const float (*x)[kLanes], const float* w, int n, const Lanes& scale) {
+  return errors_of_scales<Levels>([x](int j) { return load(x[j]); }, w, n, scale);
+}
+
 HWY_INLINE Lanes best_scale(const ScaleTerms& terms) { return terms.xv * reciprocal_or_zero(terms.vv); }
 
 template <typename Levels>
@@ -61,10 +66,10 @@ void codes_of_rows(const float (*x)[kLanes], int n, const Lanes& scale, uint8_t 
 
 // Stand-alone binary16 scales: the best of both orientations, or a positive one where the levels are symmetric, then least squares.
 template <typename Levels, int n>
-Lanes search_f16_scales(const RowGroup<n>& in, const Ladder& ladder) {
+Lanes search_f16_scales(const RowGroup<n>& in, const typename RowErrors<Levels, n>::Importance& importance, const Ladder& ladder) {
   const Lanes unit = load(in.unit);
   const auto round = [&unit](const Lanes& scale) { return round_to_f16(scale, unit); };
-  const RowErrors<Levels, n> errors(in.x, in.w);
+  const RowErrors<Levels, n> errors(in.x, in.w, importance);
   const Lanes outlier = extremes(in.x, in.w, n);
   RowScales best{splat(0.0f), splat(HUGE_VALF)};
   if (Levels::kLowest == -Levels::kHighest) {
@@ -77,6 +82,26 @@ Lanes search_f16_scales(const RowGroup<n>& in, const Ladder& ladder) {
   const Lanes refitted = round(best_scale(terms));
   const auto error = [&](const Lanes& scale) { return scale * (scale * terms.vv - terms.xv - terms.xv); };  // less a constant
   return select_less(error(refitted), error(best.scale), refitted, best.scale);
+}
+
+// Blocks of n weights with one binary16 scale; pack(d, codes, block) makes the block.
+template <typename Levels, int n, typename Block, typename Pack>
+void encode_with_one_scale(const float* x, int64_t n_rows, const float* importance, int64_t n_cols, const Ladder& ladder, std::byte* out,
+                           Pack pack) {
+  using Importance = typename RowErrors<Levels, n>::Importance;
+  Importance of_errors;
+  const auto prepare = [&](const float* w) { of_errors = Importance(w); };
+  const auto encode = [&](const RowGroup<n>& group, const auto& put) {
+    const Lanes d = search_f16_scales<Levels>(group, of_errors, ladder);
+    uint8_t codes[n][kLanes];
+    codes_of_rows<Levels>(group.x, n, d, codes);
+    alignas(64) float scales[kLanes];
+    store(d, scales);
+    uint8_t own_codes[kLanes][n];
+    rows_of_codes(codes, own_codes);
+    put([&](int i, Block& block) { pack(stored_scale(scales[i], group.unit[i]), own_codes[i], block); });
+  };
+  for_each_group<n, Block>(x, n_rows, importance, n_cols, out, encode, prepare);
 }
 
 // Values of l that are tried around the one nearest to a sub-block's own optimum: `size` of them in steps, the first `smaller` nearer to
@@ -93,6 +118,7 @@ template <typename Levels, int kSubBlocks, int kLowScale, int kHighScale, Window
 class ScaledRows {
  public:
   static constexpr int kSize = kSuper / kSubBlocks;
+  using Errors = RowErrors<Levels, kSize>;
   static_assert(kFirst.size % kScalesAtOnce == 0 && kLast.size % kScalesAtOnce == 0);
 
   struct Fit {
@@ -101,11 +127,19 @@ class ScaledRows {
     Lanes l[kSubBlocks];
   };
 
-  ScaledRows(const RowGroup<kSuper>& in, const Ladder& ladder) : in_(in) {
+  // Of the sub-blocks, the same for all rows.
+  struct Importance {
+    typename Errors::Importance of[kSubBlocks];
+    void prepare(const float* w) {
+      for (int b = 0; b < kSubBlocks; ++b) of[b] = typename Errors::Importance(w + b * kSize);
+    }
+  };
+
+  ScaledRows(const RowGroup<kSuper>& in, const Importance& importance, const Ladder& ladder) : in_(in) {
     const auto keep = [](const Lanes& scale) { return scale; };
     largest_ = splat(0.0f);
     for (int b = 0; b < kSubBlocks; ++b) {
-      errors_[b] = RowErrors<Levels, kSize>(x(b), w(b));
+      errors_[b] = Errors(x(b), w(b), importance.of[b]);
       const Lanes outlier = extremes(x(b), w(b), kSize);
       for (const int high : {0, 1}) {
         RowScales best{splat(0.0f), splat(HUGE_VALF)};
@@ -180,7 +214,7 @@ class ScaledRows {
   }
 
   const RowGroup<kSuper>& in_;
-  RowErrors<Levels, kSize> errors_[kSubBlocks];
+  Errors errors_[kSubBlocks];
   Lanes own_[2][kSubBlocks];  // the scale a sub-block would take alone, with its extreme weight near the lowest or the highest level
   Lanes largest_;
 };

@@ -37,7 +37,7 @@ std::vector<float> read_floats(const std::filesystem::path& path) {
 std::vector<DType> types_with_encoders() {
   return {DType::F32, DType::F16, DType::BF16,
 #define QUERN_LIST(name, revision) DType::name,
-          QUERN_ROW_ENCODERS(QUERN_LIST) QUERN_ROWS_ENCODERS(QUERN_LIST)
+          QUERN_ROWS_ENCODERS(QUERN_LIST)
 #undef QUERN_LIST
   };
 }

@@ -45,7 +45,7 @@ void print_digests() {
   for (float& h : importance) h = random.next() * random.next();
   for (const DType dtype : {
 #define QUERN_LIST(name, revision) DType::name,
-           QUERN_ROW_ENCODERS(QUERN_LIST) QUERN_ROWS_ENCODERS(QUERN_LIST)
+           QUERN_ROWS_ENCODERS(QUERN_LIST)
 #undef QUERN_LIST
        }) {
     const DTypeTraits& type = traits(dtype);

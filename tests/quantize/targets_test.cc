@@ -30,7 +30,7 @@ TEST(EncodeRows, MakesTheSameBytesOnEveryCpu) {
   for (float& h : importance) h = static_cast<float>(std::fabs(student(random)));
   const std::vector<DType> types = {
 #define QUERN_LIST(name, revision) DType::name,
-      QUERN_ROW_ENCODERS(QUERN_LIST) QUERN_ROWS_ENCODERS(QUERN_LIST)
+      QUERN_ROWS_ENCODERS(QUERN_LIST)
 #undef QUERN_LIST
   };
   const int64_t all = hwy::SupportedTargets();

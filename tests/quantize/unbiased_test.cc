@@ -123,7 +123,7 @@ TEST_P(Unbiased, LeavesExactBlocksAlone) {
 std::vector<DType> block_types() {
   return {
 #define QUERN_LIST(name, revision) DType::name,
-      QUERN_ROW_ENCODERS(QUERN_LIST) QUERN_ROWS_ENCODERS(QUERN_LIST)
+      QUERN_ROWS_ENCODERS(QUERN_LIST)
 #undef QUERN_LIST
   };
 }
