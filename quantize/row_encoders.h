@@ -22,17 +22,17 @@ constexpr uint64_t lattice_bytes(int dim, int books, int entries) noexcept {
 // Block types we write, with the revision of their encoder (see encoder_revision). A new encoder is a row here and a function
 // encode_rows_NAME in one of the encode_*_simd.cc files.
 #define QUERN_ROWS_ENCODERS(X) \
-  X(Q4_0, 5)                   \
+  X(Q4_0, 6)                   \
   X(Q4_1, 3)                   \
-  X(Q5_0, 4)                   \
+  X(Q5_0, 5)                   \
   X(Q5_1, 3)                   \
-  X(Q8_0, 4)                   \
+  X(Q8_0, 5)                   \
   X(Q2_K, 5)                   \
   X(Q3_K, 5)                   \
   X(Q4_K, 5)                   \
   X(Q5_K, 4)                   \
   X(Q6_K, 4)                   \
-  X(IQ4_NL, 5)                 \
+  X(IQ4_NL, 6)                 \
   X(IQ4_XS, 5)                 \
   X(IQ1_S, 4)                  \
   X(IQ1_M, 4)                  \

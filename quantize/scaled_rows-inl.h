@@ -64,7 +64,8 @@ void codes_of_rows(const float (*x)[kLanes], int n, const Lanes& scale, uint8_t 
   for (int j = 0; j < n; ++j) store_bytes(Levels::code(Levels::nearest(load(x[j]) * inverse)), codes[j]);
 }
 
-// Stand-alone binary16 scales: the best of both orientations, or a positive one where the levels are symmetric, then least squares.
+// Stand-alone binary16 scales: the best of both orientations, or a positive one where the levels are symmetric, then rounding and least
+// squares in turn.
 template <typename Levels, int n>
 Lanes search_f16_scales(const RowGroup<n>& in, const typename RowErrors<Levels, n>::Importance& importance, const Ladder& ladder) {
   const Lanes unit = load(in.unit);
@@ -78,10 +79,15 @@ Lanes search_f16_scales(const RowGroup<n>& in, const typename RowErrors<Levels, 
     climb_rows(errors, outlier * splat(1.0f / Levels::kLowest), ladder, round, best);
     climb_rows(errors, outlier * splat(1.0f / Levels::kHighest), ladder, round, best);
   }
-  const ScaleTerms terms = terms_of_rows<Levels>(in.x, in.w, n, best.scale);
-  const Lanes refitted = round(best_scale(terms));
-  const auto error = [&](const Lanes& scale) { return scale * (scale * terms.vv - terms.xv - terms.xv); };  // less a constant
-  return select_less(error(refitted), error(best.scale), refitted, best.scale);
+  constexpr int kRefits = 2;
+  Lanes scale = best.scale;
+  for (int k = 0; k < kRefits; ++k) {
+    const ScaleTerms terms = terms_of_rows<Levels>(in.x, in.w, n, scale);
+    const Lanes refitted = round(best_scale(terms));
+    const auto error = [&](const Lanes& s) { return s * (s * terms.vv - terms.xv - terms.xv); };  // less a constant
+    scale = select_less(error(refitted), error(scale), refitted, scale);
+  }
+  return scale;
 }
 
 // Blocks of n weights with one binary16 scale; pack(d, codes, block) makes the block.
