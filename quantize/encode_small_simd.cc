@@ -20,7 +20,7 @@ namespace quern::HWY_NAMESPACE {
 constexpr int kSize = 32;
 
 void encode_rows_Q4_0(const float* x, int64_t n_rows, const float* importance, int64_t n_cols, Effort effort, std::byte* out) {
-  encode_with_one_scale<UniformLevels<-8, 7>, kSize, BlockQ4_0>(x, n_rows, importance, n_cols, Ladder{0.6f, 0.022f, 32}.for_effort(effort),
+  encode_with_one_scale<UniformLevels<-8, 7>, kSize, BlockQ4_0>(x, n_rows, importance, n_cols, Ladder{0.6f, 0.0293f, 24}.for_effort(effort),
                                                                 out, [](uint16_t d, const uint8_t* codes, BlockQ4_0& block) {
                                                                   block.d = d;
                                                                   store_nibbles(codes, block.qs);
@@ -29,7 +29,7 @@ void encode_rows_Q4_0(const float* x, int64_t n_rows, const float* importance, i
 
 void encode_rows_Q5_0(const float* x, int64_t n_rows, const float* importance, int64_t n_cols, Effort effort, std::byte* out) {
   encode_with_one_scale<UniformLevels<-16, 15>, kSize, BlockQ5_0>(x, n_rows, importance, n_cols,
-                                                                  Ladder{0.65f, 0.02f, 32}.for_effort(effort), out,
+                                                                  Ladder{0.65f, 0.0267f, 24}.for_effort(effort), out,
                                                                   [](uint16_t d, const uint8_t* codes, BlockQ5_0& block) {
                                                                     block.d = d;
                                                                     store_nibbles(codes, block.qs);
@@ -48,7 +48,7 @@ void encode_rows_Q8_0(const float* x, int64_t n_rows, const float* importance, i
 }
 
 void encode_rows_IQ4_NL(const float* x, int64_t n_rows, const float* importance, int64_t n_cols, Effort effort, std::byte* out) {
-  encode_with_one_scale<Iq4nlLevels, kSize, BlockIQ4_NL>(x, n_rows, importance, n_cols, Ladder{0.6f, 0.022f, 32}.for_effort(effort), out,
+  encode_with_one_scale<Iq4nlLevels, kSize, BlockIQ4_NL>(x, n_rows, importance, n_cols, Ladder{0.6f, 0.0293f, 24}.for_effort(effort), out,
                                                          [](uint16_t d, const uint8_t* codes, BlockIQ4_NL& block) {
                                                            block.d = d;
                                                            store_nibbles(codes, block.qs);

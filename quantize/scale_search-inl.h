@@ -82,7 +82,7 @@ struct Ladder {
   // The same range in twice the steps, or, where there are more than 16, in about half of them.
   Ladder for_effort(Effort effort) const {
     if (effort == Effort::kBest) return {first, 0.5f * step, 2 * rungs};
-    const int fewer = rungs / 32 * 16;
+    const int fewer = (rungs + 8) / 32 * 16;
     if (effort == Effort::kFast && fewer > 0) return {first, step * static_cast<float>(rungs) / static_cast<float>(fewer), fewer};
     return *this;
   }
