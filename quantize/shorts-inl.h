@@ -99,7 +99,7 @@ HWY_INLINE ShortPart multiply_fixed(ShortPart a, ShortPart b) { return hn::MulFi
 
 // sum + a0 b0 + a1 b1 for each pair.
 HWY_INLINE IntPart add_products_of_pairs(IntPart sum, ShortPart a, ShortPart b) {
-#if HWY_ARCH_X86  // where this is one instruction for neighbours
+#if HWY_ARCH_X86 && HWY_TARGET != HWY_EMU128  // where this is one instruction, and adds up neighbours
   IntPart unused = hn::Zero(IntPartTag());
   return hn::ReorderWidenMulAccumulate(IntPartTag(), a, b, sum, unused);
 #else
