@@ -44,6 +44,12 @@ function(quern_library name)
   endforeach()
 endfunction()
 
+# How much longer tests may take than in a release build.
+set(QUERN_TIMEOUT_FACTOR 1)
+if(CMAKE_CXX_FLAGS MATCHES "-fsanitize")
+  set(QUERN_TIMEOUT_FACTOR 10)
+endif()
+
 # quern_test(NAME LABEL label DEPENDS lib...): one GoogleTest program of all *_test.cc files of this folder. Suites whose name
 # begins with TrainedModel need the models of ../shared and get the label `model`; those that begin with Slow get `slow`.
 function(quern_test name)
@@ -56,10 +62,11 @@ function(quern_test name)
   target_link_libraries(quern_${name}_tests PRIVATE ${ARG_DEPENDS} quern_options GTest::gmock GTest::gtest GTest::gtest_main)
   target_compile_definitions(quern_${name}_tests PRIVATE QUERN_TEST_DATA="${PROJECT_SOURCE_DIR}/tests/data"
                                                          QUERN_SHARED="${PROJECT_SOURCE_DIR}/../shared")
+  math(EXPR timeout "600 * ${QUERN_TIMEOUT_FACTOR}")
   foreach(group IN ITEMS "${ARG_LABEL}:-TrainedModel*:Slow*" "model:TrainedModel*" "slow:Slow*")
     string(REGEX MATCH "^([a-z]+):(.*)$" matched ${group})
     set(label ${CMAKE_MATCH_1})
     gtest_discover_tests(quern_${name}_tests TEST_PREFIX "${name}." TEST_FILTER "${CMAKE_MATCH_2}" TEST_LIST quern_${name}_${label}
-                         DISCOVERY_TIMEOUT 60 PROPERTIES LABELS ${label} TIMEOUT 600)
+                         DISCOVERY_TIMEOUT 60 PROPERTIES LABELS ${label} TIMEOUT ${timeout})
   endforeach()
 endfunction()

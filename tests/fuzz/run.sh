@@ -34,10 +34,10 @@ add_to_table() {
 }
 
 # Whether the flaw behind INPUT lies in libhdf5: the innermost frame that is of either is its, not ours. Memory that runs out is looked
-# for in single requests. An input that does no harm by itself met what libhdf5 had lost or overwritten with the inputs before it.
+# for in single requests (a watch over all of it would report at the same time, without the frames). An input that does no harm by itself met what libhdf5 had lost or overwritten with the inputs before it.
 is_of_libhdf5() {  # INPUT
   local limits=()
-  [[ $1 != */oom-* ]] || limits=(-malloc_limit_mb=512)
+  [[ $1 != */oom-* ]] || limits=(-malloc_limit_mb=512 -rss_limit_mb=0)
   "${program[@]}" "${limits[@]}" "$1" >"$found/again" 2>&1 ||
     [[ $(grep -m1 -oE '^ *#[0-9]+ .*(quern::|libhdf5)' "$found/again") == *libhdf5 ]]
 }
