@@ -268,14 +268,7 @@ class AffineRows {
   static constexpr int kMaxCode = kCodes;
   static constexpr int kSize = kSuper / kSubBlocks;
   using Errors = AffineRowErrors<kMaxCode, kBeyond, kSize>;
-
-  // Of the sub-blocks, the same for all rows.
-  struct Importance {
-    typename Errors::Importance of[kSubBlocks];
-    void prepare(const float* w) {
-      for (int b = 0; b < kSubBlocks; ++b) of[b] = typename Errors::Importance(w + b * kSize);
-    }
-  };
+  using Importance = ImportanceOfSubBlocks<Errors, kSize>;
 
   struct Fit {
     Lanes d;

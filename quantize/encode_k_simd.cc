@@ -24,7 +24,7 @@ void encode_affine(const float* x, int64_t n_rows, const float* importance, int6
   constexpr int kSize = Search::kSize;
   constexpr int kSubBlocks = kSuper / kSize;
   typename Search::Importance of_search;
-  const auto prepare = [&](const float* w) { of_search.prepare(w); };
+  const auto prepare = [&](const float* w) { of_search = typename Search::Importance(w); };
   const auto encode = [&](const RowGroup<kSuper>& group, const auto& put) {
     const Search search(group, of_search, clip_step, by_effort(effort, 2, 3, 8));
     const typename Search::Fit fit = search.search(starts, by_effort(effort, 1, 8, kStarts), by_effort(effort, 1, 2, 8));
@@ -85,7 +85,7 @@ void encode_scaled(const float* x, int64_t n_rows, const float* importance, int6
                    const float (&targets)[kTargets], int usual, Effort effort, std::byte* out) {
   constexpr int kSubBlocks = kSuper / Search::kSize;
   typename Search::Importance of_search;
-  const auto prepare = [&](const float* w) { of_search.prepare(w); };
+  const auto prepare = [&](const float* w) { of_search = typename Search::Importance(w); };
   const auto encode = [&](const RowGroup<kSuper>& group, const auto& put) {
     const Search search(group, of_search, ladder.for_effort(effort));
     const typename Search::Fit fit = search.search(targets, by_effort(effort, 1, usual, kTargets), by_effort(effort, 1, 1, 3));

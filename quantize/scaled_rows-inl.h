@@ -125,20 +125,13 @@ class ScaledRows {
  public:
   static constexpr int kSize = kSuper / kSubBlocks;
   using Errors = RowErrors<Levels, kSize>;
+  using Importance = ImportanceOfSubBlocks<Errors, kSize>;
   static_assert(kFirst.size % kScalesAtOnce == 0 && kLast.size % kScalesAtOnce == 0);
 
   struct Fit {
     Lanes d;
     Lanes error;
     Lanes l[kSubBlocks];
-  };
-
-  // Of the sub-blocks, the same for all rows.
-  struct Importance {
-    typename Errors::Importance of[kSubBlocks];
-    void prepare(const float* w) {
-      for (int b = 0; b < kSubBlocks; ++b) of[b] = typename Errors::Importance(w + b * kSize);
-    }
   };
 
   ScaledRows(const RowGroup<kSuper>& in, const Importance& importance, const Ladder& ladder) : in_(in) {
