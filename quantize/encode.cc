@@ -74,19 +74,12 @@ int encoder_revision(DType dtype) noexcept { return find_encoder(dtype).revision
 
 uint64_t encoder_bytes(DType dtype) noexcept {
   switch (dtype) {
-    case DType::IQ1_S:
-    case DType::IQ1_M:
-      return lattice_bytes(8, 2, 2048);
     case DType::IQ2_XXS:
-      return lattice_bytes(8, 1, 256);
+      return lattice_bytes(8, 256);
     case DType::IQ2_XS:
-      return lattice_bytes(8, 1, 512);
-    case DType::IQ2_S:
-      return lattice_bytes(8, 1, 1024);
+      return lattice_bytes(8, 512);
     case DType::IQ3_XXS:
-      return lattice_bytes(4, 1, 256);
-    case DType::IQ3_S:
-      return lattice_bytes(4, 1, 512);
+      return lattice_bytes(4, 256);
     default:
       return 0;
   }

@@ -75,6 +75,9 @@ HWY_INLINE Lanes max(const Lanes& a, const Lanes& b) {
 HWY_INLINE Lanes abs(const Lanes& a) {
   return map([](Part x) { return hn::Abs(x); }, a);
 }
+HWY_INLINE Lanes square_root(const Lanes& a) {
+  return map([](Part x) { return hn::Sqrt(x); }, a);
+}
 HWY_INLINE Lanes copy_sign(const Lanes& magnitude, const Lanes& sign) {
   return map([](Part x, Part y) { return hn::CopySign(x, y); }, magnitude, sign);
 }

@@ -21,9 +21,11 @@
 #include <cmath>
 #include <iterator>
 #include <memory>
+#include <type_traits>
 
 #include "quantize/lanes-inl.h"
-#include "quantize/lattice_book-inl.h"
+#include "quantize/lattice_halves-inl.h"
+#include "quantize/lattice_parity-inl.h"
 #include "quantize/lattice_types-inl.h"
 #include "quantize/pack_blocks.h"
 #include "quantize/row_encoders.h"
@@ -32,9 +34,33 @@
 HWY_BEFORE_NAMESPACE();
 namespace quern::HWY_NAMESPACE {
 
+// What the scales and the importance make of a book, for the rows of a call.
+template <typename Spec>
+class ParityLevels {
+ public:
+  ParityLevels(const float* c, int n) : c_(c), n_(n), units_(std::make_unique_for_overwrite<LatticeTerms<Spec>[]>(kUnits)) {
+    static_assert(sizeof(LatticeTerms<Spec>) * kUnits <= lattice_bytes(Spec::kDim, Spec::kEntries));
+  }
+
+  void set_importance(const float* w) {
+    for (size_t u = 0; u < kUnits; ++u) units_[u].set(w + u * Spec::kDim, c_, n_);
+  }
+
+  const LatticeTerms<Spec>& of_unit(int u) const { return units_[static_cast<size_t>(u)]; }
+
+ private:
+  static constexpr size_t kUnits = kSuper / Spec::kDim;
+
+  const float* c_;
+  int n_;
+  std::unique_ptr<LatticeTerms<Spec>[]> units_;
+};
+
 template <typename Spec>
 class LatticeRows {
  public:
+  static constexpr bool kHasParity = is_parity_rule(Spec::kSigns);
+  using Levels = std::conditional_t<kHasParity, ParityLevels<Spec>, HalvedLevels<Spec>>;
   static constexpr int kDim = Spec::kDim;
   static constexpr int kUnits = kSuper / kDim;
   static constexpr int kSubBlocks = kSuper / Spec::kSubSize;
@@ -44,7 +70,7 @@ class LatticeRows {
   // arithmetic, because libraries and CPUs disagree about the last bit of powers.
   struct Scales {
     int n = 0;
-    float c[LatticeTerms<Spec>::kMostScales];
+    float c[kMostBookScales];
 
     explicit Scales(Effort effort) : n(by_effort(effort, 4, Spec::kLines, 8)) {
       constexpr float kFirst = 1.0f / Spec::kSpread;
@@ -55,8 +81,8 @@ class LatticeRows {
     }
   };
 
-  // terms: of each unit, for these scales.
-  LatticeRows(const RowGroup<kSuper>& in, const LatticeTerms<Spec>* terms, const Scales& scales) : in_(in), terms_(terms), scales_(scales) {
+  // levels: for these scales and the importance of the group.
+  LatticeRows(const RowGroup<kSuper>& in, const Levels& levels, const Scales& scales) : in_(in), levels_(levels), scales_(scales) {
     for (int g = 0; g < kSuper / 8; ++g) {
       Lanes signs = splat(0.0f);
       Lanes product = splat(1.0f);
@@ -64,7 +90,6 @@ class LatticeRows {
         const Lanes x = load(in.x[8 * g + j]);
         signs += select_less(x, splat(0.0f), splat(static_cast<float>(1 << j)), splat(0.0f));
         product = select_less(x, splat(0.0f), splat(0.0f) - product, product);
-        store(splat(in.w[8 * g + j]) * (Spec::kSigns == SignRule::kInBook ? x : abs(x)), wx_[8 * g + j]);
       }
       store(signs, negative_[g]);
       store(splat(1.0f) - product, twice_odd_[g]);
@@ -88,11 +113,14 @@ class LatticeRows {
       for (int g = 0; g < kSuper / 8; ++g) codes.signs[g] = static_cast<uint8_t>(static_cast<int>(negative_[g][i]));
     }
     for (int u = 0; u < kUnits; ++u) {
-      codes.index[u] = split_book<Spec>().index[static_cast<size_t>(rank_[u][i])];
+      const auto row = static_cast<int>(row_[u][i]);
       const bool other = set_[u][i] > 0.0f;
       if constexpr (Spec::kBooks == 2) codes.book[u] = other ? 1 : 0;
-      if constexpr (Unit::kPaired || Unit::kFlips) {
-        if (!(Unit::kPaired ? other : twice_odd_[u][i] > 0.0f)) continue;
+      if constexpr (!kHasParity) {
+        codes.index[u] = halved_book<Spec>().index_of(row);
+      } else {
+        codes.index[u] = split_book<Spec>().index[row];
+        if (!(kPaired ? other : twice_odd_[u][i] > 0.0f)) continue;
         const int element = cheapest_flip(u, i, codes.index[u]);
         codes.signs[element / 8] ^= static_cast<uint8_t>(1u << (element % 8));
       }
@@ -101,15 +129,15 @@ class LatticeRows {
   }
 
  private:
-  using Unit = LatticeUnit<Spec>;
-  using Found = typename Unit::Found;
-  static constexpr int kSets = Unit::kSets;
+  static constexpr bool kPaired = Spec::kSigns == SignRule::kEvenPairs;
+  // Searches per unit: with a sign flipped or not, or one per book.
+  static constexpr int kSets = kPaired ? 2 : Spec::kBooks;
 
-  // The entry of a unit that is best at one of the scales, relative to s0.
+  // The entry of a unit that is best at one of the scales, relative to s0: p stands for  2 p / s0. row: its rank or code.
   struct Line {
     alignas(64) float p[kLanes];
     alignas(64) float r[kLanes];
-    alignas(64) float rank[kLanes];
+    alignas(64) float row[kLanes];
   };
 
   // Sums over units, relative to s0: at scale q s0 the error is  q s0^2 (q r - p), less a constant; cost is the bracket.
@@ -160,21 +188,43 @@ class LatticeRows {
 
   template <int kCount>
   HWY_NOINLINE void find_lines() {
-    Found found[kSets * kCount];
-    for (int u = 0; u < kUnits; ++u) {
-      const Unit unit(terms_[u], wx_ + u * kDim, in_.w + u * kDim, inverse_[u / kPerSub], twice_odd(u));
-      unit.template find<kCount>(scales_.c, found);
-      for (int set = 0; set < kSets; ++set) {
-        for (int k = 0; k < kCount; ++k) {
-          const Found& line = found[set * kCount + k];
-          store(line.p, lines_[set][u][k].p);
-          store(line.r, lines_[set][u][k].r);
-          store(line.rank, lines_[set][u][k].rank);
+    if constexpr (kHasParity) {
+      typename LatticeUnit<Spec>::Found found[kSets * kCount];
+      for (int u = 0; u < kUnits; ++u) {
+        const LatticeUnit<Spec> unit(levels_.of_unit(u), in_.x + u * kDim, in_.w + u * kDim, inverse_[u / kPerSub], twice_odd(u));
+        unit.template find<kCount>(scales_.c, found);
+        for (int set = 0; set < kSets; ++set) {
+          for (int k = 0; k < kCount; ++k) keep(found[set * kCount + k], found[set * kCount + k].rank, lines_[set][u][k]);
+        }
+      }
+    } else {
+      for (int u = 0; u < kUnits; u += 2) {
+        const HalvedUnits<Spec> units(levels_, in_.x + u * kDim, in_.w + u * kDim, inverse_[u / kPerSub]);
+        for (int set = 0; set < kSets; ++set) {
+          for (int k = 0; k + 1 < kCount; k += 2) find_lines_at<2>(units, u, set, k);
+          if constexpr (kCount % 2 != 0) find_lines_at<1>(units, u, set, kCount - 1);
         }
       }
     }
   }
 
+  template <int kCount>
+  void find_lines_at(const HalvedUnits<Spec>& units, int u, int set, int first_scale) {
+    typename HalvedUnits<Spec>::Found found[2][kCount];
+    units.template find<kCount>(set, first_scale, found);
+    for (int unit = 0; unit < 2; ++unit) {
+      for (int k = 0; k < kCount; ++k) keep(found[unit][k], found[unit][k].code, lines_[set][u + unit][first_scale + k]);
+    }
+  }
+
+  template <typename Found>
+  static void keep(const Found& found, const Lanes& row, Line& line) {
+    store(found.p, line.p);
+    store(found.r, line.r);
+    store(row, line.row);
+  }
+
+  // Of the entry that is best at relative scale q, as far as the lines know the book.
   Terms lowest(int set, int u, const Lanes& q) const {
     Terms best{splat(HUGE_VALF), splat(0.0f), splat(0.0f)};
     for (int k = 0; k < scales_.n; ++k) {
@@ -185,35 +235,61 @@ class LatticeRows {
     return best;
   }
 
-  // A sub-block at relative scale q, as far as the lines know the book.
-  Terms at_scale(int b, const Lanes& q) const {
-    const int first = b * kPerSub;
-    Terms units[kSets][kPerSub];
+  Lanes lowest_cost(int set, int u, const Lanes& q) const {
+    Lanes best = splat(HUGE_VALF);
+    for (int k = 0; k < scales_.n; ++k) best = min(best, q * load(lines_[set][u][k].r) - load(lines_[set][u][k].p));
+    return best;
+  }
+
+  // The units of a sub-block at relative scale q, and which search each of them takes.
+  void units_at_scale(int b, const Lanes& q, Terms (*units)[kPerSub], Lanes* sets) const {
+    Lanes costs[kSets][kPerSub];
     for (int set = 0; set < kSets; ++set) {
-      for (int k = 0; k < kPerSub; ++k) units[set][k] = lowest(set, first + k, q);
+      for (int k = 0; k < kPerSub; ++k) {
+        units[set][k] = lowest(set, b * kPerSub + k, q);
+        costs[set][k] = units[set][k].cost;
+      }
     }
+    choose_sets(b, costs, sets);
+  }
+
+  // Sums of a sub-block at relative scale q.
+  Terms at_scale(int b, const Lanes& q) const {
+    Terms units[kSets][kPerSub];
     Lanes sets[kPerSub];
-    choose_sets(b, units, sets);
+    units_at_scale(b, q, units, sets);
     return total_of(units, sets);
   }
 
+  Lanes cost_at_scale(int b, const Lanes& q) const {
+    Lanes costs[kSets][kPerSub];
+    for (int set = 0; set < kSets; ++set) {
+      for (int k = 0; k < kPerSub; ++k) costs[set][k] = lowest_cost(set, b * kPerSub + k, q);
+    }
+    Lanes sets[kPerSub];
+    choose_sets(b, costs, sets);
+    Lanes total = splat(0.0f);
+    for (int k = 0; k < kPerSub; ++k) total += select_less(splat(0.0f), sets[k], costs[kSets - 1][k], costs[0][k]);
+    return total;
+  }
+
   // For each unit of a sub-block 1 where the second of its two searches is taken, else 0.
-  void choose_sets(int b, const Terms (*units)[kPerSub], Lanes* sets) const {
+  void choose_sets(int b, const Lanes (*costs)[kPerSub], Lanes* sets) const {
     const Lanes yes = splat(1.0f);
     const Lanes no = splat(0.0f);
-    if constexpr (Unit::kPaired) {  // one of two units takes the wrong sign
+    if constexpr (kPaired) {  // one of two units takes the wrong sign
       for (int k = 0; k < kPerSub; k += 2) {
         const Lanes odd = twice_odd(b * kPerSub + k) * splat(0.5f);
-        const Lanes flip_first = units[1][k].cost + units[0][k + 1].cost;
-        const Lanes flip_second = units[0][k].cost + units[1][k + 1].cost;
+        const Lanes flip_first = costs[1][k] + costs[0][k + 1];
+        const Lanes flip_second = costs[0][k] + costs[1][k + 1];
         sets[k + 1] = select_less(flip_second, flip_first, odd, no);
         sets[k] = odd - sets[k + 1];
       }
     } else if constexpr (Spec::kBooks == 2) {
       Lanes sums[2] = {no, no};
       for (int k = 0; k < kPerSub; ++k) {
-        sets[k] = select_less(units[1][k].cost, units[0][k].cost, yes, no);
-        for (int set = 0; set < 2; ++set) sums[set] += units[set][k].cost;
+        sets[k] = select_less(costs[1][k], costs[0][k], yes, no);
+        for (int set = 0; set < 2; ++set) sums[set] += costs[set][k];
       }
       if (Spec::kSharedBook) std::fill_n(sets, kPerSub, select_less(sums[1], sums[0], yes, no));
     } else {
@@ -238,29 +314,28 @@ class LatticeRows {
 
   static Lanes factor_of(const Lanes& l) { return splat(Spec::kLeastScale) * (splat(1.0f) + l + l); }
 
-  // For these d the better l of every sub-block: the one below or the one above its optimum.
+  // For these d the better l of every sub-block: the one below or the one above its optimum. p and r only if another round follows.
+  template <bool kWithTerms>
   HWY_NOINLINE Fit with_scales_for(const Lanes& d) const {
     Fit fit{d, splat(0.0f), splat(0.0f), splat(0.0f), {}};
     const Lanes inverse = reciprocal_or_zero(d * splat(Spec::kLeastScale));
     for (int b = 0; b < kSubBlocks; ++b) {
       const Lanes lower = round_to_int((optimum_[b] * inverse - splat(2.0f)) * splat(0.5f));
       Lanes best = splat(HUGE_VALF);
-      Lanes best_p = splat(0.0f);
-      Lanes best_r = splat(0.0f);
       for (int step = 0; step < 2; ++step) {
         const Lanes l = clamp(lower + splat(static_cast<float>(step)), 0.0f, static_cast<float>(Spec::kScales - 1));
-        const Lanes factor = factor_of(l);
-        const Lanes q = d * factor * inverse_[b];
-        const Terms terms = at_scale(b, q);
-        const Lanes error = q * terms.cost;
+        const Lanes q = d * factor_of(l) * inverse_[b];
+        const Lanes error = q * cost_at_scale(b, q);
         fit.l[b] = select_less(error, best, l, fit.l[b]);
-        best_p = select_less(error, best, factor * terms.p, best_p);
-        best_r = select_less(error, best, factor * factor * terms.r, best_r);
         best = min(best, error);
       }
       fit.error += best * s0_[b] * s0_[b];
-      fit.p += best_p * s0_[b] * splat(0.5f);
-      fit.r += best_r;
+      if constexpr (kWithTerms) {
+        const Lanes factor = factor_of(fit.l[b]);
+        const Terms terms = at_scale(b, d * factor * inverse_[b]);
+        fit.p += factor * terms.p * s0_[b] * splat(0.5f);
+        fit.r += factor * factor * terms.r;
+      }
     }
     return fit;
   }
@@ -284,26 +359,26 @@ class LatticeRows {
     Lanes largest = splat(0.0f);
     for (int b = 0; b < kSubBlocks; ++b) {
       Lanes best = splat(HUGE_VALF);
-      optimum_[b] = splat(0.0f);
+      Lanes q = splat(scales_.c[0]);
       for (int k = 0; k < scales_.n; ++k) {
-        const Lanes q = splat(scales_.c[k]);
-        const Terms terms = at_scale(b, q);
-        const Lanes refit = terms.p * reciprocal_or_zero(terms.r) * splat(0.5f);
-        optimum_[b] = select_less(q * terms.cost, best, refit * s0_[b], optimum_[b]);
-        best = min(best, q * terms.cost);
+        const Lanes error = splat(scales_.c[k]) * cost_at_scale(b, splat(scales_.c[k]));
+        q = select_less(error, best, splat(scales_.c[k]), q);
+        best = min(best, error);
       }
-      optimum_[b] = max(optimum_[b], splat(0.0f));
+      const Terms terms = at_scale(b, q);
+      optimum_[b] = max(terms.p * reciprocal_or_zero(terms.r) * splat(0.5f) * s0_[b], splat(0.0f));
       largest = max(largest, optimum_[b]);
     }
     Fit best;
     best.error = splat(HUGE_VALF);
     for (int t = 0; t < n_targets; ++t) {
       Lanes d = round_to_f16(largest * splat(1.0f / (Spec::kTargets[t] * Spec::kLeastScale)), load(in_.unit));
-      for (int round = 0; round < rounds; ++round) {
-        const Fit fit = with_scales_for(d);
+      for (int round = 1; round < rounds; ++round) {
+        const Fit fit = with_scales_for<true>(d);
         keep_better(best, fit);
         d = refitted(d, fit.p, fit.r);
       }
+      keep_better(best, with_scales_for<false>(d));
     }
     d_ = best.d;
     std::copy_n(best.l, kSubBlocks, l_);
@@ -317,15 +392,12 @@ class LatticeRows {
       const Lanes factor = factor_of(l_[b]);
       const Lanes q = d_ * factor * inverse_[b];
       Terms units[kSets][kPerSub];
-      for (int set = 0; set < kSets; ++set) {
-        for (int k = 0; k < kPerSub; ++k) units[set][k] = lowest(set, b * kPerSub + k, q);
-      }
       Lanes sets[kPerSub];
-      choose_sets(b, units, sets);
+      units_at_scale(b, q, units, sets);
       for (int k = 0; k < kPerSub; ++k) {
         const int u = b * kPerSub + k;
         store(sets[k], set_[u]);
-        store(select_less(splat(0.0f), sets[k], rank_at(kSets - 1, u, q), rank_at(0, u, q)), rank_[u]);
+        store(select_less(splat(0.0f), sets[k], row_at(kSets - 1, u, q), row_at(0, u, q)), row_[u]);
       }
       const Terms total = total_of(units, sets);
       p += factor * total.p * s0_[b] * splat(0.5f);
@@ -337,16 +409,16 @@ class LatticeRows {
   }
 
   // Of the entry that `lowest` finds.
-  Lanes rank_at(int set, int u, const Lanes& q) const {
+  Lanes row_at(int set, int u, const Lanes& q) const {
     Lanes best = splat(HUGE_VALF);
-    Lanes rank = splat(0.0f);
+    Lanes row = splat(0.0f);
     for (int k = 0; k < scales_.n; ++k) {
       const Line& line = lines_[set][u][k];
       const Lanes cost = q * load(line.r) - load(line.p);
-      rank = select_less(cost, best, load(line.rank), rank);
+      row = select_less(cost, best, load(line.row), row);
       best = min(best, cost);
     }
-    return rank;
+    return row;
   }
 
   // Of row i: element of a unit whose wrong sign costs least with the magnitudes of this row of the code book. Costs are compared without
@@ -367,18 +439,17 @@ class LatticeRows {
   }
 
   const RowGroup<kSuper>& in_;
-  const LatticeTerms<Spec>* terms_;
+  const Levels& levels_;
   const Scales& scales_;
-  alignas(64) float wx_[kSuper][kLanes];            // w |x|, or w x where signs are in the book
   alignas(64) float negative_[kSuper / 8][kLanes];  // bit j of the number: element j of 8 is below zero
   alignas(64) float twice_odd_[kSuper / 8][kLanes];
   Lanes s0_[kSubBlocks];
   Lanes inverse_[kSubBlocks];  // 1 / s0
   Lanes optimum_[kSubBlocks];  // the scale a sub-block would take alone
-  Line lines_[kSets][kUnits][LatticeTerms<Spec>::kMostScales];
+  Line lines_[kSets][kUnits][kMostBookScales];
   Lanes d_;
   Lanes l_[kSubBlocks];
-  alignas(64) float rank_[kUnits][kLanes];
+  alignas(64) float row_[kUnits][kLanes];
   alignas(64) float set_[kUnits][kLanes];
 };
 
@@ -386,13 +457,12 @@ template <typename Spec, typename Block>
 void encode_lattice_rows(const float* x, int64_t n_rows, const float* importance, int64_t n_cols, Effort effort, std::byte* out) {
   using Rows = LatticeRows<Spec>;
   const typename Rows::Scales scales(effort);
-  static_assert(sizeof(LatticeTerms<Spec>) * Rows::kUnits <= lattice_bytes(Spec::kDim, Spec::kBooks, Spec::kEntries));
-  const auto terms = std::make_unique_for_overwrite<LatticeTerms<Spec>[]>(Rows::kUnits);
+  typename Rows::Levels levels(scales.c, scales.n);
   const auto prepare = [&](const float* w) {
-    for (int u = 0; u < Rows::kUnits; ++u) terms[static_cast<size_t>(u)].set(w + u * Spec::kDim, scales.c, scales.n);
+    if constexpr (Rows::kHasParity) levels.set_importance(w);
   };
   const auto encode = [&](const RowGroup<kSuper>& group, const auto& put) {
-    Rows rows(group, terms.get(), scales);
+    Rows rows(group, levels, scales);
     rows.search(effort);
     put([&](int i, Block& block) { pack_block(stored_scale(rows.scale(i), group.unit[i]), rows.codes(i), block); });
   };

@@ -16,10 +16,12 @@ namespace quern::HWY_NAMESPACE {
 // Where signs are: all stored beside magnitudes, with an even number of minus signs per unit or per two units, or in the book itself.
 enum class SignRule : uint8_t { kStored, kEvenUnits, kEvenPairs, kInBook };
 
+constexpr bool is_parity_rule(SignRule rule) { return rule == SignRule::kEvenUnits || rule == SignRule::kEvenPairs; }
+
 // Each type gives: kDim weights of a unit, which is an entry of the book; kEntries; kSubSize weights of a sub-block; kScales values of its
 // integer l, which stands for the scale d * kLeastScale * (1 + 2 l); kLevels of the book; nearest(magnitude) among them; kBooks that differ
 // by the offset(book) of all values; kLadderLow: least scale worth trying, relative to the one that maps the largest weight to kTop;
-// kTargets: l-factors 1 + 2 l that the largest sub-block scale is mapped to.
+// kTargets: l-factors 1 + 2 l that the largest sub-block scale is mapped to. Types without a parity rule also: level(number) of kLevels.
 
 struct MagnitudeBook {
   static constexpr int kScales = 16, kBooks = 1;
@@ -49,6 +51,11 @@ struct Iq2s : Iq2xxs {
   static constexpr int kEntries = 1024, kSubSize = 16;
   static constexpr SignRule kSigns = SignRule::kStored;
   static const auto& rows() { return kIq2sGrid; }
+  static Part level(Part number) {
+    const PartTag tag;
+    const Part one = hn::Set(tag, 1.0f);
+    return hn::Add(hn::Add(hn::Mul(number, hn::Set(tag, 17.0f)), hn::Set(tag, 8.0f)), hn::Max(hn::Sub(number, one), hn::Zero(tag)));
+  }
 };
 
 struct Iq3s : MagnitudeBook {
@@ -58,6 +65,7 @@ struct Iq3s : MagnitudeBook {
   static constexpr float kLevels[] = {1, 3, 5, 7, 9, 11, 13, 15};
   static constexpr SignRule kSigns = SignRule::kStored;
   static const auto& rows() { return kIq3sGrid; }
+  static Part level(Part number) { return hn::Add(hn::Add(number, number), hn::Set(PartTag(), 1.0f)); }
   static Lanes nearest(const Lanes& v) {
     return clamp(round_to_int((v - splat(1.0f)) * splat(0.5f)) * splat(2.0f) + splat(1.0f), 1.0f, 15.0f);
   }
@@ -85,6 +93,7 @@ struct Iq1s {
   static constexpr SignRule kSigns = SignRule::kInBook;
   static constexpr bool kSharedBook = true;
   static const auto& rows() { return kIq1Grid; }
+  static Part level(Part number) { return hn::Sub(number, hn::Set(PartTag(), 1.0f)); }
   static float offset(int book) { return book == 0 ? 0.125f : -0.125f; }
   static Lanes nearest(const Lanes& v) { return clamp(round_to_int(v), 0.0f, 1.0f); }
 };

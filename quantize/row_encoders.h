@@ -13,10 +13,11 @@ constexpr int by_effort(Effort effort, int fast, int usual, int best) noexcept {
   return effort == Effort::kFast ? fast : effort == Effort::kBest ? best : usual;
 }
 
-// What the importance of 256 columns makes of a code book: for each unit and entry a sum and its product with up to 8 scales.
+// What the importance of 256 columns makes of a code book with a parity rule: for each unit and entry a sum and its product with up to 8
+// scales.
 inline constexpr int kMostBookScales = 8;
-constexpr uint64_t lattice_bytes(int dim, int books, int entries) noexcept {
-  return sizeof(float) * static_cast<uint64_t>(256 / dim * books * entries * (1 + kMostBookScales)) + 64 * static_cast<uint64_t>(256 / dim);
+constexpr uint64_t lattice_bytes(int dim, int entries) noexcept {
+  return sizeof(float) * static_cast<uint64_t>(256 / dim * entries * (1 + kMostBookScales)) + 64 * static_cast<uint64_t>(256 / dim);
 }
 
 // Block types we write, with the revision of their encoder (see encoder_revision). A new encoder is a row here and a function
@@ -34,13 +35,13 @@ constexpr uint64_t lattice_bytes(int dim, int books, int entries) noexcept {
   X(Q6_K, 4)                   \
   X(IQ4_NL, 6)                 \
   X(IQ4_XS, 5)                 \
-  X(IQ1_S, 4)                  \
-  X(IQ1_M, 4)                  \
+  X(IQ1_S, 5)                  \
+  X(IQ1_M, 5)                  \
   X(IQ2_XXS, 4)                \
   X(IQ2_XS, 4)                 \
-  X(IQ2_S, 4)                  \
+  X(IQ2_S, 5)                  \
   X(IQ3_XXS, 4)                \
-  X(IQ3_S, 4)                  \
+  X(IQ3_S, 5)                  \
   X(TQ1_0, 4)                  \
   X(TQ2_0, 4)                  \
   X(MXFP4, 1)

@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstdlib>
 
 #include "quantize/lanes-inl.h"
 
@@ -42,8 +43,25 @@ HWY_INLINE ShortPart operator-(ShortPart a, ShortPart b) {
 HWY_INLINE ShortPart operator&(ShortPart a, ShortPart b) {
   return map_halves([&](int k) { return a.half[k] & b.half[k]; });
 }
+HWY_INLINE ShortPart operator|(ShortPart a, ShortPart b) {
+  return map_halves([&](int k) { return a.half[k] | b.half[k]; });
+}
 HWY_INLINE ShortPart operator*(ShortPart a, ShortPart b) {
   return map_halves([&](int k) { return a.half[k] * b.half[k]; });
+}
+HWY_INLINE IntPart lower_halves(ShortPart a) { return IntPart(a.half[0]); }
+HWY_INLINE IntPart upper_halves(ShortPart a) { return IntPart(a.half[1]); }
+HWY_INLINE ShortPart magnitude(ShortPart a) {
+  return map_halves([&](int k) { return std::abs(a.half[k]); });
+}
+HWY_INLINE ShortPart saturated_unsigned_sum(ShortPart a, ShortPart b) {
+  return map_halves([&](int k) { return std::min<int>(static_cast<uint16_t>(a.half[k]) + static_cast<uint16_t>(b.half[k]), UINT16_MAX); });
+}
+HWY_INLINE ShortPart unsigned_min(ShortPart a, ShortPart b) {
+  return map_halves([&](int k) { return std::min(static_cast<uint16_t>(a.half[k]), static_cast<uint16_t>(b.half[k])); });
+}
+HWY_INLINE ShortPart select_equal(ShortPart a, ShortPart b, ShortPart yes, ShortPart no) {
+  return map_halves([&](int k) { return a.half[k] == b.half[k] ? yes.half[k] : no.half[k]; });
 }
 HWY_INLINE ShortPart clamp(ShortPart a, int lo, int hi) {
   return map_halves([&](int k) { return std::clamp<int>(a.half[k], lo, hi); });
@@ -72,7 +90,7 @@ HWY_INLINE ShortPart look_up_32(const uint8_t* table, ShortPart index) {
 #else
 
 using ShortPartTag = hn::Repartition<int16_t, PartTag>;
-using ShortPart = hn::Vec<ShortPartTag>;  // has + - * &
+using ShortPart = hn::Vec<ShortPartTag>;  // has + - * & |
 
 HWY_INLINE ShortPart every_short(int value) { return hn::Set(ShortPartTag(), static_cast<int16_t>(value)); }
 
@@ -80,6 +98,10 @@ HWY_INLINE ShortPart every_short(int value) { return hn::Set(ShortPartTag(), sta
 HWY_INLINE ShortPart pair_up(IntPart even, IntPart odd) {
   return hn::BitCast(ShortPartTag(), hn::Or(hn::And(even, hn::Set(IntPartTag(), 0xFFFF)), hn::ShiftLeft<16>(odd)));
 }
+
+// The numbers in the lower and in the upper halves of the lanes, back again.
+HWY_INLINE IntPart lower_halves(ShortPart a) { return hn::ShiftRight<16>(hn::ShiftLeft<16>(hn::BitCast(IntPartTag(), a))); }
+HWY_INLINE IntPart upper_halves(ShortPart a) { return hn::ShiftRight<16>(hn::BitCast(IntPartTag(), a)); }
 
 // The lower and the upper half of one number in all lanes.
 HWY_INLINE ShortPart every_pair(int32_t pair) { return hn::BitCast(ShortPartTag(), hn::Set(IntPartTag(), pair)); }
@@ -93,6 +115,19 @@ HWY_INLINE ShortPart shift_right(ShortPart a) {
   return hn::ShiftRight<kBits>(a);
 }
 HWY_INLINE ShortPart select_greater(ShortPart a, ShortPart b, ShortPart yes, ShortPart no) { return hn::IfThenElse(hn::Gt(a, b), yes, no); }
+HWY_INLINE ShortPart select_equal(ShortPart a, ShortPart b, ShortPart yes, ShortPart no) { return hn::IfThenElse(hn::Eq(a, b), yes, no); }
+HWY_INLINE ShortPart magnitude(ShortPart a) { return hn::Abs(a); }
+
+// Of numbers from 0 to 65535.
+using UnsignedShortTag = hn::RebindToUnsigned<ShortPartTag>;
+HWY_INLINE ShortPart saturated_unsigned_sum(ShortPart a, ShortPart b) {
+  const UnsignedShortTag tag;
+  return hn::BitCast(ShortPartTag(), hn::SaturatedAdd(hn::BitCast(tag, a), hn::BitCast(tag, b)));
+}
+HWY_INLINE ShortPart unsigned_min(ShortPart a, ShortPart b) {
+  const UnsignedShortTag tag;
+  return hn::BitCast(ShortPartTag(), hn::Min(hn::BitCast(tag, a), hn::BitCast(tag, b)));
+}
 
 // a b / 2^15, rounded; not for -2^15 times itself.
 HWY_INLINE ShortPart multiply_fixed(ShortPart a, ShortPart b) { return hn::MulFixedPoint15(a, b); }
@@ -103,9 +138,7 @@ HWY_INLINE IntPart add_products_of_pairs(IntPart sum, ShortPart a, ShortPart b) 
   IntPart unused = hn::Zero(IntPartTag());
   return hn::ReorderWidenMulAccumulate(IntPartTag(), a, b, sum, unused);
 #else
-  const auto even = [](ShortPart v) { return hn::ShiftRight<16>(hn::ShiftLeft<16>(hn::BitCast(IntPartTag(), v))); };
-  const auto odd = [](ShortPart v) { return hn::ShiftRight<16>(hn::BitCast(IntPartTag(), v)); };
-  return hn::Add(sum, hn::Add(hn::Mul(even(a), even(b)), hn::Mul(odd(a), odd(b))));
+  return hn::Add(sum, hn::Add(hn::Mul(lower_halves(a), lower_halves(b)), hn::Mul(upper_halves(a), upper_halves(b))));
 #endif
 }
 

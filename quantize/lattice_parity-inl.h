@@ -1,17 +1,18 @@
-// Code books as the search over rows reads them. Compiled once per CPU target.
+// Code books whose signs obey a parity rule, as the search over rows reads them. Compiled once per CPU target.
 //
 // For 16 rows of a matrix side by side (the lanes) and a unit of 4 or 8 weights the error of entry g at scale s, divided by s and less a
 // constant, is  c r - P  with r = sum w g^2 and, for s = c s0,  P = 2 / s0 sum w x g. r is one number for all rows. P is a sum of two
-// numbers per lane, because the rows of a book are made of few different halves: at most 81 of three levels, 64 of eight.
+// numbers per lane, because the rows of a book are made of few different halves: at most 81 of three levels, 64 of eight. Where the parity
+// is wrong, P is less by the least product of all elements, the minimum of two numbers, which therefore joins the halves.
 //
 // All this in fixed point and negative, with the rank of the entry below the value: then a scale costs one addition and one maximum per
-// entry, and the maximum keeps the rank. Errors are told apart down to 2^-16 (2048 entries) or less of the largest possible r.
+// entry, and the maximum keeps the rank. Errors are told apart down to 2^-18 of the largest possible r.
 
-#if defined(QUERN_QUANTIZE_LATTICE_BOOK_INL_H_) == defined(HWY_TARGET_TOGGLE)
-#ifdef QUERN_QUANTIZE_LATTICE_BOOK_INL_H_
-#undef QUERN_QUANTIZE_LATTICE_BOOK_INL_H_
+#if defined(QUERN_QUANTIZE_LATTICE_PARITY_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef QUERN_QUANTIZE_LATTICE_PARITY_INL_H_
+#undef QUERN_QUANTIZE_LATTICE_PARITY_INL_H_
 #else
-#define QUERN_QUANTIZE_LATTICE_BOOK_INL_H_
+#define QUERN_QUANTIZE_LATTICE_PARITY_INL_H_
 #endif
 
 #include <algorithm>
@@ -40,7 +41,7 @@ struct SplitBook {
   Half half[2][kMostHalves] = {};
   uint16_t place[2][Spec::kEntries];  // number of the half, times 16
   uint16_t index[Spec::kEntries];     // of the row in the type's own order
-  alignas(64) float square[Spec::kBooks][Spec::kEntries / kLanes][Spec::kDim][kLanes];
+  alignas(64) float square[Spec::kEntries / kLanes][Spec::kDim][kLanes];
 
   SplitBook() {
     std::array<size_t, Spec::kDim> rows[Spec::kEntries];
@@ -54,10 +55,8 @@ struct SplitBook {
       for (size_t side = 0; side < 2; ++side)
         place[side][rank] = static_cast<uint16_t>(kLanes * number_of_half(side, row.data() + side * kHalf));
       for (size_t j = 0; j < Spec::kDim; ++j) {
-        for (int book = 0; book < Spec::kBooks; ++book) {
-          const float value = Spec::kLevels[row[j]] + Spec::offset(book);
-          square[book][rank / kLanes][j][rank % kLanes] = value * value;
-        }
+        const float value = Spec::kLevels[row[j]];
+        square[rank / kLanes][j][rank % kLanes] = value * value;
       }
     }
   }
@@ -86,13 +85,13 @@ const SplitBook<Spec>& split_book() {
 template <typename Spec>
 class LatticeTerms {
  public:
-  static constexpr int kMostScales = kMostBookScales;
   static constexpr int kRankBits = std::countr_zero(static_cast<unsigned>(Spec::kEntries));
   // x / s0 counts as at most this many times the largest level. Levels are told apart no less for that, and nothing overflows: the part
   // of an error that depends on x is at most twice that many times the largest r, c r at most twice r, and 0.8 kUnit stands for the
   // largest r: together less than 2^31 with a rank below, 2^22 without.
   static constexpr float kMostLevels = 8.0f;
-  static constexpr float kUnit = static_cast<float>(1 << std::min(18, 27 - kRankBits));
+  static constexpr float kUnit = 0x1p18f;
+  static_assert(kRankBits <= 9);
 
   // w: kDim importances. c: n scales as multiples of s0, all below 2.
   void set(const float* w, const float* c, int n) {
@@ -100,19 +99,17 @@ class LatticeTerms {
     float largest = 0.0f;
     for (int j = 0; j < Spec::kDim; ++j) largest += w[j] * (Spec::kTop * Spec::kTop);
     to_fixed = 0.8f * kUnit / largest;
-    for (int which = 0; which < Spec::kBooks; ++which) {
-      for (int block = 0; block < Spec::kEntries / kLanes; ++block) {
-        Lanes sum = splat(0.0f);
-        for (int j = 0; j < Spec::kDim; ++j) sum += splat(w[j]) * load(book.square[which][block][j]);
-        store(sum, r[which] + block * kLanes);
-        for (int k = 0; k < n; ++k) store_ranked(sum * splat(c[k]), block, less_r[which][k]);
-      }
+    for (int block = 0; block < Spec::kEntries / kLanes; ++block) {
+      Lanes sum = splat(0.0f);
+      for (int j = 0; j < Spec::kDim; ++j) sum += splat(w[j]) * load(book.square[block][j]);
+      store(sum, r + block * kLanes);
+      for (int k = 0; k < n; ++k) store_ranked(sum * splat(c[k]), block, less_r[k]);
     }
   }
 
   float to_fixed;  // r to fixed point, without rank
-  alignas(64) float r[Spec::kBooks][Spec::kEntries];
-  alignas(64) int32_t less_r[Spec::kBooks][kMostScales][Spec::kEntries];  // -c r above the rank
+  alignas(64) float r[Spec::kEntries];
+  alignas(64) int32_t less_r[kMostBookScales][Spec::kEntries];  // -c r above the rank
 
  private:
   void store_ranked(const Lanes& value, int block, int32_t* to) const {
@@ -129,21 +126,19 @@ template <typename Spec>
 class LatticeUnit {
  public:
   static constexpr bool kPaired = Spec::kSigns == SignRule::kEvenPairs;
-  static constexpr bool kFlips = kPaired || Spec::kSigns == SignRule::kEvenUnits;
-  // Searches per unit: without and with a flipped sign, or one per book.
-  static constexpr int kSets = kPaired ? 2 : Spec::kBooks;
+  // Searches per unit: with the sign flipped where it must be, or without and with.
+  static constexpr int kSets = kPaired ? 2 : 1;
 
-  // An entry found at scale c: cost is  c r - p.
+  // What a pass finds at one scale, see lattice_rows-inl.h.
   struct Found {
-    Lanes cost;
     Lanes p;
     Lanes r;
     Lanes rank;
   };
 
-  // wx: w x of kDim weights per lane, with |x| where signs are apart. inverse: 1 / s0. twice_odd: per lane 2 where the parity of signs is
-  // wrong, else 0; for types with even units.
-  LatticeUnit(const LatticeTerms<Spec>& terms, const float (*wx)[kLanes], const float* w, const Lanes& inverse, const Lanes& twice_odd)
+  // x, w: of the kDim weights. inverse: 1 / s0. twice_odd: per lane 2 where the parity of signs is wrong, else 0; for types with even
+  // units.
+  LatticeUnit(const LatticeTerms<Spec>& terms, const float (*x)[kLanes], const float* w, const Lanes& inverse, const Lanes& twice_odd)
       : terms_(terms) {
     const SplitBook<Spec>& book = split_book<Spec>();
     constexpr size_t n_levels = SplitBook<Spec>::kLevels;
@@ -151,19 +146,17 @@ class LatticeUnit {
     constexpr size_t kPairs = SplitBook<Spec>::kPairs;
     const Lanes factor = (inverse + inverse) * splat(terms.to_fixed);
     const Lanes penalty = kPaired ? splat(2.0f) : twice_odd;
-    shift_ = splat(0.0f);
     for (size_t side = 0; side < 2; ++side) {
       alignas(64) int32_t products[kHalf][n_levels][kLanes];
       alignas(64) int32_t penalties[kHalf][n_levels][kLanes];
       for (size_t j = 0; j < kHalf; ++j) {
         const size_t at = side * kHalf + j;
         const float limit = w[at] * (2.0f * LatticeTerms<Spec>::kMostLevels * Spec::kTop) * terms.to_fixed;
-        const Lanes x = clamp(load(wx[at]) * factor, -limit, limit);
-        shift_ += x;
+        const Lanes wx = min(splat(w[at]) * abs(load(x[at])) * factor, splat(limit));
         for (size_t v = 0; v < n_levels; ++v) {
-          const Lanes product = x * splat(Spec::kLevels[v]);
+          const Lanes product = wx * splat(Spec::kLevels[v]);
           store_fixed(product, products[j][v]);
-          if (kFlips) store_fixed(product * penalty, penalties[j][v]);
+          store_fixed(product * penalty, penalties[j][v]);
         }
       }
       const auto of = [](const int32_t* value, int at) { return hn::Load(IntPartTag(), value + at); };
@@ -176,7 +169,7 @@ class LatticeUnit {
           const size_t odd = v % n_levels;
           for (int at = 0; at < kLanes; at += kPartLanes) {
             hn::Store(hn::Add(of(products[j][even], at), of(products[j + 1][odd], at)), IntPartTag(), sums[pair][v] + at);
-            if (kFlips) hn::Store(hn::Min(of(penalties[j][even], at), of(penalties[j + 1][odd], at)), IntPartTag(), flips[pair][v] + at);
+            hn::Store(hn::Min(of(penalties[j][even], at), of(penalties[j + 1][odd], at)), IntPartTag(), flips[pair][v] + at);
           }
         }
       }
@@ -186,12 +179,10 @@ class LatticeUnit {
         for (int at = 0; at < kLanes; at += kPartLanes) {
           const IntPart sum = of(sums[0][first], at);
           hn::Store(kPairs == 1 ? sum : hn::Add(sum, of(sums[kPairs - 1][second], at)), IntPartTag(), sums_[side] + h * kLanes + at);
-          if (!kFlips) continue;
           hn::Store(hn::Min(of(flips[0][first], at), of(flips[kPairs - 1][second], at)), IntPartTag(), flips_[side] + h * kLanes + at);
         }
       }
     }
-    shift_ = shift_ * splat(1.0f / terms.to_fixed);
   }
 
   // One pass over the book: found[set * kCount + k] gets the best entry of each lane at the scale c[k] s0, c being those of the terms.
@@ -210,15 +201,13 @@ class LatticeUnit {
         const int32_t second = book.place[1][e] + at;
         IntPart p[kSets];
         p[0] = hn::Add(hn::Load(tag, sums_[0] + first), hn::Load(tag, sums_[1] + second));
-        if (kSets == 2) p[kSets - 1] = p[0];
-        if (kFlips) p[kSets - 1] = hn::Sub(p[kSets - 1], hn::Min(hn::Load(tag, flips_[0] + first), hn::Load(tag, flips_[1] + second)));
+        p[kSets - 1] = hn::Sub(p[0], hn::Min(hn::Load(tag, flips_[0] + first), hn::Load(tag, flips_[1] + second)));
         for (int set = 0; set < kSets; ++set) {
-          const auto& less_r = terms_.less_r[book_of(set)];
-          for (int k = 0; k < kCount; ++k) most[set][k] = hn::Max(most[set][k], hn::Add(p[set], hn::Set(tag, less_r[k][e])));
+          for (int k = 0; k < kCount; ++k) most[set][k] = hn::Max(most[set][k], hn::Add(p[set], hn::Set(tag, terms_.less_r[k][e])));
         }
       }
       for (int set = 0; set < kSets; ++set) {
-        for (int k = 0; k < kCount; ++k) read(most[set][k], set, c[k], part, found[set * kCount + k]);
+        for (int k = 0; k < kCount; ++k) read(most[set][k], c[k], part, found[set * kCount + k]);
       }
     }
   }
@@ -226,29 +215,23 @@ class LatticeUnit {
  private:
   static constexpr int kRankBits = LatticeTerms<Spec>::kRankBits;
 
-  static constexpr int book_of(int set) { return Spec::kBooks == 2 ? set : 0; }
-
   static void store_fixed(const Lanes& value, int32_t* to) {
     for (int part = 0; part < kParts; ++part) {
       hn::Store(hn::ShiftLeft<kRankBits>(to_int(value.part[part])), IntPartTag(), to + part * kPartLanes);
     }
   }
 
-  void read(IntPart best, int set, float c, int part, Found& found) const {
+  void read(IntPart best, float c, int part, Found& found) const {
     const PartTag tag;
     const IntPart rank = hn::And(best, hn::Set(IntPartTag(), Spec::kEntries - 1));
     const Part fixed = hn::ConvertTo(tag, hn::ShiftRight<kRankBits>(best));
-    const Part r = hn::GatherIndex(tag, terms_.r[book_of(set)], rank);
-    const Part shift = hn::Mul(shift_.part[part], hn::Set(tag, Spec::offset(book_of(set))));
-    const Part cost = hn::Sub(hn::Mul(fixed, hn::Set(tag, -1.0f / terms_.to_fixed)), shift);
-    found.cost.part[part] = cost;
+    const Part r = hn::GatherIndex(tag, terms_.r, rank);
+    found.p.part[part] = hn::Add(hn::Mul(hn::Set(tag, c), r), hn::Mul(fixed, hn::Set(tag, 1.0f / terms_.to_fixed)));
     found.r.part[part] = r;
-    found.p.part[part] = hn::Sub(hn::Mul(hn::Set(tag, c), r), cost);
     found.rank.part[part] = hn::ConvertTo(tag, rank);
   }
 
   const LatticeTerms<Spec>& terms_;
-  Lanes shift_;  // 2 / s0 sum w x: what an offset of all values adds to P
   alignas(64) int32_t sums_[2][SplitBook<Spec>::kMostHalves * kLanes];
   alignas(64) int32_t flips_[2][SplitBook<Spec>::kMostHalves * kLanes];
 };
@@ -256,4 +239,4 @@ class LatticeUnit {
 }  // namespace quern::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
-#endif  // QUERN_QUANTIZE_LATTICE_BOOK_INL_H_
+#endif  // QUERN_QUANTIZE_LATTICE_PARITY_INL_H_
