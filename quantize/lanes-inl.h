@@ -13,6 +13,9 @@
 
 #include "hwy/highway.h"
 
+// Whether one instruction looks up all lanes of a vector in a table of two.
+#define QUERN_LOOKS_UP (HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3)
+
 HWY_BEFORE_NAMESPACE();
 namespace quern::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
@@ -98,6 +101,14 @@ HWY_INLINE IntPart to_int(Part a) {
   const Part magic = hn::Set(PartTag(), 0x1.8p23f);
   return hn::Sub(hn::BitCast(IntPartTag(), hn::Add(a, magic)), hn::BitCast(IntPartTag(), magic));
 }
+
+#if QUERN_LOOKS_UP
+// table[index % 32], which is one instruction; the table is aligned to 64 bytes.
+HWY_INLINE Part look_up_floats(const float* table, IntPart index) {
+  const PartTag tag;
+  return Part{_mm512_permutex2var_ps(hn::Load(tag, table).raw, index.raw, hn::Load(tag, table + kLanes).raw)};
+}
+#endif
 
 // Integers from 0 to 255.
 HWY_INLINE void store_bytes(const Lanes& lanes, uint8_t* to) {

@@ -142,6 +142,17 @@ HWY_INLINE IntPart add_products_of_pairs(IntPart sum, ShortPart a, ShortPart b) 
 #endif
 }
 
+#if QUERN_LOOKS_UP
+// table[index % kCount], which is one instruction; the table is aligned to 64 bytes.
+template <size_t kCount>
+HWY_INLINE ShortPart look_up_shorts(const int16_t (&table)[kCount], ShortPart index) {
+  static_assert(kCount == 32 || kCount == 64);
+  const ShortPart lower = hn::Load(ShortPartTag(), table);
+  if constexpr (kCount == 32) return ShortPart{_mm512_permutexvar_epi16(index.raw, lower.raw)};
+  return ShortPart{_mm512_permutex2var_epi16(lower.raw, index.raw, hn::Load(ShortPartTag(), table + kCount - 32).raw)};
+}
+#endif
+
 // table[index] for indices below 32; the table is aligned to 16 bytes.
 HWY_INLINE ShortPart look_up_32(const uint8_t* table, ShortPart index) {
   const ShortPartTag tag;
