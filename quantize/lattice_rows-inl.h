@@ -198,11 +198,12 @@ class LatticeRows {
         }
       }
     } else {
+      constexpr int kFirstPass = (kCount + 1) / 2;  // more at once do not fit into the cache and the registers
       for (int u = 0; u < kUnits; u += 2) {
         const HalvedUnits<Spec> units(levels_, in_.x + u * kDim, in_.w + u * kDim, inverse_[u / kPerSub]);
         for (int set = 0; set < kSets; ++set) {
-          for (int k = 0; k + 1 < kCount; k += 2) find_lines_at<2>(units, u, set, k);
-          if constexpr (kCount % 2 != 0) find_lines_at<1>(units, u, set, kCount - 1);
+          find_lines_at<kFirstPass>(units, u, set, 0);
+          find_lines_at<kCount - kFirstPass>(units, u, set, kFirstPass);
         }
       }
     }
