@@ -184,8 +184,6 @@ void set_plan_options(const OutputOptions& output, const RunOptions& run, PlanOp
   plan.force = run.force;
 }
 
-int threads_of(const RunOptions& options) { return options.threads > 0 ? options.threads : available_threads(); }
-
 int report_problems(const std::vector<Problem>& problems) {
   int code = 0;
   for (const Problem& problem : problems) {

@@ -42,8 +42,6 @@ struct OutputOptions {
 void add_output_options(CLI::App& verb, OutputOptions& options);
 void set_plan_options(const OutputOptions& output, const RunOptions& run, PlanOptions& plan);
 
-int threads_of(const RunOptions& options);
-
 // Prints every problem; the exit code of the gravest kind of mistake: 2 when all are wrong usage, 3 otherwise. 0 without problems.
 int report_problems(const std::vector<Problem>& problems);
 

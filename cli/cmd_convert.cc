@@ -121,7 +121,7 @@ int run_saved_plan(const ConvertOptions& options) {
 }
 
 int run_convert(const ConvertOptions& options) {
-  const ThreadLimit limit(threads_of(options.run));
+  const ThreadLimit limit(options.run.threads);
   if (options.plan.empty() && !options.part.empty()) throw Error(ErrorKind::kUsage, "--part needs --plan");
   return options.plan.empty() ? run_new_plan(options) : run_saved_plan(options);
 }

@@ -6,7 +6,6 @@
 #include "cli/metadata_text.h"
 #include "cli/progress_bar.h"
 #include "formats/base/parallel.h"
-#include "formats/base/resources.h"
 #include "verify/model_diff.h"
 
 namespace quern::cli {
@@ -75,7 +74,7 @@ void print_json(const ModelSource& a, const ModelSource& b, const ModelDifferenc
 }
 
 int run_diff(const DiffOptions& options) {
-  const ThreadLimit limit(available_threads());
+  const ThreadLimit limit(0);
   const std::unique_ptr<ModelSource> a = open_model(options.a), b = open_model(options.b);
   ProgressBar bar;
   const ModelDifference difference = compare_models(*a, *b, bar);

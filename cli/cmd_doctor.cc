@@ -45,7 +45,7 @@ void print_json(const Diagnosis& diagnosis) {
 }
 
 int run_doctor(const DoctorOptions& options) {
-  const ThreadLimit limit(available_threads());
+  const ThreadLimit limit(0);
   ProgressBar bar;
   const Diagnosis diagnosis = examine(options.path, bar);
   options.json ? print_json(diagnosis) : print_text(diagnosis);

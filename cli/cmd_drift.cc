@@ -205,7 +205,7 @@ void measure_simulated(const DriftOptions& options, const EvalOptions& eval, Ref
 int run_drift(const DriftOptions& options) {
   check_usage(options);
   const auto start = std::chrono::steady_clock::now();
-  const ThreadLimit limit(threads_of(options.evaluation));
+  const ThreadLimit limit(options.evaluation.threads);
   const bool stored = !options.reference.empty();
   if (options.evaluation.dry_run) {
     for (const std::string& path : options.models) {

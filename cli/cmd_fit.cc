@@ -258,7 +258,7 @@ void check_usage(const FitVerb& options) {
 int run_fit(const FitVerb& options) {
   check_usage(options);
   const auto start = std::chrono::steady_clock::now();
-  const ThreadLimit limit(threads_of(options.evaluation("")));
+  const ThreadLimit limit(options.evaluation("").threads);
   std::vector<uint64_t> sizes;
   for (const std::string& size : options.sizes) sizes.push_back(parse_size(size));
   const std::unique_ptr<ModelSource> source = open_model(options.model);

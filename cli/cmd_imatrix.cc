@@ -192,7 +192,7 @@ int collect(const ImatrixOptions& options) {
   if (options.evaluation.text.empty()) throw Error(ErrorKind::kUsage, "no text given; --calib-text FILE names it");
   check_output(options);
   parse_format(options.format);
-  const ThreadLimit limit(threads_of(options.evaluation));
+  const ThreadLimit limit(options.evaluation.threads);
   const std::unique_ptr<ModelSource> source = open_model(options.model);
   const ChunkedText text = load_chunks(*source, options.evaluation);
   ImatrixCollector collector(source->tensors());

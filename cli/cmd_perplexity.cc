@@ -112,7 +112,7 @@ MtpInput parse_mtp_input(const std::string& text) {
 
 int run_perplexity(const PerplexityOptions& options) {
   const auto start = std::chrono::steady_clock::now();
-  const ThreadLimit limit(threads_of(options.evaluation));
+  const ThreadLimit limit(options.evaluation.threads);
   const MtpInput mtp_input = parse_mtp_input(options.mtp_input);
   const std::unique_ptr<ModelSource> source = open_model(options.model);
   const ChunkedText text = load_chunks(*source, options.evaluation);

@@ -9,7 +9,6 @@
 #include "convert/journal.h"
 #include "formats/base/file.h"
 #include "formats/base/parallel.h"
-#include "formats/base/resources.h"
 #include "formats/base/sha256.h"
 #include "formats/base/version.h"
 #include "formats/gguf.h"
@@ -278,7 +277,7 @@ class Publication {
 };
 
 int run_publish(const PublishOptions& options) {
-  const ThreadLimit limit(threads_of(options.run));
+  const ThreadLimit limit(options.run.threads);
   PlanOptions plan_options;
   plan_options.output = options.folder;
   OutputOptions output = options.output;

@@ -15,7 +15,7 @@ struct QuantizeOptions {
 };
 
 int run_quantize(const QuantizeOptions& options) {
-  const ThreadLimit limit(threads_of(options.run));
+  const ThreadLimit limit(options.run.threads);
   if (std::filesystem::is_directory(options.input)) {
     throw Error(ErrorKind::kUsage, "'" + printable(options.input) + "' is a folder; quantize reads a GGUF file, convert reads checkpoints");
   }

@@ -34,7 +34,7 @@ int32_t pick(std::span<const float> logits, double temperature, std::mt19937_64&
 
 int run_generation(const RunVerbOptions& options) {
   if (!(options.temperature >= 0.0)) throw Error(ErrorKind::kUsage, "--temp must be 0 or more");
-  const ThreadLimit limit(threads_of(options.evaluation));
+  const ThreadLimit limit(options.evaluation.threads);
   const std::unique_ptr<ModelSource> source = open_model(options.model);
   const std::unique_ptr<Tokenizer> tokenizer = make_tokenizer(source->metadata());
   EvalOptions eval = eval_options(options.evaluation);

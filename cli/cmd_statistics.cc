@@ -37,7 +37,7 @@ void write_importance(const StatisticsOptions& options, ImatrixCollector& collec
 
 int run_statistics(const StatisticsOptions& options) {
   const auto start = std::chrono::steady_clock::now();
-  const ThreadLimit limit(threads_of(options.evaluation));
+  const ThreadLimit limit(options.evaluation.threads);
   const std::unique_ptr<ModelSource> source = open_model(options.model);
   const CalibrationText text = load_calibration_text(*source, options.model, options.evaluation.text, options.tokens,
                                                      options.evaluation.ctx, options.build.empty() ? kOriginalMode : kSequentialMode);

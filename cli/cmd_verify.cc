@@ -9,7 +9,6 @@
 #include "cli/feedback.h"
 #include "cli/progress_bar.h"
 #include "formats/base/parallel.h"
-#include "formats/base/resources.h"
 #include "verify/rederive.h"
 #include "verify/verify.h"
 
@@ -138,7 +137,7 @@ class FeedbackOfBuilds {
 };
 
 int run_verify(const VerifyFlags& flags) {
-  const ThreadLimit limit(flags.threads > 0 ? flags.threads : available_threads());
+  const ThreadLimit limit(flags.threads);
   VerifyOptions options = options_of(flags);
   FeedbackOfBuilds feedback(flags);
   options.feedback = [&](const BuildRecord& build, const ModelSource& source, const Importance& importance) {

@@ -36,8 +36,6 @@ EvalOptions eval_options(const EvaluationOptions& options) {
   return {.memory_bytes = memory_budget(options.memory), .arithmetic = options.plain ? Arithmetic::kPlain : fastest_arithmetic()};
 }
 
-int threads_of(const EvaluationOptions& options) { return options.threads == 0 ? available_threads() : options.threads; }
-
 ChunkedText load_chunks(const ModelSource& source, const EvaluationOptions& options) {
   std::string text = read_text_file(options.text, kMaxTextBytes);
   if (text.ends_with('\n')) text.pop_back();

@@ -31,7 +31,6 @@ struct EvaluationOptions {
 void add_evaluation_options(CLI::App& verb, EvaluationOptions& options, bool text_required);
 
 EvalOptions eval_options(const EvaluationOptions& options);
-int threads_of(const EvaluationOptions& options);
 
 // A text as llama-perplexity cuts it: one newline at the end removed, tokenized with the model's special tokens around it, chunks of
 // ctx whose first token becomes BOS if the model adds one.

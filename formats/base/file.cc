@@ -99,10 +99,6 @@ void InputFile::read_at(uint64_t offset, std::span<std::byte> out) const {
   }
 }
 
-void InputFile::will_need(uint64_t offset, uint64_t size_bytes) const noexcept {
-  posix_fadvise(fd_, static_cast<off_t>(offset), static_cast<off_t>(size_bytes), POSIX_FADV_WILLNEED);
-}
-
 void InputFile::done_with(uint64_t offset, uint64_t size_bytes) const noexcept {
   posix_fadvise(fd_, static_cast<off_t>(offset), static_cast<off_t>(size_bytes), POSIX_FADV_DONTNEED);
 }

@@ -25,8 +25,7 @@ class InputFile {
   // Fills `out` from `offset`; throws kIo on a read error and kFormat when the file ends first.
   void read_at(uint64_t offset, std::span<std::byte> out) const;
 
-  // Hints: the range will be read soon / will not be read again (so that a 700 GB checkpoint does not evict everything else).
-  void will_need(uint64_t offset, uint64_t size_bytes) const noexcept;
+  // A hint: the range will not be read again (so that a 700 GB checkpoint does not evict everything else).
   void done_with(uint64_t offset, uint64_t size_bytes) const noexcept;
 
  private:

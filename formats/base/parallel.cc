@@ -8,11 +8,13 @@
 #include <algorithm>
 
 #include "formats/base/hand_over.h"
+#include "formats/base/resources.h"
 
 namespace quern {
 
 ThreadLimit::ThreadLimit(int n_threads)
-    : control_(new tbb::global_control(tbb::global_control::max_allowed_parallelism, static_cast<size_t>(std::max(n_threads, 1)))) {}
+    : control_(new tbb::global_control(tbb::global_control::max_allowed_parallelism,
+                                       static_cast<size_t>(n_threads > 0 ? n_threads : available_threads()))) {}
 
 ThreadLimit::~ThreadLimit() { delete static_cast<tbb::global_control*>(control_); }
 

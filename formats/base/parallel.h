@@ -9,7 +9,7 @@ namespace quern {
 // Caps all parallelism below while it lives (oneTBB global_control). One per process, made by the command line.
 class ThreadLimit {
  public:
-  explicit ThreadLimit(int n_threads);
+  explicit ThreadLimit(int n_threads);  // 0: as many as are available
   ~ThreadLimit();
   ThreadLimit(const ThreadLimit&) = delete;
   ThreadLimit& operator=(const ThreadLimit&) = delete;
