@@ -7,8 +7,11 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
 #include <cstring>
+#include <exception>
+#include <iostream>
 
 #include "formats/base/error.h"
 #include "formats/base/file.h"
@@ -48,6 +51,23 @@ Cost run_command(const std::vector<std::string>& command, const std::filesystem:
     throw Error(ErrorKind::kUsage, line + "failed:\n" + end_of(log));
   }
   return {elapsed.count(), seconds_of(usage.ru_utime) + seconds_of(usage.ru_stime), static_cast<double>(usage.ru_maxrss) / 1024.0};
+}
+
+void do_aside(const std::function<void()>& work) {
+  const pid_t process = fork();
+  if (process < 0) throw Error(ErrorKind::kUsage, std::string("cannot start a process: ") + std::strerror(errno));
+  if (process == 0) {
+    try {
+      work();
+      _exit(0);
+    } catch (const std::exception& error) {
+      std::cerr << error.what() << '\n';
+      _exit(1);
+    }
+  }
+  int status = 0;
+  waitpid(process, &status, 0);
+  if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) throw Error(ErrorKind::kUsage, "a step in a process of its own failed");
 }
 
 double median(std::vector<double> values) {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -15,6 +16,10 @@ struct Cost {
 
 // Runs a command with its output in log. Throws kUsage with the end of the log when it fails.
 Cost run_command(const std::vector<std::string>& command, const std::filesystem::path& log);
+
+// Does something in a process of its own. Linux counts the peak memory of this process for every program that it starts later, so what
+// needs much of it must not happen here. Throws kUsage when it fails.
+void do_aside(const std::function<void()>& work);
 
 double median(std::vector<double> values);
 

@@ -88,7 +88,7 @@ class Bench {
     const fs::path folder = options_.work / ((model.moe ? "moe-" : "dense-") + std::to_string(model.parameters() / 1000000) + "M");
     if (!fs::exists(folder / "model.safetensors")) {
       std::cerr << "writing " << folder.string() << '\n';
-      write_checkpoint_of(model, folder);
+      do_aside([&] { write_checkpoint_of(model, folder); });
     }
     return folder;
   }
