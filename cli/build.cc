@@ -6,7 +6,6 @@
 
 #include "cli/evaluation.h"
 #include "convert/journal.h"
-#include "formats/base/parallel.h"
 #include "formats/base/resources.h"
 
 namespace quern::cli {

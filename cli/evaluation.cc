@@ -5,7 +5,6 @@
 #include <iostream>
 
 #include "formats/base/file.h"
-#include "formats/base/parallel.h"
 #include "formats/base/resources.h"
 
 namespace quern::cli {

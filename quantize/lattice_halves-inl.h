@@ -92,8 +92,7 @@ struct HalvedBook {
   static size_t half_of_row(size_t entry, size_t from) {
     size_t number = 0;
     for (size_t j = from; j < from + kHalf; ++j) {
-      const auto value = static_cast<float>(Spec::rows()[entry][j]);
-      number = number * kLevels + static_cast<size_t>(std::find(std::begin(Spec::kLevels), std::end(Spec::kLevels), value) - Spec::kLevels);
+      number = number * kLevels + number_of_level<Spec>(static_cast<float>(Spec::rows()[entry][j]));
     }
     return number;
   }
@@ -137,12 +136,6 @@ struct HalvedBook {
   uint16_t index_[kHalves][kHalves] = {};
 };
 
-template <typename Spec>
-const HalvedBook<Spec>& halved_book() {
-  static const HalvedBook<Spec> book;
-  return book;
-}
-
 // The levels at the scales of a pass, in fixed point, the same for all units.
 template <typename Spec>
 struct HalvedLevels {
@@ -160,8 +153,6 @@ struct HalvedLevels {
       }
     }
   }
-
-  static constexpr float kMostShort = 32767.0f;
 };
 
 // Two units of 16 rows with one first guess of their scales, ready for passes over the book.
@@ -170,17 +161,9 @@ class HalvedUnits {
  public:
   static constexpr int kDim = Spec::kDim;
 
-  // What a pass finds at one scale for one unit, see lattice_rows-inl.h.
-  struct Found {
-    Lanes p;
-    Lanes r;
-    Lanes code;
-  };
-
   // x, w: of both units. inverse: 1 / s0.
   HalvedUnits(const HalvedLevels<Spec>& levels, const float (*x)[kLanes], const float* w, const Lanes& inverse)
       : levels_(levels), x_(x), w_(w), twice_inverse_(inverse + inverse) {
-    constexpr float kMostShort = HalvedLevels<Spec>::kMostShort;
     constexpr float kMost = 8.0f * Spec::kTop;  // more than that is as good
     Lanes y[2 * kDim];
     Lanes factor[2 * kDim];
@@ -211,7 +194,7 @@ class HalvedUnits {
 
   // One pass: found[unit][k] gets the best row of each lane at scale number first_scale + k of the levels.
   template <int kCount>
-  HWY_INLINE void find(int book, int first_scale, Found (*found)[kCount]) const {
+  HWY_INLINE void find(int book, int first_scale, FoundRow (*found)[kCount]) const {
     for (int part = 0; part < kParts; ++part) {
       Errors<kCount> errors;
       for (int k = 0; k < kCount; ++k) {
@@ -329,7 +312,7 @@ class HalvedUnits {
 
   template <int kCount>
   static HWY_INLINE Best<kCount> search(const Errors<kCount>& errors) {
-    const Book& book = halved_book<Spec>();
+    const Book& book = the_book<Book>();
     ShortPart error[kCount];
     ShortPart first[kCount];
     for (int k = 0; k < kCount; ++k) {  // some row of the book, at the end of the range
@@ -356,7 +339,7 @@ class HalvedUnits {
     return best;
   }
 
-  void read(int unit, int book, int part, IntPart code, Found& found) const {
+  void read(int unit, int book, int part, IntPart code, FoundRow& found) const {
     const PartTag tag;
     Part p = hn::Zero(tag);
     Part r = hn::Zero(tag);
@@ -370,7 +353,7 @@ class HalvedUnits {
     }
     found.p.part[part] = hn::Mul(p, twice_inverse_.part[part]);
     found.r.part[part] = r;
-    found.code.part[part] = hn::ConvertTo(tag, code);
+    found.row.part[part] = hn::ConvertTo(tag, code);
   }
 
   const HalvedLevels<Spec>& levels_;

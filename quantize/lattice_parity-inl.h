@@ -47,7 +47,7 @@ struct SplitBook {
     std::array<size_t, Spec::kDim> rows[Spec::kEntries];
     for (size_t e = 0; e < Spec::kEntries; ++e) {
       index[e] = static_cast<uint16_t>(e);
-      for (size_t j = 0; j < Spec::kDim; ++j) rows[e][j] = number_of_level(static_cast<float>(Spec::rows()[e][j]));
+      for (size_t j = 0; j < Spec::kDim; ++j) rows[e][j] = number_of_level<Spec>(static_cast<float>(Spec::rows()[e][j]));
     }
     std::sort(index, index + Spec::kEntries, [&](uint16_t a, uint16_t b) { return rows[a] < rows[b]; });
     for (size_t rank = 0; rank < Spec::kEntries; ++rank) {
@@ -62,10 +62,6 @@ struct SplitBook {
   }
 
  private:
-  static size_t number_of_level(float value) {
-    return static_cast<size_t>(std::find(std::begin(Spec::kLevels), std::end(Spec::kLevels), value) - std::begin(Spec::kLevels));
-  }
-
   size_t number_of_half(size_t side, const size_t* levels) {
     Half sought;
     for (size_t p = 0; p < kPairs; ++p) sought[p] = static_cast<uint8_t>(levels[2 * p] * kLevels + levels[2 * p + 1]);
@@ -74,12 +70,6 @@ struct SplitBook {
     return number;
   }
 };
-
-template <typename Spec>
-const SplitBook<Spec>& split_book() {
-  static const SplitBook<Spec> book;
-  return book;
-}
 
 // What the importance of a unit makes of a book, the same for all rows.
 template <typename Spec>
@@ -95,7 +85,7 @@ class LatticeTerms {
 
   // w: kDim importances. c: n scales as multiples of s0, all below 2.
   void set(const float* w, const float* c, int n) {
-    const SplitBook<Spec>& book = split_book<Spec>();
+    const SplitBook<Spec>& book = the_book<SplitBook<Spec>>();
     float largest = 0.0f;
     for (int j = 0; j < Spec::kDim; ++j) largest += w[j] * (Spec::kTop * Spec::kTop);
     to_fixed = 0.8f * kUnit / largest;
@@ -125,27 +115,19 @@ class LatticeTerms {
 template <typename Spec>
 class LatticeUnit {
  public:
-  static constexpr bool kPaired = Spec::kSigns == SignRule::kEvenPairs;
-  // Searches per unit: with the sign flipped where it must be, or without and with.
-  static constexpr int kSets = kPaired ? 2 : 1;
-
-  // What a pass finds at one scale, see lattice_rows-inl.h.
-  struct Found {
-    Lanes p;
-    Lanes r;
-    Lanes rank;
-  };
+  // With the sign flipped where it must be, or without and with.
+  static constexpr int kSets = kSearches<Spec>;
 
   // x, w: of the kDim weights. inverse: 1 / s0. twice_odd: per lane 2 where the parity of signs is wrong, else 0; for types with even
   // units.
   LatticeUnit(const LatticeTerms<Spec>& terms, const float (*x)[kLanes], const float* w, const Lanes& inverse, const Lanes& twice_odd)
       : terms_(terms) {
-    const SplitBook<Spec>& book = split_book<Spec>();
+    const SplitBook<Spec>& book = the_book<SplitBook<Spec>>();
     constexpr size_t n_levels = SplitBook<Spec>::kLevels;
     constexpr size_t kHalf = SplitBook<Spec>::kHalf;
     constexpr size_t kPairs = SplitBook<Spec>::kPairs;
     const Lanes factor = (inverse + inverse) * splat(terms.to_fixed);
-    const Lanes penalty = kPaired ? splat(2.0f) : twice_odd;
+    const Lanes penalty = kSets == 2 ? splat(2.0f) : twice_odd;
     for (size_t side = 0; side < 2; ++side) {
       alignas(64) int32_t products[kHalf][n_levels][kLanes];
       alignas(64) int32_t penalties[kHalf][n_levels][kLanes];
@@ -187,8 +169,8 @@ class LatticeUnit {
 
   // One pass over the book: found[set * kCount + k] gets the best entry of each lane at the scale c[k] s0, c being those of the terms.
   template <int kCount>
-  void find(const float* c, Found* found) const {
-    const SplitBook<Spec>& book = split_book<Spec>();
+  void find(const float* c, FoundRow* found) const {
+    const SplitBook<Spec>& book = the_book<SplitBook<Spec>>();
     const IntPartTag tag;
     for (int part = 0; part < kParts; ++part) {
       const int at = part * kPartLanes;
@@ -221,14 +203,14 @@ class LatticeUnit {
     }
   }
 
-  void read(IntPart best, float c, int part, Found& found) const {
+  void read(IntPart best, float c, int part, FoundRow& found) const {
     const PartTag tag;
     const IntPart rank = hn::And(best, hn::Set(IntPartTag(), Spec::kEntries - 1));
     const Part fixed = hn::ConvertTo(tag, hn::ShiftRight<kRankBits>(best));
     const Part r = hn::GatherIndex(tag, terms_.r, rank);
     found.p.part[part] = hn::Add(hn::Mul(hn::Set(tag, c), r), hn::Mul(fixed, hn::Set(tag, 1.0f / terms_.to_fixed)));
     found.r.part[part] = r;
-    found.rank.part[part] = hn::ConvertTo(tag, rank);
+    found.row.part[part] = hn::ConvertTo(tag, rank);
   }
 
   const LatticeTerms<Spec>& terms_;

@@ -117,9 +117,9 @@ class LatticeRows {
       const bool other = set_[u][i] > 0.0f;
       if constexpr (Spec::kBooks == 2) codes.book[u] = other ? 1 : 0;
       if constexpr (!kHasParity) {
-        codes.index[u] = halved_book<Spec>().index_of(row);
+        codes.index[u] = the_book<HalvedBook<Spec>>().index_of(row);
       } else {
-        codes.index[u] = split_book<Spec>().index[row];
+        codes.index[u] = the_book<SplitBook<Spec>>().index[row];
         if (!(kPaired ? other : twice_odd_[u][i] > 0.0f)) continue;
         const int element = cheapest_flip(u, i, codes.index[u]);
         codes.signs[element / 8] ^= static_cast<uint8_t>(1u << (element % 8));
@@ -130,10 +130,9 @@ class LatticeRows {
 
  private:
   static constexpr bool kPaired = Spec::kSigns == SignRule::kEvenPairs;
-  // Searches per unit: with a sign flipped or not, or one per book.
-  static constexpr int kSets = kPaired ? 2 : Spec::kBooks;
+  static constexpr int kSets = kSearches<Spec>;
 
-  // The entry of a unit that is best at one of the scales, relative to s0: p stands for  2 p / s0. row: its rank or code.
+  // A FoundRow in memory.
   struct Line {
     alignas(64) float p[kLanes];
     alignas(64) float r[kLanes];
@@ -189,12 +188,12 @@ class LatticeRows {
   template <int kCount>
   HWY_NOINLINE void find_lines() {
     if constexpr (kHasParity) {
-      typename LatticeUnit<Spec>::Found found[kSets * kCount];
+      FoundRow found[kSets * kCount];
       for (int u = 0; u < kUnits; ++u) {
         const LatticeUnit<Spec> unit(levels_.of_unit(u), in_.x + u * kDim, in_.w + u * kDim, inverse_[u / kPerSub], twice_odd(u));
         unit.template find<kCount>(scales_.c, found);
         for (int set = 0; set < kSets; ++set) {
-          for (int k = 0; k < kCount; ++k) keep(found[set * kCount + k], found[set * kCount + k].rank, lines_[set][u][k]);
+          for (int k = 0; k < kCount; ++k) keep(found[set * kCount + k], lines_[set][u][k]);
         }
       }
     } else {
@@ -211,18 +210,17 @@ class LatticeRows {
 
   template <int kCount>
   void find_lines_at(const HalvedUnits<Spec>& units, int u, int set, int first_scale) {
-    typename HalvedUnits<Spec>::Found found[2][kCount];
+    FoundRow found[2][kCount];
     units.template find<kCount>(set, first_scale, found);
     for (int unit = 0; unit < 2; ++unit) {
-      for (int k = 0; k < kCount; ++k) keep(found[unit][k], found[unit][k].code, lines_[set][u + unit][first_scale + k]);
+      for (int k = 0; k < kCount; ++k) keep(found[unit][k], lines_[set][u + unit][first_scale + k]);
     }
   }
 
-  template <typename Found>
-  static void keep(const Found& found, const Lanes& row, Line& line) {
+  static void keep(const FoundRow& found, Line& line) {
     store(found.p, line.p);
     store(found.r, line.r);
-    store(row, line.row);
+    store(found.row, line.row);
   }
 
   // Of the entry that is best at relative scale q, as far as the lines know the book.

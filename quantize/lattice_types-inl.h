@@ -7,6 +7,9 @@
 #define QUERN_QUANTIZE_LATTICE_TYPES_INL_H_
 #endif
 
+#include <algorithm>
+#include <iterator>
+
 #include "formats/codebooks.h"
 #include "quantize/lanes-inl.h"
 
@@ -17,6 +20,31 @@ namespace quern::HWY_NAMESPACE {
 enum class SignRule : uint8_t { kStored, kEvenUnits, kEvenPairs, kInBook };
 
 constexpr bool is_parity_rule(SignRule rule) { return rule == SignRule::kEvenUnits || rule == SignRule::kEvenPairs; }
+
+// Searches of the book for a unit: with a sign flipped or not, or one per book.
+template <typename Spec>
+inline constexpr int kSearches = Spec::kSigns == SignRule::kEvenPairs ? 2 : Spec::kBooks;
+
+// What a pass over the book finds for a unit at one scale s, relative to a first guess s0 of it: the row with the least error, as its place
+// in the order of the search, p = 2 / s0 sum w x g and r = sum w g^2.
+struct FoundRow {
+  Lanes p;
+  Lanes r;
+  Lanes row;
+};
+
+// Which of the levels a value of the book is.
+template <typename Spec>
+size_t number_of_level(float value) {
+  return static_cast<size_t>(std::find(std::begin(Spec::kLevels), std::end(Spec::kLevels), value) - std::begin(Spec::kLevels));
+}
+
+// The one book of a kind, made when it is first needed.
+template <typename Book>
+const Book& the_book() {
+  static const Book book;
+  return book;
+}
 
 // Each type gives: kDim weights of a unit, which is an entry of the book; kEntries; kSubSize weights of a sub-block; kScales values of its
 // integer l, which stands for the scale d * kLeastScale * (1 + 2 l); kLevels of the book; nearest(magnitude) among them; kBooks that differ

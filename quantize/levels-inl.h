@@ -44,7 +44,8 @@ template <int kLow, int kHigh, int kFraction>
 HWY_INLINE ShortPart rest_of(ShortPart v) {
   constexpr int kOne = 1 << kFraction;
 #if QUERN_LOOKS_UP
-  if constexpr (kFraction >= 11) return v - look_up_shorts(kHalfSteps<kLow, kHigh, kFraction>.nearest, shift_right<kFraction - 1>(v));
+  using Steps = HalfSteps<kLow, kHigh, kFraction>;
+  if constexpr (Steps::kCount <= 64) return v - look_up_shorts(kHalfSteps<kLow, kHigh, kFraction>.nearest, shift_right<kFraction - 1>(v));
 #endif
   return v - ((clamp(v, kLow * kOne, kHigh * kOne) + every_short(kOne / 2)) & every_short(-kOne));
 }

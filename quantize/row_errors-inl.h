@@ -48,8 +48,6 @@ HWY_INLINE void pair_weights(Of of, ShortPart (&pairs)[n / 2][kParts]) {
   }
 }
 
-inline constexpr float kMostShort = 32767.0f;
-
 // The largest root, as a power of two, for which n squares of rests, weighted, fit into 31 bits.
 constexpr float most_root(float most_rest, int n) {
   float root = 16384.0f;

@@ -17,6 +17,8 @@
 HWY_BEFORE_NAMESPACE();
 namespace quern::HWY_NAMESPACE {
 
+inline constexpr float kMostShort = 32767.0f;
+
 #if HWY_TARGET == HWY_SCALAR
 
 struct ShortPart {

@@ -80,7 +80,7 @@ TEST(Process, AKillLeavesNothingIncompleteUnderAFinalName) {
   run_json(dir.path(), arguments(dir / "whole"));  // and once more, with everything in the page cache
   const auto begin = std::chrono::steady_clock::now();
   run_json(dir.path(), arguments(dir / "whole"));
-  double whole_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  const double whole_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   const auto expected = hashes(dir / "whole");
 
   std::mt19937 random(5);

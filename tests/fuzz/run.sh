@@ -34,7 +34,8 @@ add_to_table() {
 }
 
 # Whether the flaw behind INPUT lies in libhdf5: the innermost frame that is of either is its, not ours. Memory that runs out is looked
-# for in single requests (a watch over all of it would report at the same time, without the frames). An input that does no harm by itself met what libhdf5 had lost or overwritten with the inputs before it.
+# for in single requests (a watch over all of it would report at the same time, without the frames). An input that does no harm by itself
+# met what libhdf5 had lost or overwritten with the inputs before it.
 is_of_libhdf5() {  # INPUT
   local limits=()
   [[ $1 != */oom-* ]] || limits=(-malloc_limit_mb=512 -rss_limit_mb=0)
