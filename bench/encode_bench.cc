@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "quantize/encode.h"
+#include "quantize/plain/encode.h"
 
 namespace quern {
 namespace {

@@ -18,9 +18,9 @@
 #include <vector>
 
 #include "formats/base/error.h"
-#include "formats/decode.h"
-#include "formats/gguf.h"
-#include "quantize/encode.h"
+#include "formats/gguf/gguf.h"
+#include "formats/types/decode.h"
+#include "quantize/plain/encode.h"
 
 namespace quern {
 namespace {

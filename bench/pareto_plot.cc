@@ -9,8 +9,8 @@
 
 #include "formats/base/error.h"
 #include "formats/base/file.h"
-#include "verify/drift_report.h"
-#include "verify/plot.h"
+#include "verify/draw/plot.h"
+#include "verify/drift/drift_report.h"
 
 namespace {
 

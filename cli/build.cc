@@ -5,7 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/evaluation.h"
-#include "convert/journal.h"
+#include "convert/fill/journal.h"
 #include "formats/base/resources.h"
 
 namespace quern::cli {

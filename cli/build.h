@@ -8,8 +8,8 @@
 #include "cli/cli.h"
 #include "cli/feedback.h"
 #include "convert/convert.h"
-#include "convert/plan.h"
-#include "formats/model_source.h"
+#include "convert/plan/plan.h"
+#include "formats/model/model_source.h"
 
 namespace quern::cli {
 

@@ -3,8 +3,8 @@
 
 #include "cli/build.h"
 #include "cli/progress_bar.h"
-#include "convert/part.h"
-#include "convert/plan_checks.h"
+#include "convert/parts/part.h"
+#include "convert/plan/plan_checks.h"
 #include "formats/base/file.h"
 #include "formats/base/parallel.h"
 #include "formats/base/resources.h"

@@ -6,7 +6,7 @@
 #include "cli/metadata_text.h"
 #include "cli/progress_bar.h"
 #include "formats/base/parallel.h"
-#include "verify/model_diff.h"
+#include "verify/intact/model_diff.h"
 
 namespace quern::cli {
 namespace {

@@ -6,7 +6,7 @@
 #include "cli/progress_bar.h"
 #include "formats/base/parallel.h"
 #include "formats/base/resources.h"
-#include "verify/doctor.h"
+#include "verify/intact/doctor.h"
 
 namespace quern::cli {
 namespace {

@@ -12,9 +12,9 @@
 #include "formats/base/parallel.h"
 #include "formats/base/resources.h"
 #include "quantize/simulated_source.h"
-#include "verify/base_file.h"
-#include "verify/drift_report.h"
-#include "verify/reference_file.h"
+#include "verify/drift/base_file.h"
+#include "verify/drift/drift_report.h"
+#include "verify/drift/reference_file.h"
 
 namespace quern::cli {
 namespace {

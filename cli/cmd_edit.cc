@@ -6,10 +6,10 @@
 
 #include "cli/cli.h"
 #include "cli/progress_bar.h"
-#include "convert/metadata_json.h"
+#include "convert/record/metadata_json.h"
 #include "formats/base/file.h"
 #include "formats/base/resources.h"
-#include "formats/gguf_edit.h"
+#include "formats/gguf/gguf_edit.h"
 
 namespace quern::cli {
 namespace {

@@ -11,13 +11,13 @@
 #include "cli/feedback.h"
 #include "cli/progress_bar.h"
 #include "cli/simulation.h"
-#include "convert/plan_checks.h"
+#include "convert/plan/plan_checks.h"
 #include "formats/base/file.h"
 #include "formats/base/parallel.h"
 #include "formats/base/resources.h"
 #include "formats/base/sha256.h"
-#include "quantize/encode.h"
-#include "verify/fit.h"
+#include "quantize/plain/encode.h"
+#include "verify/fit/fit.h"
 
 namespace quern::cli {
 namespace {

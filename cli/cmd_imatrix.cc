@@ -8,9 +8,9 @@
 #include "cli/progress_bar.h"
 #include "formats/base/parallel.h"
 #include "formats/base/resources.h"
-#include "formats/imatrix_coverage.h"
-#include "formats/importance.h"
-#include "runtime/imatrix_collector.h"
+#include "formats/statistics/imatrix_coverage.h"
+#include "formats/statistics/importance.h"
+#include "runtime/observe/imatrix_collector.h"
 
 namespace quern::cli {
 namespace {

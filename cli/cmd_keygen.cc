@@ -2,7 +2,7 @@
 #include <memory>
 
 #include "cli/cli.h"
-#include "verify/signature.h"
+#include "verify/records/signature.h"
 
 namespace quern::cli {
 namespace {

@@ -3,7 +3,7 @@
 
 #include "cli/build.h"
 #include "cli/progress_bar.h"
-#include "convert/part.h"
+#include "convert/parts/part.h"
 #include "formats/base/resources.h"
 
 namespace quern::cli {

@@ -8,7 +8,7 @@
 #include "cli/progress_bar.h"
 #include "formats/base/parallel.h"
 #include "formats/base/resources.h"
-#include "verify/perplexity.h"
+#include "verify/drift/perplexity.h"
 
 namespace quern::cli {
 namespace {

@@ -6,7 +6,7 @@
 #include "cli/build.h"
 #include "formats/base/file.h"
 #include "formats/base/resources.h"
-#include "formats/model_outline.h"
+#include "formats/model/model_outline.h"
 #include "recipes/machines.h"
 #include "recipes/size_estimate.h"
 

@@ -2,10 +2,10 @@
 #include <memory>
 
 #include "cli/cli.h"
-#include "convert/build_record.h"
+#include "convert/record/build_record.h"
 #include "formats/base/file.h"
-#include "formats/imatrix.h"
-#include "verify/report.h"
+#include "formats/statistics/imatrix.h"
+#include "verify/report/report.h"
 
 namespace quern::cli {
 namespace {

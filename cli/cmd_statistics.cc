@@ -8,10 +8,10 @@
 #include "cli/progress_bar.h"
 #include "cli/simulation.h"
 #include "formats/base/parallel.h"
-#include "formats/imatrix.h"
+#include "formats/statistics/imatrix.h"
 #include "recipes/recipe.h"
-#include "runtime/imatrix_collector.h"
-#include "verify/live_statistics.h"
+#include "runtime/observe/imatrix_collector.h"
+#include "verify/calibrate/live_statistics.h"
 
 namespace quern::cli {
 namespace {

@@ -4,7 +4,7 @@
 
 #include "cli/cli.h"
 #include "formats/base/file.h"
-#include "formats/model_source.h"
+#include "formats/model/model_source.h"
 #include "runtime/tokenizer/tokenizer.h"
 
 namespace quern::cli {

@@ -9,8 +9,8 @@
 #include "cli/feedback.h"
 #include "cli/progress_bar.h"
 #include "formats/base/parallel.h"
-#include "verify/rederive.h"
-#include "verify/verify.h"
+#include "verify/intact/rederive.h"
+#include "verify/intact/verify.h"
 
 namespace quern::cli {
 namespace {

@@ -7,10 +7,10 @@
 #include <vector>
 
 #include "cli/cli.h"
-#include "formats/model_source.h"
-#include "runtime/evaluator.h"
+#include "formats/model/model_source.h"
+#include "runtime/pass/evaluator.h"
 #include "runtime/tokenizer/tokenizer.h"
-#include "verify/perplexity.h"
+#include "verify/drift/perplexity.h"
 
 namespace quern::cli {
 

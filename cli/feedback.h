@@ -6,9 +6,9 @@
 #include <vector>
 
 #include "cli/cli.h"
-#include "convert/plan.h"
-#include "quantize/feedback_source.h"
-#include "verify/live_statistics.h"
+#include "convert/plan/plan.h"
+#include "quantize/feedback/feedback_source.h"
+#include "verify/calibrate/live_statistics.h"
 
 namespace quern::cli {
 

@@ -6,9 +6,9 @@
 
 #include "formats/arch/config.h"
 #include "formats/base/checked.h"
-#include "formats/gguf.h"
-#include "formats/model_source.h"
-#include "formats/safetensors.h"
+#include "formats/gguf/gguf.h"
+#include "formats/model/model_source.h"
+#include "formats/safetensors/safetensors.h"
 
 namespace quern::cli {
 namespace {

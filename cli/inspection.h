@@ -8,8 +8,8 @@
 #include <utility>
 #include <vector>
 
-#include "formats/metadata.h"
-#include "formats/tensor.h"
+#include "formats/gguf/metadata.h"
+#include "formats/types/tensor.h"
 
 namespace quern::cli {
 

@@ -3,7 +3,7 @@
 #include <string>
 #include <vector>
 
-#include "formats/metadata.h"
+#include "formats/gguf/metadata.h"
 
 namespace quern::cli {
 

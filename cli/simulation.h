@@ -4,9 +4,9 @@
 #include <string>
 #include <vector>
 
-#include "convert/plan.h"
-#include "formats/importance.h"
-#include "formats/model_source.h"
+#include "convert/plan/plan.h"
+#include "formats/model/model_source.h"
+#include "formats/statistics/importance.h"
 #include "recipes/recipe.h"
 
 namespace quern::cli {

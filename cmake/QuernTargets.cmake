@@ -50,11 +50,11 @@ if(CMAKE_CXX_FLAGS MATCHES "-fsanitize")
   set(QUERN_TIMEOUT_FACTOR 10)
 endif()
 
-# quern_test(NAME LABEL label DEPENDS lib...): one GoogleTest program of all *_test.cc files of this folder. Suites whose name
+# quern_test(NAME LABEL label DEPENDS lib...): one GoogleTest program of all *_test.cc files at or below this folder. Suites whose name
 # begins with TrainedModel need the models of ../shared and get the label `model`; those that begin with Slow get `slow`.
 function(quern_test name)
   cmake_parse_arguments(ARG "" "LABEL" "DEPENDS" ${ARGN})
-  file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*_test.cc)
+  file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*_test.cc)
   if(NOT sources)
     return()
   endif()

@@ -4,8 +4,8 @@
 #include <cmath>
 #include <memory>
 
-#include "convert/lists.h"
-#include "convert/run_files.h"
+#include "convert/fill/lists.h"
+#include "convert/fill/run_files.h"
 
 namespace quern {
 namespace {

@@ -5,12 +5,12 @@
 #include <string>
 #include <vector>
 
-#include "convert/calibration.h"
-#include "convert/output_writer.h"
-#include "convert/pipeline.h"
-#include "convert/plan.h"
+#include "convert/fill/output_writer.h"
+#include "convert/fill/pipeline.h"
+#include "convert/plan/calibration.h"
+#include "convert/plan/plan.h"
 #include "formats/base/progress.h"
-#include "formats/model_source.h"
+#include "formats/model/model_source.h"
 
 namespace quern {
 
@@ -48,9 +48,9 @@ struct ConvertReport {
   double seconds = 0;
 };
 
-// Runs the whole plan, or what an earlier run left of it (convert/run_files.h): the bytes are the same. Nothing has its final name before
-// all outputs are complete. Bad input removes what was begun. AtEnd: of several runs that belong together, the journals are remembered
-// until all are done and forget_run() was called for each; so the next attempt finds that the first ones are.
+// Runs the whole plan, or what an earlier run left of it (convert/fill/run_files.h): the bytes are the same. Nothing has its final name
+// before all outputs are complete. Bad input removes what was begun. AtEnd: of several runs that belong together, the journals are
+// remembered until all are done and forget_run() was called for each; so the next attempt finds that the first ones are.
 enum class AtEnd { kForget, kRemember };
 ConvertReport run_plan(const ModelSource& source, const Plan& plan, Progress& progress, const Calibration& calibration = {},
                        AtEnd at_end = AtEnd::kForget);

@@ -4,7 +4,7 @@
 
 #include "formats/base/parallel.h"
 #include "formats/base/progress.h"
-#include "formats/decode.h"
+#include "formats/types/decode.h"
 
 namespace quern {
 

@@ -2,7 +2,7 @@
 
 #include "formats/base/error.h"
 #include "formats/base/parallel.h"
-#include "formats/decode.h"
+#include "formats/types/decode.h"
 
 namespace quern {
 

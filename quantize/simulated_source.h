@@ -9,7 +9,7 @@
 #include <tuple>
 #include <vector>
 
-#include "formats/model_source.h"
+#include "formats/model/model_source.h"
 #include "quantize/tensor_encoder.h"
 
 namespace quern {

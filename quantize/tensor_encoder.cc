@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "quantize/unbiased.h"
+#include "quantize/feedback/unbiased.h"
 
 namespace quern {
 

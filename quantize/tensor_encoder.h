@@ -4,18 +4,18 @@
 #include <cstdint>
 #include <span>
 
-#include "formats/importance.h"
-#include "formats/model_source.h"
-#include "quantize/encode.h"
-#include "quantize/feedback_source.h"
+#include "formats/model/model_source.h"
+#include "formats/statistics/importance.h"
+#include "quantize/feedback/feedback_source.h"
+#include "quantize/plain/encode.h"
 
 namespace quern {
 
 // How rows of a model's tensors become blocks: the encoder of a type together with what is known about the tensor's inputs. Whoever
 // writes, simulates or re-derives a build encodes through this, so all make the same bytes.
 //
-// With feedback, tensors that have statistics and types that can have feedback use it (quantize/feedback_source.h); everything else is
-// encoded by encode_rows_unbiased with the importance of its slice.
+// With feedback, tensors that have statistics and types that can have feedback use it (quantize/feedback/feedback_source.h); everything
+// else is encoded by encode_rows_unbiased with the importance of its slice.
 class TensorEncoder {
  public:
   // All outlive the encoder. importance: nullptr for uniform. feedback: nullptr for none; log: of what feedback does, or nullptr.

@@ -5,7 +5,7 @@
 #include "formats/base/error.h"
 #include "formats/base/file.h"
 #include "formats/base/nearest.h"
-#include "formats/gguf.h"
+#include "formats/gguf/gguf.h"
 #include "recipes/recipe.h"
 #include "recipes/shipped.h"
 

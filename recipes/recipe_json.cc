@@ -3,9 +3,9 @@
 #include <set>
 
 #include "formats/base/error.h"
+#include "formats/base/json_events.h"
 #include "formats/base/nearest.h"
 #include "formats/base/sha256.h"
-#include "formats/json_events.h"
 #include "recipes/name_pattern.h"
 #include "recipes/recipe.h"
 

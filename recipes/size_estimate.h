@@ -3,9 +3,9 @@
 #include <cstdint>
 #include <span>
 
-#include "formats/dtype.h"
-#include "formats/metadata.h"
-#include "formats/model_source.h"
+#include "formats/gguf/metadata.h"
+#include "formats/model/model_source.h"
+#include "formats/types/dtype.h"
 
 namespace quern {
 

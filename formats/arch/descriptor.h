@@ -7,8 +7,8 @@
 #include <string_view>
 #include <vector>
 
-#include "formats/metadata.h"
-#include "formats/model_source.h"
+#include "formats/gguf/metadata.h"
+#include "formats/model/model_source.h"
 
 namespace quern {
 

@@ -5,8 +5,8 @@
 
 #include "formats/arch/config.h"
 #include "formats/arch/descriptor.h"
-#include "formats/metadata.h"
-#include "formats/model_source.h"
+#include "formats/gguf/metadata.h"
+#include "formats/model/model_source.h"
 
 namespace quern {
 

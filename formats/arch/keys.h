@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "formats/arch/config.h"
-#include "formats/metadata.h"
+#include "formats/gguf/metadata.h"
 
 namespace quern::arch {
 

@@ -5,8 +5,8 @@
 
 #include "formats/arch/config.h"
 #include "formats/base/bytes.h"
-#include "formats/decode.h"
-#include "formats/float_convert.h"
+#include "formats/types/decode.h"
+#include "formats/types/float_convert.h"
 
 namespace quern::checkpoint {
 namespace {

@@ -8,7 +8,7 @@
 #include <string_view>
 
 #include "formats/checkpoint/problems.h"
-#include "formats/safetensors.h"
+#include "formats/safetensors/safetensors.h"
 
 namespace quern {
 

@@ -4,7 +4,7 @@
 
 #include "formats/arch/descriptor.h"
 #include "formats/base/error.h"
-#include "formats/decode.h"
+#include "formats/types/decode.h"
 
 namespace quern {
 namespace {

@@ -3,8 +3,8 @@
 #include <atomic>
 #include <vector>
 
-#include "formats/gguf.h"
-#include "formats/model_source.h"
+#include "formats/gguf/gguf.h"
+#include "formats/model/model_source.h"
 
 namespace quern {
 

@@ -5,7 +5,7 @@
 #include "formats/checkpoint/checkpoint_source.h"
 #include "formats/checkpoint/gguf_source.h"
 #include "formats/checkpoint/outline_source.h"
-#include "formats/model_outline.h"
+#include "formats/model/model_outline.h"
 #include "formats/tokenizer/import.h"
 
 // A checkpoint folder as a model, step by step: config, architecture, names in the headers, rules, metadata.

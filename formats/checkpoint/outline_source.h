@@ -5,7 +5,7 @@
 
 #include "formats/arch/config.h"
 #include "formats/arch/descriptor.h"
-#include "formats/model_source.h"
+#include "formats/model/model_source.h"
 
 namespace quern {
 

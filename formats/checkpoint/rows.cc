@@ -5,7 +5,7 @@
 #include <cstring>
 
 #include "formats/base/bytes.h"
-#include "formats/decode.h"
+#include "formats/types/decode.h"
 
 namespace quern::checkpoint {
 namespace {

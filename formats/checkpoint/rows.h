@@ -5,7 +5,7 @@
 #include <span>
 
 #include "formats/checkpoint/transforms.h"
-#include "formats/model_source.h"
+#include "formats/model/model_source.h"
 
 namespace quern::checkpoint {
 

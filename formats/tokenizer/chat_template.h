@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "formats/metadata.h"
+#include "formats/gguf/metadata.h"
 #include "formats/tokenizer/tokenizer_json.h"
 
 namespace quern {

@@ -7,7 +7,7 @@
 #include <string_view>
 #include <vector>
 
-#include "formats/metadata.h"
+#include "formats/gguf/metadata.h"
 
 namespace quern {
 

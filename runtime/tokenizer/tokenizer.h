@@ -8,7 +8,7 @@
 #include <string_view>
 #include <vector>
 
-#include "formats/metadata.h"
+#include "formats/gguf/metadata.h"
 #include "runtime/tokenizer/special_matcher.h"
 #include "runtime/tokenizer/text_model.h"
 

@@ -2,7 +2,7 @@
 
 #include <cstdio>
 
-#include "formats/dtype.h"
+#include "formats/types/dtype.h"
 
 int main(int argc, char** argv) {
   const auto dtype = argc == 2 ? quern::find_dtype_by_name(argv[1]) : std::nullopt;

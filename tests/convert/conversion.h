@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "convert/convert.h"
-#include "convert/plan.h"
+#include "convert/plan/plan.h"
 #include "formats/base/file.h"
 #include "formats/base/parallel.h"
 #include "formats/base/sha256.h"

@@ -4,10 +4,10 @@
 
 #include <nlohmann/json.hpp>
 
-#include "convert/part.h"
-#include "formats/decode.h"
-#include "formats/gguf.h"
-#include "formats/safetensors.h"
+#include "convert/parts/part.h"
+#include "formats/gguf/gguf.h"
+#include "formats/safetensors/safetensors.h"
+#include "formats/types/decode.h"
 #include "tests/convert/conversion.h"
 #include "tests/formats/expect_error.h"
 

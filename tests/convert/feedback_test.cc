@@ -4,9 +4,9 @@
 
 #include <random>
 
-#include "convert/part.h"
-#include "formats/gguf.h"
-#include "formats/statistics.h"
+#include "convert/parts/part.h"
+#include "formats/gguf/gguf.h"
+#include "formats/statistics/statistics.h"
 #include "tests/convert/conversion.h"
 #include "tests/formats/expect_error.h"
 

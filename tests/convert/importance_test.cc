@@ -4,10 +4,10 @@
 
 #include <cstring>
 
-#include "convert/part.h"
-#include "formats/gguf.h"
-#include "formats/imatrix.h"
-#include "quantize/unbiased.h"
+#include "convert/parts/part.h"
+#include "formats/gguf/gguf.h"
+#include "formats/statistics/imatrix.h"
+#include "quantize/feedback/unbiased.h"
 #include "tests/convert/conversion.h"
 #include "tests/formats/expect_error.h"
 

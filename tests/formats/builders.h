@@ -17,9 +17,9 @@
 #include <vector>
 
 #include "formats/base/bytes.h"
-#include "formats/gguf.h"
-#include "formats/metadata.h"
-#include "formats/tensor.h"
+#include "formats/gguf/gguf.h"
+#include "formats/gguf/metadata.h"
+#include "formats/types/tensor.h"
 
 // Tiny containers for tests, in memory and on disk. They write what they are told, right or wrong, so that readers can be shown
 // broken files; only GgufBuilder goes through the checked writer.

@@ -8,7 +8,7 @@
 #include "formats/arch/descriptor.h"
 #include "formats/base/error.h"
 #include "formats/checkpoint/checkpoint_source.h"
-#include "formats/float_convert.h"
+#include "formats/types/float_convert.h"
 #include "tests/formats/builders.h"
 
 // Checkpoints of random weights in every encoding, each with its weights decoded one element at a time, and the transforms as index

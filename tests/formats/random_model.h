@@ -12,7 +12,7 @@
 #include "formats/arch/config.h"
 #include "formats/arch/descriptor.h"
 #include "formats/checkpoint/transforms.h"
-#include "formats/float_convert.h"
+#include "formats/types/float_convert.h"
 #include "tests/formats/builders.h"
 
 // Checkpoints of random weights in the official layout of their family, from a config.json alone: names and shapes follow from the

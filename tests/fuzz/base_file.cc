@@ -1,4 +1,4 @@
-#include "verify/base_file.h"
+#include "verify/drift/base_file.h"
 #include "tests/fuzz/fuzz.h"
 
 // All rows are read and compared with logits that say nothing.

@@ -1,9 +1,9 @@
 #include <map>
 
-#include "formats/model_source.h"
-#include "formats/statistics.h"
+#include "formats/model/model_source.h"
+#include "formats/statistics/statistics.h"
 #include "tests/fuzz/fuzz.h"
-#include "verify/sensitivity.h"
+#include "verify/fit/sensitivity.h"
 
 namespace {
 

@@ -1,5 +1,5 @@
 #include "tests/fuzz/fuzz.h"
-#include "verify/report.h"
+#include "verify/report/report.h"
 
 // What is accepted can be drawn, and compared with itself.
 int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {

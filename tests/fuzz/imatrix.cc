@@ -1,4 +1,4 @@
-#include "formats/imatrix.h"
+#include "formats/statistics/imatrix.h"
 
 #include "tests/fuzz/fuzz.h"
 

@@ -1,6 +1,6 @@
-#include "convert/journal.h"
+#include "convert/fill/journal.h"
 
-#include "convert/part_index.h"
+#include "convert/parts/part_index.h"
 #include "tests/fuzz/fuzz.h"
 
 namespace {

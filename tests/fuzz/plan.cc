@@ -1,5 +1,5 @@
-#include "convert/plan.h"
-#include "convert/chunks.h"
+#include "convert/plan/plan.h"
+#include "convert/plan/chunks.h"
 #include "tests/fuzz/fuzz.h"
 
 // What is accepted can be divided, laid out and written, and reads the same again.

@@ -1,7 +1,7 @@
-#include "convert/build_record.h"
+#include "convert/record/build_record.h"
 #include "tests/fuzz/fuzz.h"
-#include "verify/manifest.h"
-#include "verify/signature.h"
+#include "verify/records/manifest.h"
+#include "verify/records/signature.h"
 
 namespace {
 

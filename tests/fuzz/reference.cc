@@ -1,5 +1,5 @@
 #include "tests/fuzz/fuzz.h"
-#include "verify/reference_file.h"
+#include "verify/drift/reference_file.h"
 
 // All rows are read and compared with logits that say nothing.
 int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {

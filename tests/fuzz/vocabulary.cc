@@ -1,5 +1,5 @@
-#include "formats/gguf.h"
-#include "runtime/hparams.h"
+#include "formats/gguf/gguf.h"
+#include "runtime/blocks/hparams.h"
 #include "runtime/tokenizer/tokenizer.h"
 #include "tests/fuzz/fuzz.h"
 

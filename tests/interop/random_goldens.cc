@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "formats/arch/config.h"
-#include "formats/model_source.h"
-#include "verify/perplexity.h"
+#include "formats/model/model_source.h"
+#include "verify/drift/perplexity.h"
 
 namespace quern {
 namespace {

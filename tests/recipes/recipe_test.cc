@@ -8,7 +8,7 @@
 
 #include "formats/base/error.h"
 #include "formats/base/file.h"
-#include "formats/gguf.h"
+#include "formats/gguf/gguf.h"
 #include "recipes/shipped.h"
 
 namespace quern {

@@ -6,7 +6,7 @@
 #include <map>
 
 #include "formats/base/error.h"
-#include "formats/model_outline.h"
+#include "formats/model/model_outline.h"
 #include "recipes/machines.h"
 #include "recipes/recipe.h"
 

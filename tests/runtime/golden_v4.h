@@ -5,8 +5,8 @@
 #include <string>
 #include <vector>
 
-#include "runtime/evaluator.h"
-#include "runtime/output_head.h"
+#include "runtime/pass/evaluator.h"
+#include "runtime/pass/output_head.h"
 #include "tests/runtime/memory_source.h"
 
 namespace quern {

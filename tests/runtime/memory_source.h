@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "formats/base/error.h"
-#include "formats/model_source.h"
+#include "formats/model/model_source.h"
 
 namespace quern {
 

@@ -4,7 +4,7 @@
 
 #include <set>
 
-#include "formats/gguf_edit.h"
+#include "formats/gguf/gguf_edit.h"
 #include "tests/convert/conversion.h"
 
 namespace quern {

@@ -9,7 +9,7 @@
 
 #include "formats/base/error.h"
 #include "formats/base/file.h"
-#include "runtime/evaluator.h"
+#include "runtime/pass/evaluator.h"
 
 namespace quern {
 

@@ -1,0 +1,25 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "formats/base/exact_sum.h"
+#include "formats/types/dtype.h"
+
+namespace quern {
+
+// Adds the energy (sum of squares) of every row. Returns the first row that holds a NaN or an infinity, or -1.
+int64_t add_energy(std::span<const float> weights, int64_t row_length, ExactSum& energy);
+
+// What encoding did to some rows.
+struct Comparison {
+  ExactSum squared_error;
+  bool exact = true;           // every decoded weight has the bits of the original
+  int64_t nonfinite_row = -1;  // first row that decodes to a NaN or an infinity
+};
+
+// Decodes `blocks`, which are `weights` encoded as `dtype`, and compares. Works in pieces of a fixed size.
+Comparison compare_encoded(DType dtype, std::span<const std::byte> blocks, std::span<const float> weights, int64_t row_length);
+
+}  // namespace quern

@@ -1,0 +1,264 @@
+#include "convert/plan/plan_checks.h"
+
+#include <algorithm>
+#include <map>
+#include <set>
+
+#include "convert/fill/journal.h"
+#include "formats/base/file.h"
+#include "formats/base/nearest.h"
+#include "formats/base/resources.h"
+#include "formats/base/sha256.h"
+#include "quantize/plain/encode.h"
+#include "recipes/name_pattern.h"
+
+namespace quern {
+namespace fs = std::filesystem;
+namespace {
+
+constexpr size_t kLongestTensorName = 63;  // GGML_MAX_NAME less its terminator
+
+template <typename Range, typename Name>
+std::string suggestion(std::string_view wanted, const Range& candidates, Name name) {
+  std::vector<std::string_view> names;
+  for (const auto& candidate : candidates) names.push_back(name(candidate));
+  return did_you_mean(wanted, names);
+}
+
+std::vector<DType> writable_types() {
+  std::vector<DType> types;
+  for (int id = 0; id < 64; ++id) {
+    const std::optional<DType> type = find_dtype_by_gguf_id(id);
+    if (type && has_encoder(*type)) types.push_back(*type);
+  }
+  return types;
+}
+
+bool is_name_pattern(const std::string& flag, const std::string& pattern, std::vector<Problem>& problems) {
+  try {
+    NamePattern compiled(pattern);
+    return true;
+  } catch (const Error& error) {
+    problems.push_back({ErrorKind::kUsage, flag + ": " + error.message()});
+    return false;
+  }
+}
+
+// The path with links and ".." resolved as far as it exists.
+fs::path resolved(const fs::path& path) {
+  std::error_code ignored;
+  const fs::path result = fs::weakly_canonical(fs::absolute(path), ignored);
+  return result.has_filename() ? result : result.parent_path();
+}
+
+bool lies_in(const fs::path& path, const fs::path& folder) {
+  return std::mismatch(folder.begin(), folder.end(), path.begin(), path.end()).first == folder.end();
+}
+
+void check_source_folder(const Plan& plan, const ModelSource& source, std::vector<Problem>& problems) {
+  const fs::path folder = resolved(plan.folder);
+  if (fs::is_directory(plan.model) && lies_in(folder, resolved(plan.model))) {
+    problems.push_back({ErrorKind::kUsage, "the output folder '" + printable(plan.folder.string()) +
+                                               "' lies inside the source folder; choose one outside it"});
+    return;
+  }
+  for (const PlannedOutput& output : plan.outputs) {
+    for (size_t f = 0; f < output.files.size(); ++f) {
+      const std::string name = relative_name(output, f);
+      for (const SourceFile& read : source.files()) {
+        if (resolved(read.path) == folder / name) {
+          problems.push_back({ErrorKind::kUsage, "'" + printable(name) + "' would replace the file that is read"});
+        }
+      }
+    }
+  }
+}
+
+// A run that all was written in, but for the names: files that have theirs are not in the way.
+bool is_written(const Plan& run, const JournalReading& journal) { return journal.begun && journal.begun->n_chunks == Chunks(run).count(); }
+
+// seen: names of the files of all runs so far.
+void check_existing(const Plan& plan, bool written, std::set<std::string>& seen, std::vector<Problem>& problems) {
+  for (const PlannedOutput& output : plan.outputs) {
+    for (size_t f = 0; f < output.files.size(); ++f) {
+      const std::string name = relative_name(output, f);
+      if (!seen.insert(name).second) problems.push_back({ErrorKind::kUsage, "two outputs are named '" + printable(name) + "'"});
+      const fs::path path = plan.folder / name;
+      std::error_code ignored;
+      const fs::file_status status = fs::symlink_status(path, ignored);
+      if (fs::is_directory(status)) {
+        problems.push_back({ErrorKind::kUsage, "'" + printable(path.string()) + "' is a folder"});
+      } else if (fs::exists(status) && !plan.force && !written) {
+        problems.push_back({ErrorKind::kUsage, "'" + printable(path.string()) + "' exists; --force replaces it"});
+      }
+    }
+  }
+}
+
+void check_space(const Plan& plan, std::vector<Problem>& problems) {
+  const uint64_t free_bytes = free_space_bytes(plan.folder),
+                 needed = plan.output_bytes() - std::min(plan.output_bytes(), begun_bytes(plan));
+  if (needed > free_bytes) {
+    problems.push_back({ErrorKind::kIo, "'" + printable(plan.folder.string()) + "' has " + format_size(free_bytes) +
+                                            " free, the outputs need " + format_size(needed)});
+  }
+}
+
+}  // namespace
+
+std::vector<RecipeRule> parse_overrides(const std::vector<std::string>& tensor_types, std::vector<Problem>& problems) {
+  std::vector<RecipeRule> overrides;
+  for (const std::string& text : tensor_types) {
+    const size_t equals = text.rfind('=');
+    if (equals == std::string::npos || equals == 0) {
+      problems.push_back({ErrorKind::kUsage, "--tensor-type: '" + printable(text) + "' is not REGEX=TYPE"});
+      continue;
+    }
+    const std::string pattern = text.substr(0, equals), type = text.substr(equals + 1);
+    const bool usable = is_name_pattern("--tensor-type", pattern, problems);
+    const std::optional<DType> found = find_dtype_by_name(type);
+    if (!found || !has_encoder(*found)) {
+      problems.push_back({ErrorKind::kUsage, "--tensor-type: " + std::string(found ? "cannot write type '" : "unknown type '") +
+                                                 printable(type) + "'" +
+                                                 suggestion(type, writable_types(), [](DType t) { return name_of(t); })});
+    } else if (usable) {
+      RecipeRule rule;
+      rule.name = pattern;
+      rule.type.type = *found;
+      overrides.push_back(rule);
+    }
+  }
+  return overrides;
+}
+
+std::vector<const Mix*> parse_types(const std::vector<std::string>& types, std::vector<Problem>& problems) {
+  std::vector<const Mix*> mixes;
+  for (const std::string& type : types) {
+    const Mix* mix = find_mix(type);
+    if (mix == nullptr) {
+      problems.push_back({ErrorKind::kUsage,
+                          "unknown type '" + printable(type) + "'" + suggestion(type, all_mixes(), [](const Mix& m) { return m.name; })});
+    } else if (std::find(mixes.begin(), mixes.end(), mix) != mixes.end()) {
+      problems.push_back({ErrorKind::kUsage, "type " + std::string(mix->name) + " is asked for twice"});
+    } else {
+      mixes.push_back(mix);
+    }
+  }
+  return mixes;
+}
+
+std::vector<Problem> check_options(const PlanOptions& options) {
+  std::vector<Problem> problems;
+  if (options.output.empty()) problems.push_back({ErrorKind::kUsage, "no output given; add -o"});
+  const size_t n_outputs = options.types.size() + options.recipes.size();
+  if (n_outputs == 0) problems.push_back({ErrorKind::kUsage, "no type given; add --type, for example --type Q4_K_M"});
+  if (options.single_file && n_outputs > 1) problems.push_back({ErrorKind::kUsage, "one output file can have one type only"});
+  if (options.single_file && !options.output.empty() && options.output.extension() != ".gguf") {
+    problems.push_back({ErrorKind::kUsage, "the output file '" + printable(options.output.string()) + "' must end in .gguf"});
+  }
+  parse_types(options.types, problems);
+  parse_overrides(options.tensor_types, problems);
+  if (options.tensors) is_name_pattern("--tensors", *options.tensors, problems);
+  return problems;
+}
+
+void check_types(const Plan& plan, std::vector<Problem>& problems) {
+  for (const PlannedTensor& tensor : plan.tensors) {
+    if (tensor.name.size() > kLongestTensorName) {
+      problems.push_back({ErrorKind::kUnsupported, "tensor name '" + printable(tensor.name) + "' is longer than 63 bytes, GGUF's limit"});
+    }
+  }
+  for (const PlannedOutput& output : plan.outputs) {
+    std::map<DType, std::vector<std::string>> unwritable;
+    for (size_t t = 0; t < plan.tensors.size(); ++t) {
+      const Placement& placement = output.tensors[t];
+      if (!placement.copied && (plan.tensors[t].integer || !has_encoder(placement.type))) {
+        unwritable[placement.type].push_back(plan.tensors[t].name);
+      }
+    }
+    for (const auto& [type, names] : unwritable) {
+      problems.push_back({ErrorKind::kUnsupported, output.mix + ": this version cannot write " + std::string(name_of(type)) + " (" +
+                                                       std::to_string(names.size()) + " tensors, the first is '" + names.front() + "')"});
+    }
+  }
+}
+
+void check_files(const Plan& plan, const ModelSource& source, std::vector<Problem>& problems) {
+  const std::vector<Problem> found = check_destination(plan);
+  problems.insert(problems.end(), found.begin(), found.end());
+  check_source_folder(plan, source, problems);
+}
+
+std::vector<Problem> check_destination(const Plan& plan) {
+  std::error_code ignored;
+  fs::path above = fs::absolute(plan.folder).lexically_normal();  // the part of it that is there
+  while (!fs::exists(fs::symlink_status(above, ignored)) && above != above.root_path()) above = above.parent_path();
+  if (!fs::is_directory(above, ignored)) {
+    return {{ErrorKind::kUsage, "the output folder '" + printable(plan.folder.string()) + "' cannot be: '" +
+                                    printable(above.filename().string()) + "' is not a folder"}};
+  }
+  std::vector<Problem> problems;
+  std::set<std::string> seen;
+  for (const Plan& run : runs_of(plan)) {
+    const JournalReading journal = read_journal(run);
+    check_existing(run, is_written(run, journal), seen, problems);
+    if (!journal.difference.empty() && !run.force) {
+      problems.push_back({ErrorKind::kUsage, difference_error(run, journal.difference).what()});
+    }
+  }
+  check_space(plan, problems);
+  return problems;
+}
+
+void check_memory(const Plan& plan, uint64_t smallest_bytes, std::vector<Problem>& problems) {
+  if (plan.memory_bytes >= smallest_bytes) return;
+  constexpr uint64_t kMebibyte = uint64_t{1} << 20;
+  problems.push_back({ErrorKind::kUsage, "a memory budget of " + format_size(plan.memory_bytes) +
+                                             " is too small; the smallest that works is " +
+                                             std::to_string((smallest_bytes + kMebibyte - 1) / kMebibyte) + "MiB"});
+}
+
+std::string fingerprint(const fs::path& path) {
+  constexpr uint64_t kProbeBytes = 64 * 1024;
+  const InputFile file(path);
+  const uint64_t n = std::min(file.size_bytes(), kProbeBytes);
+  std::vector<std::byte> probe(static_cast<size_t>(2 * n));
+  file.read_at(0, std::span(probe).first(static_cast<size_t>(n)));
+  file.read_at(file.size_bytes() - n, std::span(probe).last(static_cast<size_t>(n)));
+  return sha256_hex(probe);
+}
+
+void check_source(const Plan& plan, const ModelSource& source) {
+  const auto changed = [](const std::string& what) {
+    throw Error(ErrorKind::kFormat, "the plan was made from another source: " + what + "; make the plan again");
+  };
+  const auto files = source.files();
+  if (files.size() != plan.sources.size()) {
+    changed(std::to_string(plan.sources.size()) + " files then, " + std::to_string(files.size()) + " now");
+  }
+  for (size_t i = 0; i < files.size(); ++i) {
+    const PlannedSource& planned = plan.sources[i];
+    if (files[i].name != planned.name) changed("file '" + planned.name + "' is missing");
+    if (files[i].size_bytes != planned.size_bytes || fingerprint(files[i].path) != planned.fingerprint) {
+      changed("file '" + planned.name + "' has changed");
+    }
+  }
+  const auto tensors = source.tensors();
+  for (size_t t = 0; t < plan.tensors.size(); ++t) {
+    const PlannedTensor& tensor = plan.tensors[t];
+    const LogicalTensor* now = tensor.source_index < tensors.size() ? &tensors[tensor.source_index] : nullptr;
+    const bool same = now != nullptr && now->name == tensor.name && now->shape == tensor.shape && now->n_slices == tensor.n_slices &&
+                      now->source_bytes == tensor.source_bytes && (now->keep == Keep::kInteger) == tensor.integer;
+    if (!same) changed("tensor '" + tensor.name + "' differs");
+    for (const PlannedOutput& output : plan.outputs) {
+      if (output.tensors[t].copied != source.can_copy(tensor.source_index, output.tensors[t].type)) {
+        changed("tensor '" + tensor.name + "' is stored otherwise");
+      }
+    }
+  }
+  std::vector<Problem> problems;
+  check_types(plan, problems);
+  if (!problems.empty()) throw Error(problems.front().kind, problems.front().message);
+}
+
+}  // namespace quern

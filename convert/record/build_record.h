@@ -1,0 +1,76 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "formats/gguf/metadata.h"
+#include "formats/types/dtype.h"
+#include "formats/types/tensor.h"
+
+namespace quern {
+
+// What is known of a build, the files of one output: enough to find any damage and to name it. "quern.tensors/1" as JSON
+// (docs/formats/manifest.md); the manifest of a published folder holds one for each build.
+
+inline constexpr uint64_t kMebibyte = uint64_t{1} << 20;
+// SHA-256 of this much of a file, so that damage has a place.
+inline constexpr uint64_t kPieceBytes = kMebibyte;
+
+struct FileRecord {
+  std::string name;  // relative to the folder of the record, at most one folder deep
+  uint64_t size_bytes = 0;
+  std::string sha256;
+  std::vector<std::string> pieces_sha256;  // per kPieceBytes, the last one may be shorter
+};
+
+// How near to the source.
+struct ErrorRecord {
+  bool exact = false;         // every weight has the bits of the decoded source
+  double squared_error = 0;   // sum over the weights
+  double relative_error = 0;  // square root of its share of the sum of squares
+};
+
+struct SliceRecord {
+  std::string sha256;
+  ErrorRecord error;
+};
+
+struct TensorRecord {
+  std::string name;
+  DType type = DType::F32;
+  Shape shape;
+  size_t file = 0;      // position in BuildRecord::files
+  uint64_t offset = 0;  // in its file
+  uint64_t size_bytes = 0;
+  std::string sha256;
+  std::optional<ErrorRecord> error;  // empty for tables of integers
+  std::vector<SliceRecord> slices;   // of stacked tensors, in order; otherwise empty
+};
+
+struct BuildRecord {
+  std::string quern_version;
+  std::string recipe;
+  std::string label;  // "Q4_K_M", what the files are named after
+  bool lossless = false;
+  bool mtp = false;
+  std::optional<ErrorRecord> error;  // over all float tensors
+  Metadata settings;                 // the quern.* keys of the first file: recipe, encoder revisions, statistics
+  std::vector<FileRecord> files;
+  std::vector<std::pair<std::string, std::string>> keys;  // SHA-256 of every metadata value of the first file, see metadata_sums()
+  std::vector<TensorRecord> tensors;                      // in file order
+};
+
+// Keys, but the padding, with the SHA-256 of the value type and value as GGUF stores them.
+std::vector<std::pair<std::string, std::string>> metadata_sums(const Metadata& metadata);
+
+// One line per tensor.
+std::string build_record_to_json(const BuildRecord& record);
+// Throws kFormat for what is not such a record: wrong types of fields, names that lead out of the folder, impossible shapes, files
+// that do not exist in the record, sums that are not 64 hex digits.
+BuildRecord build_record_from_json(std::string_view text);
+
+}  // namespace quern

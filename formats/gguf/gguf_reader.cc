@@ -1,0 +1,330 @@
+#include <algorithm>
+#include <array>
+#include <optional>
+
+#include "formats/base/bytes.h"
+#include "formats/base/checked.h"
+#include "formats/gguf/gguf.h"
+#include "formats/gguf/gguf_survey.h"
+#include "formats/gguf/gguf_types.h"
+
+namespace quern::gguf {
+namespace {
+
+// Bytes of the header in order, from a span or, in windows, from a file. Nothing is allocated that the file does not back.
+class HeaderStream {
+ public:
+  HeaderStream(std::span<const std::byte> head, uint64_t file_size_bytes) : window_(head), file_size_bytes_(file_size_bytes) {}
+  explicit HeaderStream(const InputFile& file) : file_(&file), file_size_bytes_(file.size_bytes()) {}
+
+  uint64_t position() const noexcept { return position_; }
+  uint64_t file_size_bytes() const noexcept { return file_size_bytes_; }
+  uint64_t remaining() const noexcept { return file_size_bytes_ - position_; }
+
+  // The next n bytes, valid until the next call.
+  std::span<const std::byte> take(uint64_t n) {
+    if (n > remaining()) {
+      throw Error(ErrorKind::kFormat,
+                  std::to_string(n) + " bytes expected, " + std::to_string(remaining()) + " are left in the file (incomplete download?)")
+          .at(position_);
+    }
+    if (n > kMaxHeaderBytes - position_) {
+      throw Error(ErrorKind::kFormat, "the header is larger than " + std::to_string(kMaxHeaderBytes) + " bytes").at(position_);
+    }
+    if (n > window_.size() - used_) refill(n);
+    const auto bytes = window_.subspan(used_, n);
+    used_ += n;
+    position_ += n;
+    return bytes;
+  }
+
+  template <typename T>
+  T take_value() {
+    return load_le<T>(take(sizeof(T)).data());
+  }
+
+ private:
+  static constexpr uint64_t kWindowBytes = 1 << 20;
+
+  void refill(uint64_t n) {
+    if (file_ == nullptr) throw Error(ErrorKind::kFormat, "the header is cut off here").at(position_);
+    buffer_.resize(std::min(std::max(n, kWindowBytes), remaining()));
+    file_->read_at(position_, buffer_);
+    window_ = buffer_;
+    used_ = 0;
+  }
+
+  const InputFile* file_ = nullptr;
+  std::vector<std::byte> buffer_;
+  std::span<const std::byte> window_;
+  size_t used_ = 0;  // bytes of the window already taken
+  uint64_t position_ = 0;
+  uint64_t file_size_bytes_;
+};
+
+std::string quoted_key(const std::string& key) { return "metadata key '" + key + "'"; }
+
+class HeaderParser {
+ public:
+  // problems: nullptr to throw at the first broken rule; else rules that only concern one entry are noted there and reading goes on.
+  explicit HeaderParser(HeaderStream stream, std::vector<std::string>* problems = nullptr) : in_(std::move(stream)), problems_(problems) {}
+
+  Header parse() {
+    read_magic_and_version();
+    const int64_t n_tensors = read_count("tensors", kMaxTensors, kMinTensorBytes);
+    const int64_t n_keys = read_count("metadata keys", kMaxKeys, kMinKeyBytes);
+    for (int64_t i = 0; i < n_keys; ++i) read_key();
+    read_alignment();
+    header_.tensors.reserve(static_cast<size_t>(n_tensors));
+    uint64_t blob_bytes = 0;
+    for (int64_t i = 0; i < n_tensors; ++i) read_tensor(blob_bytes);
+    check_unique_names();
+    finish(blob_bytes);
+    return std::move(header_);
+  }
+
+ private:
+  static constexpr uint64_t kMinKeyBytes = 8 + 1 + 4 + 1;         // name of one byte, type, value
+  static constexpr uint64_t kMinTensorBytes = 8 + 1 + 4 + 4 + 8;  // name of one byte, rank, type, offset
+
+  void object(const Error& error) {
+    if (problems_ == nullptr) throw error;
+    problems_->push_back(error.what());
+  }
+
+  void read_magic_and_version() {
+    const auto magic = in_.take(4);
+    const std::string_view text(reinterpret_cast<const char*>(magic.data()), magic.size());
+    if (text == "vers") throw Error(ErrorKind::kFormat, "is a Git LFS pointer, not the file itself (run git lfs pull)");
+    if (text != kMagic) throw Error(ErrorKind::kFormat, "does not begin with 'GGUF' (not a GGUF file)");
+    header_.version = in_.take_value<uint32_t>();
+    if ((header_.version & 0xFFFF) == 0)
+      throw Error(ErrorKind::kUnsupported, "is a big-endian GGUF file; only little-endian ones are read");
+    if (header_.version != 2 && header_.version != 3) {
+      throw Error(ErrorKind::kUnsupported, "GGUF version " + std::to_string(header_.version) + "; only versions 2 and 3 are read").at(4);
+    }
+  }
+
+  int64_t read_count(const char* what, int64_t max, uint64_t min_bytes_each) {
+    const uint64_t at = in_.position();
+    const auto count = in_.take_value<int64_t>();
+    if (count < 0 || count > max) {
+      throw Error(ErrorKind::kFormat,
+                  "number of " + std::string(what) + " is " + std::to_string(count) + ", at most " + std::to_string(max) + " expected")
+          .at(at);
+    }
+    if (static_cast<uint64_t>(count) * min_bytes_each > in_.remaining()) {
+      throw Error(ErrorKind::kFormat, std::to_string(count) + " " + what + " do not fit in the file (incomplete download?)").at(at);
+    }
+    return count;
+  }
+
+  std::string read_string(uint64_t max_bytes, const char* what) {
+    const uint64_t at = in_.position();
+    const auto size = in_.take_value<uint64_t>();
+    if (size > max_bytes) {
+      throw Error(ErrorKind::kFormat,
+                  std::string(what) + " of " + std::to_string(size) + " bytes, at most " + std::to_string(max_bytes) + " expected")
+          .at(at);
+    }
+    const auto bytes = in_.take(size);
+    return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+  }
+
+  void read_key() {
+    const uint64_t at = in_.position();
+    const std::string key = read_string(kMaxKeyBytes, "metadata key");
+    if (key.empty()) object(Error(ErrorKind::kFormat, "empty metadata key").at(at));
+    if (header_.metadata.find(key) != nullptr) object(Error(ErrorKind::kFormat, quoted_key(key) + " occurs twice").at(at));
+    const uint64_t type_at = in_.position();
+    const auto type = in_.take_value<uint32_t>();
+    if (type == kArrayType) return read_array(key);
+    const bool known = visit_value_type(type, [&]<typename T>(std::type_identity<T>) { header_.metadata.set(key, read_scalar<T>(key)); });
+    if (!known) {
+      throw Error(ErrorKind::kFormat, quoted_key(key) + " has the unknown value type " + std::to_string(type)).at(type_at);
+    }
+  }
+
+  void read_array(const std::string& key) {
+    const uint64_t type_at = in_.position();
+    const auto type = in_.take_value<uint32_t>();
+    if (type == kArrayType) throw Error(ErrorKind::kUnsupported, quoted_key(key) + " is an array of arrays").at(type_at);
+    const auto count = in_.take_value<uint64_t>();
+    const bool known =
+        visit_value_type(type, [&]<typename T>(std::type_identity<T>) { header_.metadata.set(key, read_elements<T>(key, count)); });
+    if (!known) {
+      throw Error(ErrorKind::kFormat, quoted_key(key) + " has the unknown element type " + std::to_string(type)).at(type_at);
+    }
+  }
+
+  template <typename T>
+  T read_scalar(const std::string& key) {
+    if constexpr (std::is_same_v<T, std::string>) {
+      return read_string(kMaxHeaderBytes, "string");
+    } else if constexpr (std::is_same_v<T, bool>) {
+      const uint64_t at = in_.position();
+      const auto value = in_.take_value<uint8_t>();
+      if (value > 1) object(Error(ErrorKind::kFormat, quoted_key(key) + " has the bool value " + std::to_string(value)).at(at));
+      return value != 0;
+    } else {
+      return in_.take_value<T>();
+    }
+  }
+
+  template <typename T>
+  std::vector<T> read_elements(const std::string& key, uint64_t count) {
+    constexpr bool kIsString = std::is_same_v<T, std::string>;
+    constexpr uint64_t kMinBytes = kIsString ? sizeof(uint64_t) : std::is_same_v<T, bool> ? 1 : sizeof(T);
+    if (count > in_.remaining() / kMinBytes) {
+      throw Error(ErrorKind::kFormat, quoted_key(key) + ": " + std::to_string(count) + " elements do not fit in the file")
+          .at(in_.position());
+    }
+    std::vector<T> values;
+    if constexpr (kIsString || std::is_same_v<T, bool>) {
+      if (kIsString) count_array_strings(key, count);
+      for (uint64_t i = 0; i < count; ++i) values.push_back(read_scalar<T>(key));
+    } else {
+      const auto bytes = in_.take(count * sizeof(T));
+      values.resize(count);
+      if (count != 0) std::memcpy(values.data(), bytes.data(), bytes.size());
+    }
+    return values;
+  }
+
+  // A std::string takes four times the eight bytes that an empty string has in the file.
+  void count_array_strings(const std::string& key, uint64_t count) {
+    if (count > kMaxArrayStrings - n_array_strings_) {
+      throw Error(ErrorKind::kFormat, quoted_key(key) + ": more than " + std::to_string(kMaxArrayStrings) + " strings in arrays")
+          .at(in_.position());
+    }
+    n_array_strings_ += count;
+  }
+
+  void read_alignment() {
+    const MetaValue* value = header_.metadata.find(kAlignmentKey);
+    if (value == nullptr) return;
+    const auto* alignment = std::get_if<uint32_t>(value);
+    if (alignment == nullptr) return object(Error(ErrorKind::kFormat, "general.alignment is not a u32"));
+    if (!std::has_single_bit(*alignment)) {
+      return object(Error(ErrorKind::kFormat, "general.alignment " + std::to_string(*alignment) + " is not a power of two"));
+    }
+    header_.alignment = *alignment;
+  }
+
+  // Reads one tensor description; the tensor must begin at blob_bytes, which then moves past it.
+  void read_tensor(uint64_t& blob_bytes) {
+    const uint64_t at = in_.position();
+    TensorInfo tensor;
+    tensor.name = read_string(problems_ == nullptr ? kMaxNameBytes : kMaxKeyBytes, "tensor name");
+    if (tensor.name.empty()) object(Error(ErrorKind::kFormat, "empty tensor name").at(at));
+    try {
+      const std::vector<int64_t> dims = read_dims();
+      const auto type = in_.take_value<int32_t>();
+      const uint64_t offset_at = in_.position();
+      tensor.file_offset = in_.take_value<uint64_t>();
+      place_tensor(tensor, dims, type, offset_at, blob_bytes);
+    } catch (Error& e) {
+      e.tensor(tensor.name).at(at);
+      throw;
+    }
+  }
+
+  // The description is read; what is wrong from here on concerns this tensor only.
+  void place_tensor(TensorInfo& tensor, const std::vector<int64_t>& dims, int32_t type, uint64_t offset_at, uint64_t& blob_bytes) {
+    try {
+      for (const int64_t dim : dims) {
+        if (dim <= 0) throw Error(ErrorKind::kFormat, "dimension " + std::to_string(dim) + " is not positive");
+      }
+      tensor.shape = Shape(dims);
+      tensor.dtype = dtype_of(type);
+      tensor.size_bytes = tensor_size_bytes(tensor.dtype, tensor.shape);
+      if (tensor.file_offset != blob_bytes) {
+        object(Error(ErrorKind::kFormat, "data offset " + std::to_string(tensor.file_offset) + ", but the tensor before it ends at " +
+                                             std::to_string(blob_bytes) + " (padding included)")
+                   .at(offset_at)
+                   .tensor(tensor.name));
+        blob_bytes = tensor.file_offset;
+      }
+      const uint64_t padded = checked_add(tensor.size_bytes, header_.alignment - 1, "padded size") / header_.alignment * header_.alignment;
+      blob_bytes = checked_add(blob_bytes, padded, "end of the data");
+      header_.tensors.push_back(std::move(tensor));
+    } catch (Error& e) {
+      if (problems_ == nullptr) throw;
+      object(e.tensor(tensor.name));  // without a size it has no place
+    }
+  }
+
+  // Outermost first.
+  std::vector<int64_t> read_dims() {
+    const auto rank = in_.take_value<uint32_t>();
+    if (rank > Shape::kMaxRank) throw Error(ErrorKind::kFormat, std::to_string(rank) + " dimensions, at most 4 expected");
+    std::vector<int64_t> dims(rank);
+    for (uint32_t i = rank; i-- > 0;) dims[i] = in_.take_value<int64_t>();  // innermost first in the file
+    return dims;
+  }
+
+  static DType dtype_of(int32_t id) {
+    if (const std::optional<DType> dtype = find_dtype_by_gguf_id(id)) return *dtype;
+    constexpr std::array kRemoved = {4, 5, 31, 32, 33, 36, 37, 38};
+    const bool removed = std::ranges::find(kRemoved, id) != kRemoved.end();
+    throw Error(ErrorKind::kUnsupported,
+                "type id " + std::to_string(id) + (removed ? " was removed from ggml" : " is not a type that we know"));
+  }
+
+  void check_unique_names() {
+    std::vector<std::string_view> names;
+    names.reserve(header_.tensors.size());
+    for (const TensorInfo& tensor : header_.tensors) names.push_back(tensor.name);
+    std::ranges::sort(names);
+    const auto twice = std::ranges::adjacent_find(names);
+    if (twice != names.end()) object(Error(ErrorKind::kFormat, "the header names it twice").tensor(*twice));
+  }
+
+  // Fixes where the data begins, turns relative offsets into file offsets and checks the size of the file.
+  void finish(uint64_t blob_bytes) {
+    const uint64_t header_bytes = in_.position();
+    const uint64_t file_size_bytes = in_.file_size_bytes();
+    header_.data_offset = align_up(header_bytes, header_.alignment);
+    for (TensorInfo& tensor : header_.tensors) {
+      tensor.file_offset = checked_add(tensor.file_offset, header_.data_offset, "data offset");
+      const uint64_t tensor_end = checked_add(tensor.file_offset, tensor.size_bytes, "end of the data");
+      if (tensor_end > file_size_bytes) {
+        object(Error(ErrorKind::kFormat, "data ends at byte " + std::to_string(tensor_end) + ", the file has " +
+                                             std::to_string(file_size_bytes) + " (incomplete download?)")
+                   .tensor(tensor.name));
+      }
+    }
+    const uint64_t end = checked_add(header_.data_offset, blob_bytes, "end of the data");
+    const uint64_t least = header_.tensors.empty() ? header_bytes : end;  // without tensors the padding may be missing
+    if (file_size_bytes < least || file_size_bytes > end) {
+      object(Error(ErrorKind::kFormat, "the file has " + std::to_string(file_size_bytes) + " bytes, its header asks for " +
+                                           std::to_string(end) + " with the padding of the last tensor"));
+    }
+  }
+
+  HeaderStream in_;
+  std::vector<std::string>* problems_;
+  Header header_;
+  uint64_t n_array_strings_ = 0;
+};
+
+}  // namespace
+
+Header parse_header(std::span<const std::byte> head, uint64_t file_size_bytes) {
+  return HeaderParser(HeaderStream(head, file_size_bytes)).parse();
+}
+
+Header read_header(const InputFile& file) {
+  try {
+    return HeaderParser(HeaderStream(file)).parse();
+  } catch (Error& e) {
+    e.file(file.path().string());
+    throw;
+  }
+}
+
+Header survey_header(const InputFile& file, std::vector<std::string>& problems) {
+  return HeaderParser(HeaderStream(file), &problems).parse();
+}
+
+}  // namespace quern::gguf

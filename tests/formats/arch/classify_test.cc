@@ -1,0 +1,64 @@
+#include "tests/formats/arch/arch_test_util.h"
+
+namespace quern {
+namespace {
+
+struct Expected {
+  const char* name;
+  int rank;
+  Role role;
+  Keep keep;
+  int64_t layer;
+};
+
+TEST(ClassifyTensor, KnowsTheNamesOfLlamaCppFiles) {
+  for (const Expected& e : {
+           Expected{"token_embd.weight", 2, Role::kTokenEmbedding, Keep::kMix, -1},
+           Expected{"output.weight", 2, Role::kOutput, Keep::kMix, -1},
+           Expected{"output_norm.weight", 1, Role::kNorm, Keep::kF32, -1},
+           Expected{"rope_freqs.weight", 1, Role::kOther, Keep::kF32, -1},
+           Expected{"blk.0.attn_qkv.weight", 2, Role::kAttention, Keep::kMix, 0},
+           Expected{"blk.12.attn_kv_b.weight", 2, Role::kAttention, Keep::kMix, 12},
+           Expected{"blk.12.attn_k_b.weight", 3, Role::kAttention, Keep::kMix, 12},
+           Expected{"blk.3.attn_q.bias", 1, Role::kBias, Keep::kF32, 3},
+           Expected{"blk.3.ffn_down_exps.bias", 2, Role::kBias, Keep::kF32, 3},
+           Expected{"blk.3.exp_probs_b.bias", 1, Role::kRouter, Keep::kF32, 3},
+           Expected{"blk.3.ffn_gate_inp.weight", 2, Role::kRouter, Keep::kF32, 3},
+           Expected{"blk.3.ffn_gate_up_exps.weight", 3, Role::kRoutedExpert, Keep::kMix, 3},
+           Expected{"blk.3.ffn_up_shexp.weight", 2, Role::kSharedExpert, Keep::kMix, 3},
+           Expected{"blk.3.ffn_up.weight", 2, Role::kDenseFfn, Keep::kMix, 3},
+           Expected{"blk.3.post_attention_norm.weight", 1, Role::kNorm, Keep::kF32, 3},
+           Expected{"blk.3.attn_sinks.weight", 1, Role::kAttention, Keep::kF32, 3},
+           Expected{"blk.61.nextn.eh_proj.weight", 2, Role::kMtp, Keep::kSource, 61},
+           Expected{"blk.61.nextn.hnorm.weight", 1, Role::kNorm, Keep::kF32, 61},
+           Expected{"blk.61.nextn.shared_head_norm.weight", 1, Role::kNorm, Keep::kF32, 61},
+           Expected{"blk.61.nextn.embed_tokens.weight", 2, Role::kMtp, Keep::kMix, 61},
+           Expected{"blk.3.ffn_up_exps.scale", 1, Role::kOther, Keep::kF32, 3},
+           Expected{"something_else.weight", 2, Role::kOther, Keep::kMix, -1},
+           Expected{"blk.x.attn_q.weight", 2, Role::kOther, Keep::kMix, -1},
+           Expected{"blk.99999999999999999999.attn_q.weight", 2, Role::kOther, Keep::kMix, -1},
+       }) {
+    const TensorKind kind = classify_tensor("llama", e.name, e.rank);
+    EXPECT_EQ(kind.role, e.role) << e.name;
+    EXPECT_EQ(kind.keep, e.keep) << e.name;
+    EXPECT_EQ(kind.layer, e.layer) << e.name;
+  }
+}
+
+TEST(ClassifyTensor, KeepsTheRouterOfDeepSeek4AsStored) {
+  EXPECT_EQ(classify_tensor("deepseek4", "blk.0.ffn_gate_inp.weight", 2).keep, Keep::kSource);
+  EXPECT_EQ(classify_tensor("deepseek4", "blk.0.ffn_gate_tid2eid.weight", 2).keep, Keep::kInteger);
+}
+
+TEST(MatchesPattern, TakesStarsAsAnyText) {
+  EXPECT_TRUE(matches_pattern("mtp.*", "mtp.0.norm.weight"));
+  EXPECT_TRUE(matches_pattern("*.rotary_emb.inv_freq", "model.layers.0.self_attn.rotary_emb.inv_freq"));
+  EXPECT_TRUE(matches_pattern("a*b*c", "a--b-b--c"));
+  EXPECT_FALSE(matches_pattern("a*b*c", "a--b-b--d"));
+  EXPECT_FALSE(matches_pattern("mtp.*", "xmtp.0"));
+  EXPECT_FALSE(matches_pattern("exact", "exactly"));
+  EXPECT_FALSE(matches_pattern("ab*ba", "aba"));
+}
+
+}  // namespace
+}  // namespace quern

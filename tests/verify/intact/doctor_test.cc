@@ -1,0 +1,153 @@
+#include "verify/intact/doctor.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <limits>
+
+#include "tests/convert/conversion.h"
+
+namespace quern {
+namespace {
+
+namespace fs = std::filesystem;
+using test::Bytes;
+using test::TempDir;
+using testing::HasSubstr;
+
+std::string text_of(const Diagnosis& diagnosis) {
+  std::string text;
+  for (const Symptom& symptom : diagnosis.symptoms) text += symptom.where + ": " + symptom.message + "\n";
+  return text;
+}
+
+std::string template_symptoms(std::string_view text) {
+  Diagnosis diagnosis;
+  examine_template(text, "t", diagnosis.symptoms);
+  return text_of(diagnosis);
+}
+
+class Doctor : public testing::Test {
+ protected:
+  // A healthy small file to make ill.
+  static const fs::path& healthy() {
+    static const TempDir dir;
+    static const fs::path path = [] {
+      test::convert(test::bundled("mini-llama3"), test::options_for(dir.path(), {"Q8_0"}));
+      return test::file_ending(dir.path(), ".gguf");
+    }();
+    return path;
+  }
+
+  Diagnosis examined(const std::function<void(Metadata&)>& change) {
+    const gguf::Header header = gguf::read_header(InputFile(healthy()));
+    const Bytes all = read_file(healthy(), 1 << 28);
+    Metadata metadata = header.metadata;
+    change(metadata);
+    Bytes out = gguf::serialize_header(metadata, header.tensors);
+    out.insert(out.end(), all.begin() + static_cast<ptrdiff_t>(header.data_offset), all.end());
+    test::write_bytes(dir_ / "ill.gguf", out);
+    return examine(dir_ / "ill.gguf", no_progress());
+  }
+
+  TempDir dir_;
+};
+
+TEST_F(Doctor, FindsNothingInAHealthyFileOrCheckpoint) {
+  const Diagnosis file = examine(healthy(), no_progress());
+  EXPECT_FALSE(file.broken()) << text_of(file);
+  const Diagnosis folder = examine(test::bundled("mini-llama3"), no_progress());
+  EXPECT_FALSE(folder.broken()) << text_of(folder);
+  EXPECT_GT(folder.n_tensors, 10U);
+}
+
+TEST_F(Doctor, NamesKeysThatAreMissingOrDoNotFit) {
+  const struct {
+    std::function<void(Metadata&)> change;
+    const char* says;
+  } cases[] = {
+      {[](Metadata& m) { m.erase("general.architecture"); }, "no program can tell what model this is"},
+      {[](Metadata& m) { m.erase("llama.context_length"); }, "'llama.context_length'"},
+      {[](Metadata& m) { m.erase("tokenizer.ggml.tokens"); }, "(the vocabulary) is missing"},
+      {[](Metadata& m) { m.erase("tokenizer.ggml.merges"); }, "tokenizer.ggml.merges is missing"},
+      {[](Metadata& m) { m.erase("tokenizer.ggml.pre"); }, "guesses how words are split"},
+      {[](Metadata& m) { m.set("tokenizer.ggml.eos_token_id", uint32_t{100000}); }, "eos_token_id is 100000, there are"},
+      {[](Metadata& m) {
+         m.set("tokenizer.ggml.token_type", std::vector<int32_t>{1, 2});
+       },
+       "has 2 entries for"},
+      {[](Metadata& m) {
+         m.set("tokenizer.ggml.tokens", std::vector<std::string>{"a", "b"});
+       },
+       "rows, the vocabulary 2 tokens"},
+      {[](Metadata& m) { m.set("llama.block_count", uint32_t{7}); }, "there is no tensor of block"},
+      {[](Metadata& m) { m.set("llama.block_count", uint32_t{1}); }, "there are tensors of block"},
+  };
+  for (const auto& one : cases) EXPECT_THAT(text_of(examined(one.change)), HasSubstr(one.says));
+}
+
+TEST_F(Doctor, ReadsOnWhereTheParserStops) {
+  Bytes bytes = read_file(healthy(), 1 << 28);
+  const gguf::Header header = gguf::read_header(InputFile(healthy()));
+  // The second tensor begins where the first does: an overlap and, behind it, a hole.
+  const std::string name = header.tensors[1].name;
+  const std::string_view text(reinterpret_cast<const char*>(bytes.data()), static_cast<size_t>(header.data_offset));
+  const size_t offset_at = text.find(name) + name.size() + 4 + 8 * static_cast<size_t>(header.tensors[1].shape.rank()) + 4;
+  store_le<uint64_t>(bytes.data() + offset_at, 0);
+  // A tensor has a scale that is infinite, and the file more bytes than it needs.
+  const auto blocks = std::ranges::find(header.tensors.begin() + 2, header.tensors.end(), DType::Q8_0, &TensorInfo::dtype);
+  ASSERT_NE(blocks, header.tensors.end());
+  store_le<uint16_t>(bytes.data() + blocks->file_offset, 0x7C00);
+  bytes.resize(bytes.size() + 1000);
+  test::write_bytes(dir_ / "ill.gguf", bytes);
+  EXPECT_THROW(gguf::read_header(InputFile(dir_ / "ill.gguf")), Error);
+  const Diagnosis diagnosis = examine(dir_ / "ill.gguf", no_progress());
+  const std::string found = text_of(diagnosis);
+  EXPECT_TRUE(diagnosis.broken());
+  EXPECT_THAT(found, HasSubstr("overlap"));
+  EXPECT_THAT(found, HasSubstr("belong to none: something is hidden or was cut out"));
+  EXPECT_THAT(found, HasSubstr("bytes after the last tensor"));
+  EXPECT_THAT(found, HasSubstr("NaN or infinite"));
+}
+
+TEST_F(Doctor, SeesCutFilesAndMissingShards) {
+  fs::copy_file(healthy(), dir_ / "cut.gguf");
+  fs::resize_file(dir_ / "cut.gguf", fs::file_size(healthy()) / 2);
+  EXPECT_THAT(text_of(examine(dir_ / "cut.gguf", no_progress())), HasSubstr("incomplete download?"));
+  PlanOptions split = test::options_for(dir_ / "split", {"Q8_0"});
+  split.split_bytes = 400'000;
+  test::convert(test::bundled("mini-llama3"), split);
+  fs::remove(test::file_ending(dir_ / "split", "-00002-of-00005.gguf"));
+  EXPECT_THAT(text_of(examine(test::file_ending(dir_ / "split", "-00001-of-00005.gguf"), no_progress())), HasSubstr("00002-of-00005"));
+}
+
+TEST_F(Doctor, SeesWhatChatTemplatesShouldNotHold) {
+  EXPECT_EQ(template_symptoms("{% for m in messages %}{{ m['content'] | trim }}{% endfor %}{{ raise_exception('no') }}"), "");
+  EXPECT_THAT(template_symptoms("ok\n{{ ''.__class__.__mro__ }}"), HasSubstr("line 2: '__class__"));
+  EXPECT_THAT(template_symptoms("{{ x|attr('a') }}"), HasSubstr("attr()"));
+  EXPECT_THAT(template_symptoms("{{ lipsum }}"), HasSubstr("lipsum"));
+  EXPECT_THAT(template_symptoms("{%- include 'other' %}"), HasSubstr("includes another template"));
+  EXPECT_THAT(template_symptoms("see https://example.org"), HasSubstr("web address"));
+  EXPECT_THAT(template_symptoms("a\xE2\x80\xAE"
+                                "b"),
+              HasSubstr("invisible character"));
+  EXPECT_THAT(template_symptoms(std::string(300, 'A')), HasSubstr("encoded data"));
+}
+
+TEST_F(Doctor, SeesFilesThatRunCodeAndWeightsThatAreNotNumbers) {
+  const fs::path folder = test::copy_model("mini-llama3", dir_ / "model");
+  test::write_text(folder / "pytorch_model.bin", "x");
+  test::write_text(folder / "modeling.py", "x");
+  Bytes weights = read_file(folder / "model.safetensors", 1 << 28);
+  store_le<uint16_t>(weights.data() + weights.size() - 2, 0x7FC0);
+  test::write_bytes(folder / "model.safetensors", weights);
+  const Diagnosis diagnosis = examine(folder, no_progress());
+  EXPECT_THAT(text_of(diagnosis), HasSubstr("pytorch_model.bin: may be a pickle"));
+  EXPECT_THAT(text_of(diagnosis), HasSubstr("modeling.py: Python code"));
+  EXPECT_THAT(text_of(diagnosis), HasSubstr("NaN or infinite"));
+  EXPECT_TRUE(diagnosis.broken());
+}
+
+}  // namespace
+}  // namespace quern

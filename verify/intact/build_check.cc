@@ -1,0 +1,347 @@
+#include "verify/intact/build_check.h"
+
+#include <algorithm>
+#include <set>
+
+#include "convert/record/build_record.h"
+#include "formats/base/error.h"
+#include "formats/gguf/gguf.h"
+#include "verify/intact/file_scan.h"
+
+namespace quern {
+namespace fs = std::filesystem;
+namespace {
+
+// A shard of which at least this share of the tensors differs, and so many, is another build's and not a damaged one.
+constexpr double kForeignShare = 0.5;
+constexpr size_t kForeignTensors = 3;
+constexpr size_t kForeignDescriptions = 2;  // with another type, shape or name
+constexpr size_t kMaxFindings = 20;         // per file and kind; the rest is counted
+
+std::string plural(size_t n, const char* what) { return std::to_string(n) + " " + what + (n == 1 ? "" : "s"); }
+
+std::string shown(const std::string& tensor, int64_t slice) {
+  return "'" + tensor + "'" + (slice >= 0 ? ", expert " + std::to_string(slice) : "");
+}
+
+// A tensor of the file as it lies there, with its record when there is one.
+struct Located {
+  TensorInfo info;
+  const TensorRecord* record = nullptr;
+};
+
+// One file of a build.
+class FileCheck {
+ public:
+  FileCheck(const PublishedFolder& folder, const BuildRecord& build, size_t file, std::vector<Finding>& findings)
+      : folder_(folder), build_(build), index_(file), record_(build.files[file]), findings_(findings) {}
+
+  void run(std::map<std::string, std::string>& actual_sums, Progress& progress) {
+    const InputFile file(folder_.path / record_.name);
+    read_header(file);
+    locate_tensors();
+    std::vector<ScanRange> ranges;
+    for (const Located& tensor : tensors_) {
+      const size_t n_slices = tensor.record != nullptr ? std::max<size_t>(1, tensor.record->slices.size()) : 1;
+      ranges.push_back({tensor.info.file_offset, tensor.info.size_bytes, n_slices, tensor.info.dtype});
+    }
+    scan_ = scan_file(file, ranges, progress);
+    actual_sums[record_.name] = scan_.sha256;
+    report_nonfinite();
+    compare();
+  }
+
+ private:
+  Finding& add(const char* check, const char* kind, std::string message) {
+    findings_.push_back(damage(check, kind, record_.name, std::move(message)));
+    ++n_found_;
+    return findings_.back();
+  }
+
+  void read_header(const InputFile& file) {
+    try {
+      header_ = gguf::read_header(file);
+    } catch (const Error& error) {
+      if (error.kind() == ErrorKind::kInternal) throw;
+      header_error_ = error.message();
+    }
+  }
+
+  // By the header where it can be read, so that data that moved as a whole is still recognised; else by the record.
+  void locate_tensors() {
+    std::map<std::string_view, const TensorRecord*> by_name;
+    for (const TensorRecord& tensor : build_.tensors) {
+      if (tensor.file == index_) by_name[tensor.name] = &tensor;
+    }
+    if (header_) {
+      for (const TensorInfo& info : header_->tensors) {
+        const auto found = by_name.find(info.name);
+        const bool fits = found != by_name.end() && found->second->size_bytes == info.size_bytes;
+        tensors_.push_back({info, fits ? found->second : nullptr});
+      }
+      return;
+    }
+    for (const TensorRecord& tensor : build_.tensors) {
+      if (tensor.file == index_) tensors_.push_back({{tensor.name, tensor.type, tensor.shape, tensor.offset, tensor.size_bytes}, &tensor});
+    }
+  }
+
+  void report_nonfinite() {
+    for (size_t t = 0; t < tensors_.size(); ++t) {
+      if (!scan_.ranges[t].nonfinite_at) continue;
+      Finding& finding = add("weights", "nonfinite", "a scale or weight is NaN or infinite");
+      finding.offset = scan_.ranges[t].nonfinite_at;
+      finding.tensor = tensors_[t].info.name;
+    }
+  }
+
+  void compare() {
+    const bool intact = scan_.sha256 == record_.sha256 && scan_.pieces_sha256 == record_.pieces_sha256;
+    n_found_ = 0;
+    if (report_other_file() || report_foreign()) return;
+    compare_sizes();
+    if (!header_ && scan_.size_bytes >= record_.size_bytes) add("structure", "damaged-header", header_error_);
+    if (header_) compare_headers();
+    for (size_t t = 0; t < tensors_.size(); ++t) compare_tensor(tensors_[t], scan_.ranges[t], intact);
+    if (intact) return;
+    if (n_found_ == 0) report_rest();
+  }
+
+  // The file is, byte for byte, another one of the folder.
+  bool report_other_file() {
+    if (scan_.sha256 == record_.sha256) return false;
+    for (const BuildRecord& build : folder_.builds) {
+      for (const FileRecord& file : build.files) {
+        if (file.sha256 != scan_.sha256 || file.name == record_.name) continue;
+        add("contents", "foreign-shard", "is the file " + file.name + " under another name");
+        return true;
+      }
+    }
+    return false;
+  }
+
+  bool is_described_otherwise(const Located& tensor) const {
+    return tensor.record == nullptr || tensor.record->type != tensor.info.dtype || !(tensor.record->shape == tensor.info.shape);
+  }
+
+  bool report_foreign() {
+    if (!header_ || scan_.sha256 == record_.sha256) return false;
+    size_t n_differ = 0, n_described_otherwise = 0;
+    for (size_t t = 0; t < tensors_.size(); ++t) {
+      const bool described = is_described_otherwise(tensors_[t]);
+      n_described_otherwise += described ? 1 : 0;
+      n_differ += described || scan_.ranges[t].sha256 != tensors_[t].record->sha256 ? 1 : 0;
+    }
+    const Metadata& metadata = header_->metadata;
+    const bool wrong_number =
+        build_.files.size() > 1 && (std::cmp_not_equal(metadata.find_int("split.no").value_or(-1), index_) ||
+                                    std::cmp_not_equal(metadata.find_int("split.count").value_or(-1), build_.files.size()));
+    const bool many = n_differ >= kForeignTensors || n_described_otherwise >= kForeignDescriptions;
+    if (!wrong_number && !(many && static_cast<double>(n_differ) >= kForeignShare * static_cast<double>(tensors_.size()))) return false;
+    add("contents", "foreign-shard",
+        "is of another build: " + std::to_string(n_differ) + " of its " + plural(tensors_.size(), "tensor") + " differ from the record" +
+            (wrong_number ? ", and its place in the set is another" : ""));
+    return true;
+  }
+
+  void compare_sizes() {
+    const std::string sizes = std::to_string(scan_.size_bytes) + " bytes, " + std::to_string(record_.size_bytes) + " were published";
+    if (scan_.size_bytes > record_.size_bytes && !header_) add("contents", "trailing-bytes", sizes).offset = record_.size_bytes;
+    if (scan_.size_bytes >= record_.size_bytes) return;
+    if (header_) return;  // complete in itself: a shorter header, which compare_headers() explains
+    std::string message = sizes;
+    Finding& finding = add("contents", "truncated", "");
+    finding.offset = scan_.size_bytes;
+    const auto cut =
+        std::ranges::find_if(tensors_, [&](const Located& t) { return t.info.file_offset + t.info.size_bytes > scan_.size_bytes; });
+    if (cut != tensors_.end()) {
+      finding.tensor = cut->info.name;
+      message += "; cut in this tensor, " + plural(static_cast<size_t>(tensors_.end() - cut), "tensor") + " incomplete";
+    }
+    finding.message = message;
+  }
+
+  void compare_headers() {
+    if (index_ == 0) compare_keys();
+    std::set<std::string_view> present;
+    for (size_t t = 0; t < tensors_.size(); ++t) {
+      present.insert(tensors_[t].info.name);
+      compare_description(tensors_[t]);
+    }
+    for (const TensorRecord& tensor : build_.tensors) {
+      if (tensor.file == index_ && !present.contains(tensor.name))
+        add("contents", "missing-tensor", "is not in the file").tensor = tensor.name;
+    }
+  }
+
+  void compare_keys() {
+    std::map<std::string, std::string> expected(build_.keys.begin(), build_.keys.end());
+    const auto kind = [](const std::string& key) {
+      return key.starts_with("tokenizer.chat_template") ? "edited-template" : "edited-metadata";
+    };
+    for (const auto& [key, sha256] : metadata_sums(header_->metadata)) {
+      const auto found = expected.find(key);
+      if (found == expected.end()) {
+        add("contents", kind(key), "metadata key '" + printable(key) + "' was added");
+      } else if (found->second != sha256) {
+        add("contents", kind(key), "the value of metadata key '" + printable(key) + "' was changed");
+      }
+      if (found != expected.end()) expected.erase(found);
+    }
+    for (const auto& [key, sha256] : expected) add("contents", kind(key), "metadata key '" + printable(key) + "' was removed");
+  }
+
+  void compare_description(const Located& tensor) {
+    const auto record = std::ranges::find(build_.tensors, tensor.info.name, &TensorRecord::name);
+    if (record == build_.tensors.end()) {
+      add("contents", "foreign-tensor", "is not in the record of the build").tensor = tensor.info.name;
+    } else if (record->type != tensor.info.dtype || !(record->shape == tensor.info.shape)) {
+      add("contents", "changed-tensor",
+          std::string(name_of(tensor.info.dtype)) + " " + tensor.info.shape.to_string() + ", " + std::string(name_of(record->type)) + " " +
+              record->shape.to_string() + " was published")
+          .tensor = tensor.info.name;
+    } else if (record->file != index_) {
+      add("contents", "foreign-tensor", "belongs into " + build_.files[record->file].name).tensor = tensor.info.name;
+    }
+  }
+
+  void compare_tensor(const Located& tensor, const RangeScan& scan, bool intact) {
+    if (tensor.record == nullptr || scan.sha256.empty()) return;
+    const TensorRecord& record = *tensor.record;
+    if (scan.sha256 == record.sha256 && (record.slices.empty() || slices_agree(record, scan))) return;
+    if (intact) {
+      add("manifest", "wrong-record", "the file is as published, but its bytes do not have the sum that the record gives").tensor =
+          record.name;
+      return;
+    }
+    bool named = false;
+    const bool moved = !owner_of(scan.sha256).empty();  // as a whole
+    for (size_t s = 0; !moved && s < scan.slices_sha256.size(); ++s) {
+      if (scan.slices_sha256[s] == record.slices[s].sha256) continue;
+      const uint64_t bytes = tensor.info.size_bytes / record.slices.size();
+      report_bytes(tensor, static_cast<int64_t>(s), tensor.info.file_offset + s * bytes, bytes, scan.slices_sha256[s]);
+      named = true;
+    }
+    if (!named) report_bytes(tensor, -1, tensor.info.file_offset, tensor.info.size_bytes, scan.sha256);
+  }
+
+  static bool slices_agree(const TensorRecord& record, const RangeScan& scan) {
+    return std::ranges::equal(record.slices, scan.slices_sha256, {}, &SliceRecord::sha256);
+  }
+
+  void report_bytes(const Located& tensor, int64_t slice, uint64_t offset, uint64_t size, const std::string& sha256) {
+    const std::string other = owner_of(sha256);
+    Finding& finding = other.empty() ? add("contents", "flipped-bytes", "") : add("contents", "swapped", "holds the bytes of " + other);
+    finding.tensor = tensor.info.name;
+    finding.slice = slice;
+    const auto [first, end] = differing_bytes(tensor, offset, size);
+    finding.offset = first;
+    if (other.empty()) finding.message = "bytes " + std::to_string(first) + " to " + std::to_string(end - 1) + " are not as published";
+  }
+
+  // Whose recorded bytes these are; empty when nobody's.
+  std::string owner_of(const std::string& sha256) const {
+    for (const TensorRecord& tensor : build_.tensors) {
+      if (tensor.sha256 == sha256) return shown(tensor.name, -1);
+      for (size_t s = 0; s < tensor.slices.size(); ++s) {
+        if (tensor.slices[s].sha256 == sha256) return shown(tensor.name, static_cast<int64_t>(s));
+      }
+    }
+    return "";
+  }
+
+  // [offset, offset + size) less the pieces at both ends that are as published.
+  std::pair<uint64_t, uint64_t> differing_bytes(const Located& tensor, uint64_t offset, uint64_t size) const {
+    uint64_t first = offset, end = offset + size;
+    if (tensor.info.file_offset != tensor.record->offset) return {first, end};
+    const auto good = [this](uint64_t piece) {
+      return piece < scan_.pieces_sha256.size() && piece < record_.pieces_sha256.size() &&
+             scan_.pieces_sha256[piece] == record_.pieces_sha256[piece];
+    };
+    while (first < end && good(first / kPieceBytes)) first = std::min(end, (first / kPieceBytes + 1) * kPieceBytes);
+    while (end > first && good((end - 1) / kPieceBytes)) end = std::max(first, (end - 1) / kPieceBytes * kPieceBytes);
+    return first < end ? std::pair(first, end) : std::pair(offset, offset + size);
+  }
+
+  // What is left: header bytes that say the same in another way, padding between tensors.
+  void report_rest() {
+    for (size_t p = 0; p < record_.pieces_sha256.size(); ++p) {
+      if (p < scan_.pieces_sha256.size() && scan_.pieces_sha256[p] == record_.pieces_sha256[p]) continue;
+      add("contents", "flipped-bytes", "padding or header bytes in this MiB are not as published; metadata and tensors are").offset =
+          p * kPieceBytes;
+      return;
+    }
+    add("contents", "flipped-bytes", "is not as published, though its pieces are");
+  }
+
+  const PublishedFolder& folder_;
+  const BuildRecord& build_;
+  const size_t index_;
+  const FileRecord& record_;
+  std::vector<Finding>& findings_;
+  size_t n_found_ = 0;
+  std::optional<gguf::Header> header_;
+  std::string header_error_;
+  std::vector<Located> tensors_;
+  FileScan scan_;
+};
+
+// Keeps the first findings of each kind in a file and counts the rest.
+void shorten(std::vector<Finding>& findings, size_t from) {
+  std::map<std::pair<std::string, std::string>, size_t> counts;
+  std::vector<Finding> kept;
+  for (size_t i = from; i < findings.size(); ++i) {
+    if (++counts[{findings[i].file, findings[i].kind}] <= kMaxFindings) kept.push_back(findings[i]);
+  }
+  for (const auto& count : counts) {  // no structured binding: clang 14 captures none
+    if (count.second <= kMaxFindings) continue;
+    const auto last = std::find_if(kept.rbegin(), kept.rend(), [&](const Finding& f) { return std::pair(f.file, f.kind) == count.first; });
+    last->message += " (and " + std::to_string(count.second - kMaxFindings) + " more like this)";
+  }
+  findings.resize(from);
+  findings.insert(findings.end(), kept.begin(), kept.end());
+}
+
+}  // namespace
+
+void check_build(const PublishedFolder& folder, const BuildRecord& build, std::map<std::string, std::string>& actual_sums,
+                 std::vector<Finding>& findings, Progress& progress) {
+  for (size_t f = 0; f < build.files.size(); ++f) {
+    const size_t before = findings.size();
+    const std::string& name = build.files[f].name;
+    if (!folder.has(name)) {
+      const bool shard = build.files.size() > 1;
+      const std::string message = "shard " + std::to_string(f + 1) + " of " + std::to_string(build.files.size()) + " is missing";
+      findings.push_back(shard ? damage("contents", "missing-shard", name, message)
+                               : damage("contents", "missing-file", name, "is missing"));
+      continue;
+    }
+    FileCheck(folder, build, f, findings).run(actual_sums, progress);
+    shorten(findings, before);
+  }
+}
+
+void check_unrecorded(const fs::path& first_shard, std::vector<Finding>& findings, Progress& progress) {
+  const std::string name = first_shard.filename().string();
+  try {
+    const gguf::File file(first_shard);
+    for (size_t f = 0; f < file.files().size(); ++f) {
+      const std::vector<TensorInfo>& tensors = file.headers()[f].tensors;
+      std::vector<ScanRange> ranges;
+      for (const TensorInfo& tensor : tensors) ranges.push_back({tensor.file_offset, tensor.size_bytes, 1, tensor.dtype});
+      const FileScan scan = scan_file(file.files()[f], ranges, progress);
+      for (size_t t = 0; t < tensors.size(); ++t) {
+        if (!scan.ranges[t].nonfinite_at) continue;
+        const std::string shard = file.files()[f].path().filename().string();
+        findings.push_back(damage("weights", "nonfinite", shard, "a scale or weight is NaN or infinite"));
+        findings.back().offset = scan.ranges[t].nonfinite_at;
+        findings.back().tensor = tensors[t].name;
+      }
+    }
+  } catch (const Error& error) {
+    if (error.kind() == ErrorKind::kInternal || error.kind() == ErrorKind::kInterrupted) throw;
+    findings.push_back(damage("structure", "damaged-header", name, error.message()));
+  }
+}
+
+}  // namespace quern

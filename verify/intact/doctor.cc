@@ -1,0 +1,398 @@
+#include "verify/intact/doctor.h"
+
+#include <algorithm>
+#include <map>
+#include <set>
+
+#include "formats/arch/descriptor.h"
+#include "formats/base/checked.h"
+#include "formats/base/error.h"
+#include "formats/base/file.h"
+#include "formats/base/json_tree.h"
+#include "formats/gguf/gguf_survey.h"
+#include "formats/model/model_source.h"
+#include "formats/safetensors/safetensors.h"
+#include "runtime/blocks/hparams.h"
+#include "verify/intact/file_scan.h"
+
+namespace quern {
+namespace fs = std::filesystem;
+namespace {
+
+constexpr size_t kShown = 12;  // symptoms of one sentence per file
+
+class Examination {
+ public:
+  explicit Examination(Progress& progress) : progress_(progress) {}
+
+  Diagnosis run(const fs::path& path) {
+    if (fs::is_directory(path)) {
+      folder(path);
+    } else if (path.extension() == ".safetensors") {
+      begin(path);
+      safetensors_file(path);
+    } else {
+      gguf_set(path);
+    }
+    progress_.end();
+    std::ranges::stable_sort(result_.symptoms, {}, &Symptom::severity);
+    return std::move(result_);
+  }
+
+ private:
+  void add(Severity severity, const std::string& where, const std::string& message) {
+    result_.symptoms.push_back({severity, where, message});
+  }
+
+  // Runs a step; what it throws is a symptom.
+  template <typename Step>
+  void attempt(const std::string& where, const Step& step) {
+    try {
+      step();
+    } catch (const Error& error) {
+      if (error.kind() == ErrorKind::kInternal || error.kind() == ErrorKind::kInterrupted) throw;
+      add(Severity::kBroken, where, error.message());
+    }
+  }
+
+  void begin(const fs::path& path) {
+    std::error_code ignored;
+    progress_.begin("looking", fs::file_size(path, ignored));
+  }
+
+  // --- GGUF ---
+
+  void gguf_set(const fs::path& path) {
+    begin(path);
+    const std::optional<gguf::Header> header = gguf_file(path);
+    if (!header) return;
+    const std::string where = path.filename().string();
+    examine_metadata(*header, where, result_.symptoms);
+    const int64_t count = int_or(header->metadata, "split.count", 0);
+    if (count <= 1) return;
+    if (int_or(header->metadata, "split.no", 0) != 0) {
+      add(Severity::kNote, where, "is one shard of " + std::to_string(count) + "; give the first to look at all of them");
+      return;
+    }
+    attempt(where, [&] {
+      const gguf::File set(path);
+      for (size_t f = 1; f < set.files().size(); ++f) gguf_file(set.files()[f].path());
+      check_blocks(
+          set.metadata(), set.tensors().size(), [&](const std::string& name) { return set.find(name) != nullptr; }, where);
+    });
+  }
+
+  static int64_t int_or(const Metadata& metadata, const char* key, int64_t fallback) {
+    try {
+      return metadata.find_int(key).value_or(fallback);
+    } catch (const Error&) {
+      return fallback;
+    }
+  }
+
+  std::optional<gguf::Header> gguf_file(const fs::path& path) {
+    const std::string where = path.filename().string();
+    std::optional<gguf::Header> header;
+    ++result_.n_files;
+    attempt(where, [&] {
+      const InputFile file(path);
+      std::vector<std::string> problems;
+      header = gguf::survey_header(file, problems);
+      for (size_t i = 0; i < std::min(problems.size(), kShown); ++i) add(Severity::kBroken, where, problems[i]);
+      if (problems.size() > kShown)
+        add(Severity::kBroken, where, "and " + std::to_string(problems.size() - kShown) + " more rules of the format broken");
+      layout(*header, file, where);
+      scan(file, header->tensors, where);
+    });
+    if (header) result_.n_tensors += header->tensors.size();
+    return header;
+  }
+
+  // Holes and overlaps in words; the survey has named the offsets.
+  void layout(const gguf::Header& header, const InputFile& file, const std::string& where) {
+    std::vector<const TensorInfo*> order;
+    for (const TensorInfo& tensor : header.tensors) order.push_back(&tensor);
+    std::ranges::stable_sort(order, {}, &TensorInfo::file_offset);
+    uint64_t hole_bytes = 0;
+    for (size_t i = 0; i + 1 < order.size(); ++i) {
+      const uint64_t end = align_up(order[i]->file_offset + order[i]->size_bytes, header.alignment), next = order[i + 1]->file_offset;
+      if (next < order[i]->file_offset + order[i]->size_bytes) {
+        add(Severity::kBroken, where,
+            "tensors '" + printable(order[i]->name) + "' and '" + printable(order[i + 1]->name) +
+                "' overlap: both are read from the same bytes");
+      } else if (next > end) {
+        hole_bytes += next - end;
+      }
+    }
+    if (hole_bytes > 0)
+      add(Severity::kWarning, where,
+          std::to_string(hole_bytes) + " bytes between tensors belong to none: something is hidden or was cut out");
+    const uint64_t end =
+        order.empty() ? header.data_offset : align_up(order.back()->file_offset + order.back()->size_bytes, header.alignment);
+    if (file.size_bytes() > end)
+      add(Severity::kWarning, where, std::to_string(file.size_bytes() - end) + " bytes after the last tensor belong to none");
+  }
+
+  void scan(const InputFile& file, const std::vector<TensorInfo>& tensors, const std::string& where) {
+    std::vector<TensorInfo> order(tensors);
+    std::ranges::stable_sort(order, {}, &TensorInfo::file_offset);
+    std::vector<ScanRange> ranges;
+    std::vector<std::string> names;
+    uint64_t last_end = 0;
+    for (const TensorInfo& tensor : order) {
+      if (tensor.file_offset < last_end) continue;  // overlaps; reported
+      ranges.push_back({tensor.file_offset, tensor.size_bytes, 1, tensor.dtype});
+      names.push_back(tensor.name);
+      last_end = tensor.file_offset + tensor.size_bytes;
+    }
+    const FileScan found = scan_file(file, ranges, progress_);
+    result_.bytes_read += file.size_bytes();
+    std::map<std::string, std::string> seen;
+    for (size_t i = 0; i < ranges.size(); ++i) {
+      if (found.ranges[i].nonfinite_at) {
+        add(Severity::kBroken, where,
+            "tensor '" + printable(names[i]) + "': a scale or weight is NaN or infinite at byte " +
+                std::to_string(*found.ranges[i].nonfinite_at) + "; one is enough to make all output nonsense");
+      }
+      if (found.ranges[i].sha256.empty() || ranges[i].size_bytes < 4096) continue;
+      const auto [other, inserted] = seen.try_emplace(found.ranges[i].sha256, names[i]);
+      if (!inserted)
+        add(Severity::kWarning, where,
+            "tensors '" + printable(other->second) + "' and '" + printable(names[i]) +
+                "' have the same bytes: a copying mistake, or tied on purpose");
+    }
+  }
+
+  template <typename Has>
+  void check_blocks(const Metadata& metadata, size_t n_tensors, const Has& has, const std::string& where) {
+    const std::string arch = metadata.find_string("general.architecture").value_or("");
+    const int64_t blocks = int_or(metadata, (arch + ".block_count").c_str(), 0);
+    if (n_tensors == 0) return;
+    for (int64_t block = 0; block < blocks; ++block) {
+      if (has("blk." + std::to_string(block) + ".attn_norm.weight")) continue;
+      add(Severity::kBroken, where,
+          "block " + std::to_string(block) + " of " + std::to_string(blocks) + " has no attn_norm.weight: layers are missing");
+      return;
+    }
+  }
+
+  // --- checkpoints ---
+
+  void folder(const fs::path& path) {
+    std::vector<fs::path> weights;
+    for (const fs::directory_entry& entry : fs::directory_iterator(path)) {
+      const std::string name = entry.path().filename().string(), extension = entry.path().extension().string();
+      if (extension == ".safetensors") weights.push_back(entry.path());
+      if (extension == ".bin" || extension == ".pt" || extension == ".pth" || extension == ".pkl" || extension == ".ckpt") {
+        add(Severity::kWarning, name, "may be a pickle, which runs code when it is loaded; the safetensors files do not");
+      }
+      if (extension == ".py") add(Severity::kWarning, name, "Python code that programs run when they are told to trust remote code");
+    }
+    std::ranges::sort(weights);
+    if (weights.empty()) throw Error(ErrorKind::kUsage, "holds no safetensors files").file(path.string());
+    uint64_t total = 0;
+    std::error_code ignored;
+    for (const fs::path& file : weights) total += fs::file_size(file, ignored);
+    progress_.begin("looking", total);
+    for (const fs::path& file : weights) safetensors_file(file);
+    if (fs::exists(path / "model.safetensors.index.json") || fs::exists(path / "model.safetensors")) {
+      attempt("", [&] { safetensors::Checkpoint checkpoint(path); });
+    } else {
+      add(Severity::kBroken, "",
+          "there is neither model.safetensors nor model.safetensors.index.json, so nothing says which shards belong together");
+    }
+    config(path);
+    attempt("", [&] {
+      const std::unique_ptr<ModelSource> source = open_model(path);
+      for (const std::string& note : source->notes()) add(Severity::kNote, "", note);
+      if (const auto chat = source->metadata().find_string("tokenizer.chat_template"))
+        examine_template(*chat, "chat template", result_.symptoms);
+    });
+  }
+
+  void config(const fs::path& path) {
+    const fs::path file = path / "config.json";
+    if (!fs::exists(file)) return add(Severity::kBroken, "config.json", "is missing: nothing says what model this is");
+    const std::string text = read_text_file(file, uint64_t{8} << 20);
+    if (text.find("\"auto_map\"") != std::string::npos) {
+      add(Severity::kWarning, "config.json", "has an auto_map: programs that trust remote code run Python files of the repository");
+    }
+  }
+
+  void safetensors_file(const fs::path& path) {
+    const std::string where = path.filename().string();
+    ++result_.n_files;
+    attempt(where, [&] {
+      const InputFile file(path);
+      const safetensors::Header header = safetensors::read_header(file);
+      result_.n_tensors += header.tensors.size();
+      scan(file, header.tensors, where);
+    });
+  }
+
+  Progress& progress_;
+  Diagnosis result_;
+};
+
+// Keys without which llama.cpp refuses a model of any architecture, and what each is for.
+struct NeededKey {
+  const char* key;  // "{arch}" stands for the architecture
+  const char* what;
+};
+constexpr NeededKey kNeededKeys[] = {
+    {"{arch}.block_count", "the number of layers"},        {"{arch}.context_length", "the context it was trained for"},
+    {"{arch}.embedding_length", "the width of the model"}, {"{arch}.attention.head_count", "the number of heads"},
+    {"tokenizer.ggml.model", "the kind of tokenizer"},     {"tokenizer.ggml.tokens", "the vocabulary"}};
+
+class MetadataExamination {
+ public:
+  MetadataExamination(const gguf::Header& header, std::string where, std::vector<Symptom>& symptoms)
+      : header_(header), metadata_(header.metadata), where_(std::move(where)), symptoms_(symptoms) {}
+
+  void run() {
+    const auto* arch = std::get_if<std::string>(find("general.architecture"));
+    if (int_of("split.no").value_or(0) != 0) return;  // the first shard has the keys
+    if (arch == nullptr) return add(Severity::kBroken, "key 'general.architecture' is missing: no program can tell what model this is");
+    needed_keys(*arch);
+    known_architecture(*arch);
+    tokenizer();
+    types();
+    blocks(*arch);
+    if (const auto* chat = std::get_if<std::string>(find("tokenizer.chat_template"))) {
+      examine_template(*chat, where_ + ", tokenizer.chat_template", symptoms_);
+    } else {
+      add(Severity::kNote, "there is no chat template: programs guess how to talk to it");
+    }
+  }
+
+ private:
+  void add(Severity severity, const std::string& message) { symptoms_.push_back({severity, where_, message}); }
+
+  const MetaValue* find(std::string_view key) const {
+    static const MetaValue none = uint8_t{0};
+    const MetaValue* value = metadata_.find(key);
+    return value == nullptr ? &none : value;
+  }
+
+  std::optional<int64_t> int_of(const std::string& key) const {
+    try {
+      return metadata_.find_int(key);
+    } catch (const Error&) {
+      return std::nullopt;
+    }
+  }
+
+  void needed_keys(const std::string& arch) {
+    for (const NeededKey& needed : kNeededKeys) {
+      std::string key = needed.key;
+      if (const size_t at = key.find("{arch}"); at == 0) key = arch + key.substr(6);
+      if (metadata_.find(key) == nullptr)
+        add(Severity::kBroken, "key '" + key + "' (" + needed.what + ") is missing; llama.cpp refuses the file");
+    }
+  }
+
+  void known_architecture(const std::string& arch) {
+    const auto archs = all_archs();
+    if (std::ranges::none_of(archs, [&](const ArchDescriptor& known) { return known.gguf_arch == arch; })) {
+      return add(Severity::kNote, "architecture '" + printable(arch) + "' is not one that quern knows; its own keys were not checked");
+    }
+    try {
+      read_hparams(metadata_);
+    } catch (const Error& error) {
+      if (error.kind() == ErrorKind::kInternal) throw;
+      add(Severity::kBroken, error.message());
+    }
+  }
+
+  void tokenizer() {
+    const auto* tokens = std::get_if<std::vector<std::string>>(find("tokenizer.ggml.tokens"));
+    if (tokens == nullptr) return;
+    const auto n = static_cast<int64_t>(tokens->size());
+    for (const char* key : {"tokenizer.ggml.scores", "tokenizer.ggml.token_type"}) {
+      const std::optional<int64_t> size = array_size(key);
+      if (size && *size != n)
+        add(Severity::kBroken, std::string(key) + " has " + std::to_string(*size) + " entries for " + std::to_string(n) + " tokens");
+    }
+    for (const char* name : {"bos", "eos", "unknown", "padding", "eot"}) {
+      const std::string key = "tokenizer.ggml." + std::string(name) + "_token_id";
+      const std::optional<int64_t> id = int_of(key);
+      if (id && (*id < 0 || *id >= n))
+        add(Severity::kBroken, key + " is " + std::to_string(*id) + ", there are " + std::to_string(n) + " tokens");
+    }
+    if (!int_of("tokenizer.ggml.eos_token_id")) add(Severity::kWarning, "there is no eos_token_id: answers may never end");
+    const auto* model = std::get_if<std::string>(find("tokenizer.ggml.model"));
+    const bool merges = model != nullptr && *model == "gpt2";
+    if (merges && metadata_.find("tokenizer.ggml.merges") == nullptr)
+      add(Severity::kBroken, "tokenizer.ggml.merges is missing; llama.cpp refuses such a tokenizer");
+    if (merges && metadata_.find("tokenizer.ggml.pre") == nullptr)
+      add(Severity::kWarning, "tokenizer.ggml.pre is missing: llama.cpp guesses how words are split, and text is often tokenized wrongly");
+    embedding_rows(n);
+  }
+
+  std::optional<int64_t> array_size(const char* key) const {
+    const MetaValue* value = metadata_.find(key);
+    if (value == nullptr) return std::nullopt;
+    return std::visit(
+        []<typename T>(const T& v) -> std::optional<int64_t> {
+          if constexpr (requires { v.size(); } && !std::is_same_v<T, std::string>) return static_cast<int64_t>(v.size());
+          return std::nullopt;
+        },
+        *value);
+  }
+
+  void embedding_rows(int64_t n_tokens) {
+    const auto found = std::ranges::find(header_.tensors, "token_embd.weight", &TensorInfo::name);
+    if (found == header_.tensors.end() || found->shape.rank() != 2 || found->shape[0] == n_tokens) return;
+    add(Severity::kBroken,
+        "token_embd.weight has " + std::to_string(found->shape[0]) + " rows, the vocabulary " + std::to_string(n_tokens) + " tokens");
+  }
+
+  void types() {
+    bool quantized = false;
+    for (const TensorInfo& tensor : header_.tensors) quantized = quantized || traits(tensor.dtype).block_weights > 1;
+    if (quantized && metadata_.find("general.quantization_version") == nullptr) {
+      add(Severity::kWarning,
+          "general.quantization_version is missing, though tensors are quantized: the file is older than the format of its blocks");
+    }
+  }
+
+  void blocks(const std::string& arch) {
+    const std::optional<int64_t> count = int_of(arch + ".block_count");
+    if (!count || int_of("split.count").value_or(1) > 1 || header_.tensors.empty()) return;
+    std::set<int64_t> present;
+    for (const TensorInfo& tensor : header_.tensors) {
+      if (tensor.name.starts_with("blk.")) present.insert(std::atoll(tensor.name.c_str() + 4));
+    }
+    for (int64_t block = 0; block < std::min<int64_t>(*count, 1 << 16); ++block) {
+      if (present.contains(block)) continue;
+      return add(Severity::kBroken,
+                 "block_count is " + std::to_string(*count) + ", but there is no tensor of block " + std::to_string(block));
+    }
+    if (!present.empty() && *present.rbegin() >= *count) {
+      add(Severity::kWarning,
+          "there are tensors of block " + std::to_string(*present.rbegin()) + ", block_count is " + std::to_string(*count));
+    }
+  }
+
+  const gguf::Header& header_;
+  const Metadata& metadata_;
+  const std::string where_;
+  std::vector<Symptom>& symptoms_;
+};
+
+}  // namespace
+
+bool Diagnosis::broken() const {
+  return std::ranges::any_of(symptoms, [](const Symptom& s) { return s.severity == Severity::kBroken; });
+}
+
+Diagnosis examine(const fs::path& path, Progress& progress) {
+  if (!fs::exists(path)) throw Error(ErrorKind::kIo, "no such file or folder").file(path.string());
+  return Examination(progress).run(path);
+}
+
+void examine_metadata(const gguf::Header& header, const std::string& where, std::vector<Symptom>& symptoms) {
+  MetadataExamination(header, where, symptoms).run();
+}
+
+}  // namespace quern

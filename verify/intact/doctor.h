@@ -1,0 +1,46 @@
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "formats/base/progress.h"
+#include "formats/gguf/gguf.h"
+
+namespace quern {
+
+// Looks at a model that anybody made and says what is suspicious, in words for the person who wants to run it.
+
+enum class Severity {
+  kBroken,   // programs will refuse it or compute nonsense
+  kWarning,  // may work, may not be what was meant, may be dangerous
+  kNote
+};
+
+struct Symptom {
+  Severity severity = Severity::kWarning;
+  std::string where;    // file and tensor or key, may be empty
+  std::string message;  // what is wrong, and what it means where that is not obvious
+};
+
+struct Diagnosis {
+  std::vector<Symptom> symptoms;  // gravest first
+  size_t n_files = 0;
+  size_t n_tensors = 0;
+  uint64_t bytes_read = 0;
+
+  bool broken() const;
+};
+
+// path: a GGUF file (of a split set any shard; the first brings the others), a safetensors file or a checkpoint folder.
+// Reads everything once. Throws when there is nothing at `path` that could be looked at.
+Diagnosis examine(const std::filesystem::path& path, Progress& progress);
+
+// The parts of it that need no weights.
+void examine_metadata(const gguf::Header& header, const std::string& where, std::vector<Symptom>& symptoms);
+// Code in a chat template that a template has no reason to have: attributes that lead out of the sandbox, imports, web addresses,
+// invisible characters, long encoded text.
+void examine_template(std::string_view text, const std::string& where, std::vector<Symptom>& symptoms);
+
+}  // namespace quern

@@ -1,0 +1,89 @@
+#include <algorithm>
+#include <array>
+#include <cctype>
+
+#include "formats/base/error.h"
+#include "verify/intact/doctor.h"
+
+namespace quern {
+namespace {
+
+struct Pattern {
+  std::string_view text;
+  Severity severity;
+  const char* meaning;
+};
+
+// What exploits of Jinja renderers are made of, and what tells a model's user something that a template has no business telling.
+constexpr std::array kPatterns = {
+    Pattern{"__", Severity::kBroken,
+            "double underscores reach Python's internals (__class__, __globals__ ...); renderers without a sandbox run code"},
+    Pattern{"|attr(", Severity::kBroken, "attr() reaches attributes by name, the usual way around a filter for double underscores"},
+    Pattern{"| attr(", Severity::kBroken, "attr() reaches attributes by name, the usual way around a filter for double underscores"},
+    Pattern{"cycler.", Severity::kBroken, "cycler is a known way to Python's internals"},
+    Pattern{"joiner.", Severity::kBroken, "joiner is a known way to Python's internals"},
+    Pattern{"lipsum", Severity::kBroken, "lipsum is a known way to Python's internals"},
+    Pattern{"popen", Severity::kBroken, "names a function that runs programs"},
+    Pattern{"os.system", Severity::kBroken, "names a function that runs programs"},
+    Pattern{"subprocess", Severity::kBroken, "names a module that runs programs"},
+    Pattern{"eval(", Severity::kBroken, "names a function that runs code"},
+    Pattern{"exec(", Severity::kBroken, "names a function that runs code"},
+    Pattern{"{% import", Severity::kBroken, "imports another template"},
+    Pattern{"{%- import", Severity::kBroken, "imports another template"},
+    Pattern{"{% include", Severity::kBroken, "includes another template"},
+    Pattern{"{%- include", Severity::kBroken, "includes another template"},
+    Pattern{"http://", Severity::kWarning, "holds a web address: text that the model is shown can send its user there"},
+    Pattern{"https://", Severity::kWarning, "holds a web address: text that the model is shown can send its user there"},
+    Pattern{"<script", Severity::kWarning, "holds a script tag"},
+};
+
+constexpr size_t kLongestWord = 200;  // longer runs of base64 characters are not words
+
+// Code points that are not seen and change what is: directions, joiners, tags.
+bool is_invisible(uint32_t c) {
+  return (c >= 0x200B && c <= 0x200F) || (c >= 0x202A && c <= 0x202E) || (c >= 0x2060 && c <= 0x2069) || c == 0xFEFF ||
+         (c >= 0xE0000 && c <= 0xE007F);
+}
+
+// The next code point of UTF-8 text; bytes that are none stand for themselves.
+uint32_t take_code_point(std::string_view& text) {
+  const auto lead = static_cast<unsigned char>(text.front());
+  const size_t size = lead < 0x80 ? 1 : lead >= 0xF0 ? 4 : lead >= 0xE0 ? 3 : lead >= 0xC0 ? 2 : 1;
+  uint32_t c = size == 1 ? lead : lead & (0xFFu >> (size + 1));
+  const size_t n = std::min(size, text.size());
+  for (size_t i = 1; i < n; ++i) c = c << 6 | (static_cast<unsigned char>(text[i]) & 0x3F);
+  text.remove_prefix(n);
+  return c;
+}
+
+size_t line_of(std::string_view text, size_t at) {
+  return 1 + static_cast<size_t>(std::count(text.begin(), text.begin() + static_cast<ptrdiff_t>(at), '\n'));
+}
+
+}  // namespace
+
+void examine_template(std::string_view text, const std::string& where, std::vector<Symptom>& symptoms) {
+  const auto add = [&](Severity severity, size_t at, const std::string& message) {
+    symptoms.push_back({severity, where, "line " + std::to_string(line_of(text, at)) + ": " + message});
+  };
+  for (const Pattern& pattern : kPatterns) {
+    const size_t at = text.find(pattern.text);
+    if (at != std::string_view::npos) add(pattern.severity, at, "'" + printable(text.substr(at, 40)) + "': " + pattern.meaning);
+  }
+  for (std::string_view rest = text; !rest.empty();) {
+    const size_t at = text.size() - rest.size();
+    if (!is_invisible(take_code_point(rest))) continue;
+    add(Severity::kBroken, at, "an invisible character: what is read is not what is shown");
+    break;
+  }
+  size_t run = 0;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const bool encoded = std::isalnum(static_cast<unsigned char>(text[i])) || text[i] == '+' || text[i] == '/' || text[i] == '=';
+    run = encoded ? run + 1 : 0;
+    if (run != kLongestWord) continue;
+    add(Severity::kWarning, i, "a word of over " + std::to_string(kLongestWord) + " letters, as encoded data has");
+    break;
+  }
+}
+
+}  // namespace quern

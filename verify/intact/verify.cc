@@ -1,0 +1,335 @@
+#include "verify/intact/verify.h"
+
+#include <algorithm>
+#include <map>
+#include <set>
+
+#include "formats/base/error.h"
+#include "formats/base/file.h"
+#include "formats/gguf/gguf.h"
+#include "formats/model/model_source.h"
+#include "verify/intact/build_check.h"
+#include "verify/intact/file_scan.h"
+#include "verify/intact/rederive.h"
+#include "verify/records/published.h"
+#include "verify/records/signature.h"
+
+namespace quern {
+namespace fs = std::filesystem;
+namespace {
+
+constexpr std::string_view kShardMark = "-of-";
+
+std::string plural(size_t n, const char* what) { return std::to_string(n) + " " + what + (n == 1 ? "" : "s"); }
+
+class Verification {
+ public:
+  Verification(const VerifyOptions& options, Progress& progress) : options_(options), progress_(progress) {}
+
+  VerifyReport run() {
+    open();
+    check_contents();
+    check_sums();
+    check_signature();
+    check_extra_files();
+    if (options_.source) check_source();
+    conclude();
+    return std::move(report_);
+  }
+
+ private:
+  void open() {
+    const bool is_folder = fs::is_directory(options_.path);
+    if (!is_folder && !fs::is_regular_file(options_.path)) {
+      throw Error(ErrorKind::kIo, "no such file or folder").file(options_.path.string());
+    }
+    if (is_folder) {
+      folder_ = open_published(options_.path, report_.findings);
+      if (folder_.builds.empty() && !has_documents() && unrecorded_models().empty()) {
+        throw Error(ErrorKind::kUsage, "holds no GGUF file and no record of one; name what convert, quantize or publish wrote")
+            .file(options_.path.string());
+      }
+      return;
+    }
+    const fs::path parent = fs::absolute(options_.path).parent_path();
+    if (open_build_of(parent) ||
+        (!parent.parent_path().empty() && fs::exists(parent.parent_path() / kManifestName) && open_build_of(parent.parent_path())))
+      return;
+    folder_ = PublishedFolder{};
+    folder_.path = parent;
+    report_.findings.clear();
+  }
+
+  bool has_documents() const { return folder_.has(kManifestName) || folder_.has(kSumsName) || folder_.has(kAttestationName); }
+
+  // A file stands for its build: the others of the folder are left alone.
+  bool open_build_of(const fs::path& folder) {
+    report_.findings.clear();
+    folder_ = open_published(folder, report_.findings);
+    const std::string name = fs::absolute(options_.path).lexically_relative(folder).generic_string();
+    std::erase_if(folder_.builds, [&](const BuildRecord& build) {
+      return std::ranges::none_of(build.files, [&](const FileRecord& file) { return file.name == name; });
+    });
+    one_build_ = true;
+    return !folder_.builds.empty();
+  }
+
+  void check_contents() {
+    uint64_t total = 0;
+    std::error_code ignored;
+    for (const BuildRecord& build : folder_.builds) {
+      for (const FileRecord& file : build.files) total += folder_.has(file.name) ? fs::file_size(folder_.path / file.name, ignored) : 0;
+    }
+    progress_.begin("checking", total);
+    report_.bytes_read += total;
+    for (const BuildRecord& build : folder_.builds) check_build(folder_, build, actual_, report_.findings, progress_);
+    size_t n_files = 0, n_tensors = 0, n_slices = 0;
+    for (const BuildRecord& build : folder_.builds) {
+      n_files += build.files.size();
+      n_tensors += build.tensors.size();
+      for (const TensorRecord& tensor : build.tensors) n_slices += tensor.slices.size();
+    }
+    const std::string looked = plural(n_files, "file") + ", " + plural(n_tensors, "tensor") + ", " + plural(n_slices, "expert slice");
+    const std::vector<fs::path> unrecorded = unrecorded_models();
+    for (const fs::path& model : unrecorded) check_unrecorded(model, report_.findings, progress_);
+    progress_.end();
+    if (folder_.manifest)
+      add_check("manifest", true, plural(folder_.builds.size(), "build"));
+    else
+      add_check("manifest", false, "there is no manifest.json");
+    add_check("contents", !folder_.builds.empty(), folder_.builds.empty() ? "nothing is recorded to compare with" : looked);
+    add_check("structure", true, plural(n_files + unrecorded.size(), "GGUF file"));
+    add_check("weights", true, "all scales and weights are finite");
+  }
+
+  // GGUF files that no record speaks of, each split set by its first shard.
+  std::vector<fs::path> unrecorded_models() const {
+    if (!folder_.builds.empty()) return {};
+    if (!fs::is_directory(options_.path)) return {options_.path};
+    std::vector<fs::path> models;
+    for (const std::string& name : folder_.files) {
+      const size_t mark = name.rfind(kShardMark);
+      const bool later_shard = mark != std::string::npos && mark >= 5 && name.substr(mark - 5, 5) != "00001" && name.size() == mark + 14;
+      if (name.ends_with(".gguf") && !later_shard) models.push_back(folder_.path / name);
+    }
+    return models;
+  }
+
+  // What a file is now; empty when it is missing.
+  const std::string& actual_sum(const std::string& name) {
+    const auto [found, inserted] = actual_.try_emplace(name);
+    if (inserted && folder_.has(name)) {
+      found->second = hash_file(folder_.path / name, no_progress());
+      report_.bytes_read += fs::file_size(folder_.path / name);
+    }
+    return found->second;
+  }
+
+  // A file of this name is looked at when a single build is: its own, and the documents.
+  bool concerns(const std::string& name) const {
+    if (!one_build_ || name == kManifestName || name == kSumsName) return true;
+    for (const BuildRecord& build : folder_.builds) {
+      if (std::ranges::any_of(build.files, [&](const FileRecord& file) { return file.name == name; })) return true;
+    }
+    return false;
+  }
+
+  bool has_damage(const std::string& file) const {
+    return std::ranges::any_of(report_.findings, [&](const Finding& f) { return f.verdict == Verdict::kDamage && f.file == file; });
+  }
+
+  // Compares a list of names and sums with the files; damage that was named before is not named again.
+  void compare_sums(const std::vector<Sum>& expected, const char* check, const std::string& list) {
+    for (const Sum& sum : expected) {
+      if (!concerns(sum.name)) continue;
+      const std::string& actual = actual_sum(sum.name);
+      if (actual == sum.sha256) continue;
+      failed_.insert(check);
+      if (has_damage(sum.name)) continue;
+      const std::string recorded = recorded_sum(sum.name);
+      if (actual.empty()) {
+        report_.findings.push_back(damage(check, "missing-file", sum.name, "is missing, " + list + " lists it"));
+      } else if (recorded == actual) {
+        report_.findings.push_back(
+            damage(check, "changed-sums", list, "gives another sum for " + sum.name + ", which is as the manifest says"));
+      } else {
+        const char* kind = sum.name == kManifestName ? "changed-manifest" : sum.name == kSumsName ? "changed-sums" : "changed-file";
+        report_.findings.push_back(damage(check, kind, sum.name, "was changed: its sum is not the one in " + list));
+      }
+    }
+  }
+
+  std::string recorded_sum(const std::string& name) const {
+    for (const BuildRecord& build : folder_.builds) {
+      for (const FileRecord& file : build.files) {
+        if (file.name == name) return file.sha256;
+      }
+    }
+    return "";
+  }
+
+  void check_sums() {
+    if (folder_.sums) compare_sums(*folder_.sums, "sums", kSumsName);
+    add_check("sums", folder_.sums.has_value() || folder_.has(kSumsName),
+              folder_.sums ? plural(folder_.sums->size(), "file") : "there is no SHA256SUMS");
+  }
+
+  void check_signature() {
+    if (!folder_.attestation) {
+      if (options_.public_key && !folder_.has(kAttestationName)) {
+        report_.findings.push_back(damage("signature", "not-signed", kAttestationName, "is missing: the folder is not signed"));
+      }
+      return add_check("signature", options_.public_key.has_value(), "there is no attestation");
+    }
+    try {
+      const Envelope envelope = parse_envelope(*folder_.attestation);
+      const std::string signers = envelope.signatures.empty() ? "nobody" : "key " + envelope.signatures.front().key_id.substr(0, 16);
+      std::vector<Sum> subjects;
+      for (const Subject& subject : statement_subjects(envelope.payload)) subjects.push_back({subject.name, subject.sha256});
+      const bool signed_by_key = !options_.public_key || is_signed_by(envelope, Ed25519Key::read_public(*options_.public_key));
+      if (!signed_by_key) {
+        report_.findings.push_back(damage("signature", "wrong-key", kAttestationName,
+                                          "the signature is not by this key over this statement; it claims to be by " + signers));
+      }
+      compare_sums(subjects, "signature", kAttestationName);
+      check_unsigned(subjects);
+      if (!options_.public_key) return add_check("signature", false, "give --key to check it; it claims to be by " + signers);
+      add_check("signature", true, "by " + signers + " over " + plural(subjects.size(), "file"));
+    } catch (const Error& error) {
+      if (error.kind() != ErrorKind::kFormat || (options_.public_key && error.what() != error.message())) throw;
+      report_.findings.push_back(damage("signature", "changed-attestation", kAttestationName, error.message()));
+      add_check("signature", true, "");
+    }
+  }
+
+  // Builds that the statement leaves out prove nothing.
+  void check_unsigned(const std::vector<Sum>& subjects) {
+    for (const BuildRecord& build : folder_.builds) {
+      for (const FileRecord& file : build.files) {
+        if (std::ranges::find(subjects, file.name, &Sum::name) != subjects.end()) continue;
+        report_.findings.push_back(damage("signature", "not-signed", file.name, "is not among the signed files"));
+      }
+    }
+  }
+
+  void check_extra_files() {
+    if (one_build_ || !folder_.manifest) return;
+    for (const std::string& name : folder_.files) {
+      if (name == kSumsName || name == kAttestationName || name.ends_with(".pub.pem") || folder_.find_sum(name) != nullptr) continue;
+      if (!recorded_sum(name).empty()) continue;
+      Finding finding = damage("contents", "foreign-file", name, "does not belong to what was published");
+      if (!name.ends_with(".gguf")) finding.verdict = Verdict::kNote;
+      report_.findings.push_back(std::move(finding));
+    }
+  }
+
+  // The importance matrix that the build was made with: the one given, or the one of that sum that is published beside it. Without it
+  // rederive() says what cannot be proved.
+  Importance importance_of(const BuildRecord& build, const ModelSource& source) {
+    const std::string sha256 = build.settings.find_string(kImatrixKey).value_or("");
+    if (sha256.empty()) return {};
+    if (options_.imatrix) return Importance(read_imatrix(*options_.imatrix), source.tensors());
+    if (folder_.manifest) {
+      for (const InputRecord& input : folder_.manifest->inputs) {
+        if (input.sha256 == sha256 && folder_.has(input.name)) return Importance(read_imatrix(folder_.path / input.name), source.tensors());
+      }
+    }
+    return {};
+  }
+
+  void check_source() {
+    if (folder_.builds.empty())
+      throw Error(ErrorKind::kUsage, "--source: nothing is recorded of this build, so nothing can be derived again");
+    RederiveOptions options;
+    options.sample = options_.sample;
+    options.tensors = options_.tensors;
+    options.seed = options_.seed;
+    RederiveCount sum;
+    const size_t before = report_.count(Verdict::kDamage);
+    for (const BuildRecord& build : folder_.builds) {
+      ModelOptions model;
+      model.mtp = build.mtp;
+      const std::unique_ptr<ModelSource> source = open_model(*options_.source, model);
+      const Importance importance = importance_of(build, *source);
+      const bool fed = build.settings.find_string(kFeedbackModeKey).has_value();
+      options.feedback = fed && options_.feedback ? options_.feedback(build, *source, importance) : nullptr;
+      const RederiveCount count = rederive(folder_, build, *source, importance, options, report_.findings, progress_);
+      sum.n_tensors += count.n_tensors;
+      sum.n_chunks += count.n_chunks;
+      sum.n_chunks_in_all += count.n_chunks_in_all;
+      report_.bytes_read += source->bytes_read();
+    }
+    const bool differs = report_.count(Verdict::kDamage) != before;
+    if (folder_.manifest) compare_source_files(differs || options_.sample >= 1);
+    std::string detail = plural(static_cast<size_t>(sum.n_chunks), "chunk") + " of " + std::to_string(sum.n_chunks_in_all) + " in " +
+                         plural(static_cast<size_t>(sum.n_tensors), "tensor") + " derived again";
+    if (options_.sample < 1 && !options_.tensors) detail += ", seed " + std::to_string(options_.seed);
+    add_check("source", true, detail);
+  }
+
+  // Sizes always; sums, which cost a reading of the whole checkpoint, when all is derived again or something differs.
+  void compare_source_files(bool with_sums) {
+    for (const SourceRecord& record : folder_.manifest->sources) {
+      const fs::path path = *options_.source / record.name;
+      std::error_code ignored;
+      if (!fs::is_regular_file(path)) {
+        report_.findings.push_back(damage("source", "changed-source", "", "the checkpoint has no file " + printable(record.name)));
+      } else if (fs::file_size(path, ignored) != record.size_bytes || (with_sums && hash_file(path, no_progress()) != record.sha256)) {
+        report_.findings.push_back(
+            damage("source", "changed-source", "",
+                   "the file " + printable(record.name) + " of the checkpoint is not the one that the builds were made from"));
+      }
+    }
+  }
+
+  void add_check(const char* name, bool done, const std::string& detail) {
+    report_.checks.push_back({name, done ? CheckState::kOk : CheckState::kSkipped, detail});
+  }
+
+  // States follow from the findings.
+  void conclude() {
+    for (Check& check : report_.checks) {
+      const bool damaged = failed_.contains(check.name) || std::ranges::any_of(report_.findings, [&](const Finding& finding) {
+                             return finding.check == check.name && finding.verdict == Verdict::kDamage;
+                           });
+      if (damaged) check.state = CheckState::kFailed;
+      if (damaged && check.name == "weights") check.detail = "not all scales and weights are finite";
+    }
+  }
+
+  const VerifyOptions& options_;
+  Progress& progress_;
+  PublishedFolder folder_;
+  bool one_build_ = false;
+  std::map<std::string, std::string> actual_;
+  std::set<std::string> failed_;  // checks that failed without a finding of their own
+  VerifyReport report_;
+};
+
+}  // namespace
+
+Finding damage(std::string check, std::string kind, std::string file, std::string message) {
+  Finding finding;
+  finding.check = std::move(check);
+  finding.kind = std::move(kind);
+  finding.file = std::move(file);
+  finding.message = std::move(message);
+  return finding;
+}
+
+std::string to_string(const Finding& finding) {
+  std::string text;
+  const auto add = [&text](const std::string& part) { text += (text.empty() ? "" : ": ") + part; };
+  if (!finding.file.empty()) add(printable(finding.file));
+  if (finding.offset) add("offset " + std::to_string(*finding.offset));
+  if (!finding.tensor.empty())
+    add("tensor '" + printable(finding.tensor) + "'" + (finding.slice >= 0 ? ", expert " + std::to_string(finding.slice) : ""));
+  add(finding.message);
+  return text;
+}
+
+size_t VerifyReport::count(Verdict verdict) const { return static_cast<size_t>(std::ranges::count(findings, verdict, &Finding::verdict)); }
+
+VerifyReport verify(const VerifyOptions& options, Progress& progress) { return Verification(options, progress).run(); }
+
+}  // namespace quern

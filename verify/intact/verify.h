@@ -1,0 +1,74 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "convert/record/build_record.h"
+#include "formats/base/progress.h"
+#include "formats/model/model_source.h"
+#include "formats/statistics/importance.h"
+#include "quantize/feedback/feedback_source.h"
+
+namespace quern {
+
+// Is a build what its publisher made? Signature, sums and records against the files, the files against the rules of GGUF, and with
+// the original checkpoint the bytes themselves. Whatever is wrong is named as exactly as the records allow.
+
+// Where the statistics of a build with error feedback come from; nullptr when there are none. The result outlives the check of that build.
+using FeedbackOfBuild = std::function<FeedbackSource*(const BuildRecord& build, const ModelSource& source, const Importance& importance)>;
+
+struct VerifyOptions {
+  std::filesystem::path path;                       // a published folder, an output folder of convert, or a GGUF file (first shard)
+  std::optional<std::filesystem::path> public_key;  // the attestation must be signed by it
+  std::optional<std::filesystem::path> source;      // checkpoint to derive tensors from again
+  std::optional<std::filesystem::path> imatrix;     // that the build was made with; default: the one published beside it
+  FeedbackOfBuild feedback;                         // empty: none
+  double sample = 0.05;                             // share of the chunks of every tensor, at least one; 1: all
+  std::optional<std::string> tensors;               // regular expression: these only, completely
+  uint64_t seed = 0;                                // decides the sample
+};
+
+enum class Verdict {
+  kDamage,      // something is not as it was published
+  kUnprovable,  // cannot be decided here: "cannot be re-derived by this version"
+  kNote
+};
+
+struct Finding {
+  Verdict verdict = Verdict::kDamage;
+  std::string check;  // the check that found it
+  std::string kind;   // a word that programs can rely on: "flipped-bytes", "truncated" ... (docs/verify.md lists them)
+  std::string file;   // relative to the folder
+  std::optional<uint64_t> offset;
+  std::string tensor;
+  int64_t slice = -1;  // expert of a stacked tensor
+  std::string message;
+};
+Finding damage(std::string check, std::string kind, std::string file, std::string message);
+// "FILE: offset N: tensor 'NAME', expert 3: MESSAGE", without what is unknown.
+std::string to_string(const Finding& finding);
+
+enum class CheckState { kOk, kFailed, kSkipped };
+
+struct Check {
+  std::string name;  // "signature", "sums", "manifest", "contents", "structure", "weights", "source"
+  CheckState state = CheckState::kSkipped;
+  std::string detail;  // what was looked at, or why it was not
+};
+
+struct VerifyReport {
+  std::vector<Check> checks;
+  std::vector<Finding> findings;
+  uint64_t bytes_read = 0;
+
+  size_t count(Verdict verdict) const;
+};
+
+// Throws only for what keeps it from looking at all: no such path, an unreadable key, a usage mistake, an interrupt.
+VerifyReport verify(const VerifyOptions& options, Progress& progress);
+
+}  // namespace quern

@@ -1,0 +1,293 @@
+#include "verify/publish/readme.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <map>
+
+#include "formats/base/resources.h"
+#include "formats/statistics/statistics_record.h"
+#include "verify/intact/rederive.h"
+
+namespace quern {
+namespace {
+
+std::string number(const char* format, double value) {
+  char text[64];
+  std::snprintf(text, sizeof text, format, value);
+  return text;
+}
+
+// A YAML scalar in double quotes: JSON's escapes are YAML's.
+std::string quoted(const std::string& text) {
+  std::string out = "\"";
+  for (const char c : text) {
+    if (c == '"' || c == '\\') out += '\\';
+    out += static_cast<unsigned char>(c) < 0x20 ? ' ' : c;
+  }
+  return out + "\"";
+}
+
+// Text inside a table cell.
+std::string cell(const std::string& text) {
+  std::string out;
+  for (const char c : text) {
+    if (c == '|') out += '\\';
+    out += static_cast<unsigned char>(c) < 0x20 ? ' ' : c;
+  }
+  return out;
+}
+
+std::string row(const std::vector<std::string>& cells) {
+  std::string line = "|";
+  for (const std::string& text : cells) line += " " + text + " |";
+  return line + "\n";
+}
+
+uint64_t size_of(const BuildRecord& build) {
+  uint64_t size = 0;
+  for (const FileRecord& file : build.files) size += file.size_bytes;
+  return size;
+}
+
+double bits_per_weight(const BuildRecord& build) {
+  uint64_t bytes = 0;
+  int64_t weights = 0;
+  for (const TensorRecord& tensor : build.tensors) {
+    bytes += tensor.size_bytes;
+    weights += tensor.shape.n_elements();
+  }
+  return weights == 0 ? 0 : 8.0 * static_cast<double>(bytes) / static_cast<double>(weights);
+}
+
+class Readme {
+ public:
+  explicit Readme(const ReadmeFacts& facts) : facts_(facts), manifest_(*facts.manifest) {}
+
+  std::string make() {
+    front_matter();
+    introduction();
+    files();
+    recipe();
+    origin();
+    verification();
+    return std::move(text_);
+  }
+
+ private:
+  std::string value(const char* key, const std::string& fallback = "") const { return facts_.metadata.find_string(key).value_or(fallback); }
+
+  void field(const char* key, const std::string& text) {
+    if (!text.empty()) text_ += std::string(key) + ": " + quoted(text) + "\n";
+  }
+
+  void list(const char* key, const std::vector<std::string>& items) {
+    if (items.empty()) return;
+    text_ += std::string(key) + ":\n";
+    for (const std::string& item : items) text_ += "- " + quoted(item) + "\n";
+  }
+
+  void front_matter() {
+    text_ += "---\n";
+    if (!manifest_.base_model.empty()) {
+      field("base_model", manifest_.base_model);
+      text_ += "base_model_relation: quantized\n";
+    }
+    field("quantized_by", facts_.quantized_by);
+    text_ += "library_name: gguf\n";
+    text_ += "pipeline_tag: text-generation\n";
+    field("license", value("general.license"));
+    field("license_name", value("general.license.name"));
+    field("license_link", value("general.license.link"));
+    const auto* languages = facts_.metadata.find_string_array("general.languages");
+    if (languages != nullptr) list("language", *languages);
+    std::vector<std::string> tags = {"gguf", "quern"};
+    if (!value("general.architecture").empty()) tags.push_back(value("general.architecture"));
+    list("tags", tags);
+    text_ += "---\n\n";
+  }
+
+  const DriftRow* drift_of(const BuildRecord& build) const { return find_row(file_name(build)); }
+
+  const DriftRow* find_row(const std::string& name) const {
+    if (!facts_.drift) return nullptr;
+    const auto found = std::ranges::find(facts_.drift->rows, name, &DriftRow::name);
+    return found == facts_.drift->rows.end() ? nullptr : &*found;
+  }
+
+  static std::string file_name(const BuildRecord& build) {
+    const std::string& name = build.files.front().name;
+    return name.substr(name.rfind('/') + 1);
+  }
+
+  void introduction() {
+    const std::string name = value("general.name", "Model");
+    text_ += "# " + name + ", GGUF\n\nBuilds of ";
+    text_ += manifest_.base_model.empty() ? "**" + name + "**"
+                                          : "[" + manifest_.base_model + "](https://huggingface.co/" + manifest_.base_model + ")";
+    if (!manifest_.revision.empty()) text_ += " at revision `" + manifest_.revision + "`";
+    text_ += " for llama.cpp and its relatives, made with quern " + manifest_.quern_version +
+             " in one read of the original checkpoint. Every file, tensor and expert has its checksum in `manifest.json`" +
+             (facts_.is_signed ? ", the folder is signed" : "") + ", and anybody can derive the tensors again from the original.\n\n";
+  }
+
+  void files() {
+    text_ += "## Files\n\n";
+    const bool measured = facts_.drift.has_value();
+    std::vector<std::string> head = {"type", "file", "size", "bits per weight", "relative error"};
+    if (measured) head.insert(head.end(), {"perplexity", "mean KL divergence", "same top token"});
+    text_ += row(head) + row(std::vector<std::string>(head.size(), "---"));
+    std::vector<const BuildRecord*> builds;
+    for (const BuildRecord& build : manifest_.builds) builds.push_back(&build);
+    std::ranges::stable_sort(builds, {}, [](const BuildRecord* build) { return size_of(*build); });
+    for (const BuildRecord* build : builds) text_ += row(cells_of(*build, measured));
+    text_ += "\n";
+    if (measured) measurement();
+    text_ +=
+        "`manifest.json` has the error of every tensor and expert. A relative error of 0.06 is the usual one of 4-bit types; builds called "
+        "lossless hold every weight of the original exactly.\n\n";
+    machines();
+  }
+
+  void machines() {
+    if (facts_.machines.empty()) return;
+    text_ += "## Which file for which memory\n\nThe largest build that fits with a context of " + std::to_string(kAdviceContext) +
+             " tokens; speeds are what the memory's bandwidth allows at most.\n\n" +
+             row({"machine", "build", "memory left", "tokens per second"}) + row({"---", "---", "---", "---"});
+    for (const MachineAdvice& advice : facts_.machines) {
+      if (advice.label.empty()) {
+        text_ += row({advice.machine, "none fits", "", ""});
+      } else {
+        text_ += row({advice.machine, advice.label, format_size(advice.left_bytes), "≤ " + number("%.1f", advice.tokens_per_second)});
+      }
+    }
+    text_ += "\n";
+  }
+
+  std::vector<std::string> cells_of(const BuildRecord& build, bool measured) const {
+    const size_t n = build.files.size();
+    std::vector<std::string> cells = {
+        build.label,
+        "[" + cell(file_name(build)) + "](" + build.files.front().name + ")" + (n > 1 ? ", " + std::to_string(n) + " files" : ""),
+        format_size(size_of(build)), number("%.2f", bits_per_weight(build)),
+        build.error && build.error->exact ? "exact"
+        : build.error                     ? number("%.4f", build.error->relative_error)
+                                          : ""};
+    if (!measured) return cells;
+    const DriftRow* drift = drift_of(build);
+    if (drift == nullptr) {
+      cells.insert(cells.end(), {"", "", ""});
+      return cells;
+    }
+    const DriftStatistics& s = drift->drift.statistics;
+    cells.push_back(number("%.4f", s.ppl.value) + " ± " + number("%.4f", s.ppl.error));
+    cells.push_back(number("%.6f", s.kl.value) + " ± " + number("%.6f", s.kl.error));
+    cells.push_back(number("%.2f %%", 100 * s.same_top.value));
+    return cells;
+  }
+
+  void measurement() {
+    const DriftReport& drift = *facts_.drift;
+    const DriftRow* floor = find_row(kNoiseFloorName);
+    if (drift.rows.empty()) return;
+    const DriftStatistics& s = drift.rows.front().drift.statistics;
+    text_ += "Measured against the original checkpoint on `" + cell(drift.text) + "`, " + std::to_string(s.n_tokens) +
+             " scored tokens in chunks of " + std::to_string(drift.n_ctx) + "; the original has perplexity " +
+             number("%.4f", s.ppl_original.value) + ".";
+    if (floor != nullptr) {
+      text_ += " Rounding alone, the original against itself with BF16-sized noise, gives a mean KL divergence of " +
+               number("%.6f", floor->drift.statistics.kl.value) + ": differences below that mean nothing.";
+    }
+    text_ += " Intervals are one standard error.\n\n";
+  }
+
+  // Number of tensors and weights per type.
+  static std::string types_of(const BuildRecord& build) {
+    std::map<std::string, size_t> counts;
+    for (const TensorRecord& tensor : build.tensors) ++counts[std::string(name_of(tensor.type))];
+    std::string text;
+    for (const auto& [type, n] : counts) text += (text.empty() ? "" : ", ") + type + " (" + std::to_string(n) + ")";
+    return text;
+  }
+
+  void recipe() {
+    text_ += "## Recipes\n\n" + row({"type", "recipe", "tensors by type"}) + row({"---", "---", "---"});
+    for (const BuildRecord& build : manifest_.builds) text_ += row({build.label, cell(build.recipe), types_of(build)});
+    text_ += "\n";
+    for (const BuildRecord& build : manifest_.builds) {
+      if (build.settings.entries().empty()) continue;
+      text_ += "<details><summary>" + build.label + ": how it was encoded</summary>\n\n```\n";
+      for (const auto& [key, setting] : build.settings.entries()) text_ += key + " = " + shown(setting) + "\n";
+      text_ += "```\n\n</details>\n\n";
+    }
+  }
+
+  static std::string shown(const MetaValue& setting) {
+    return std::visit(
+        []<typename T>(const T& v) -> std::string {
+          if constexpr (std::is_same_v<T, std::string>) {
+            return v;
+          } else if constexpr (std::is_same_v<T, bool>) {
+            return v ? "true" : "false";
+          } else if constexpr (std::is_same_v<T, std::vector<std::string>>) {
+            std::string text;
+            for (const std::string& item : v) text += (text.empty() ? "" : ", ") + item;
+            return text;
+          } else if constexpr (std::is_arithmetic_v<T>) {
+            return std::to_string(v);
+          } else {
+            return std::to_string(v.size()) + " values";
+          }
+        },
+        setting);
+  }
+
+  void origin() {
+    text_ += "## How it was made\n\n";
+    text_ += "From the files of the original, whose SHA-256 are in `manifest.json` (" + std::to_string(manifest_.sources.size()) + ")";
+    for (const InputRecord& input : manifest_.inputs) {
+      text_ += ", " + (input.name.empty() ? "an " + input.kind + " with SHA-256 `" + input.sha256 + "`"
+                                          : "the " + input.kind + " `" + input.name + "`");
+    }
+    text_ +=
+        ". The bytes depend on the original, the recipe, the statistics and the version, and on nothing else: not on the machine, "
+        "not on the number of threads.\n\n";
+    if (const BuildRecord* build = fed_build()) {
+      const bool sequential = build->settings.find_string(kFeedbackModeKey) == kSequentialMode;
+      text_ +=
+          "Encoded with error feedback: the rounding error of every weight is made up for by the weights after it, for the inputs that " +
+          std::to_string(build->settings.find_int(kFeedbackTokensKey).value_or(0)) + " tokens of `" +
+          cell(build->settings.find_string("quern.feedback.text").value_or("")) + "` give" +
+          (sequential ? ", and every layer makes up for the layers before it" : "") + ". File format and speed are the usual ones.\n\n";
+    }
+  }
+
+  // The first that was encoded with error feedback; nullptr when none was.
+  const BuildRecord* fed_build() const {
+    const auto found = std::ranges::find_if(
+        manifest_.builds, [](const BuildRecord& build) { return build.settings.find_string(kFeedbackModeKey).has_value(); });
+    return found == manifest_.builds.end() ? nullptr : &*found;
+  }
+
+  void verification() {
+    text_ += "## How to check it\n\n```\nsha256sum -c SHA256SUMS\nquern verify .";
+    if (facts_.is_signed) text_ += " --key PUB.pem";
+    text_ += std::string("\nquern verify . --source ORIGINAL_CHECKPOINT --sample 5%") +
+             (fed_build() != nullptr ? " --calib-text TEXT" : "") +
+             "\n```\n\n"
+             "The last command makes a random sample of every tensor again from the original checkpoint and compares it byte by byte";
+    text_ += facts_.is_signed
+                 ? ". The signature in `attestation.intoto.jsonl` is an in-toto statement in a DSSE envelope (Ed25519); the openssl "
+                   "command line can check it too.\n"
+                 : ".\n";
+  }
+
+  const ReadmeFacts& facts_;
+  const Manifest& manifest_;
+  std::string text_;
+};
+
+}  // namespace
+
+std::string make_readme(const ReadmeFacts& facts) { return Readme(facts).make(); }
+
+}  // namespace quern

@@ -1,0 +1,39 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "formats/gguf/metadata.h"
+#include "verify/drift/drift_report.h"
+#include "verify/records/manifest.h"
+
+namespace quern {
+
+// README.md of a published folder: the front matter that hubs read, and for people which file to take, what it lost, how it was made
+// and how to check it. Everything in it follows from the manifest, the metadata of the model and the drift report.
+
+// Tokens of context that the advice counts with.
+inline constexpr int64_t kAdviceContext = 8192;
+
+// The largest build that a machine runs.
+struct MachineAdvice {
+  std::string machine;
+  std::string label;  // of the build; empty: none fits
+  uint64_t left_bytes = 0;
+  double tokens_per_second = 0;  // an upper bound
+};
+
+struct ReadmeFacts {
+  const Manifest* manifest = nullptr;
+  Metadata metadata;                 // of the model: name, architecture, licence, languages, tags
+  std::optional<DriftReport> drift;  // one row per build, named after its first file
+  std::string quantized_by;          // empty: not said
+  bool is_signed = false;
+  std::vector<MachineAdvice> machines;  // empty: none given
+};
+
+std::string make_readme(const ReadmeFacts& facts);
+
+}  // namespace quern
