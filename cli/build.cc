@@ -5,7 +5,11 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/evaluation.h"
+#include "convert/fill/destination.h"
 #include "convert/fill/journal.h"
+#include "convert/plan/make_plan.h"
+#include "convert/plan/memory.h"
+#include "convert/plan/plan_checks.h"
 #include "formats/base/resources.h"
 
 namespace quern::cli {
@@ -241,6 +245,7 @@ OpenedPlan open_and_plan(const std::filesystem::path& model, const ModelOptions&
       options.one_by_one = opened.feedback->follows();
     }
     opened.plan = make_plan(*opened.source, model, options, opened.problems);
+    check_files(*opened.plan, *opened.source, opened.problems);
     if (opened.feedback && !opened.feedback->note().empty()) opened.plan->notes.push_back(opened.feedback->note());
   } catch (const Error& error) {
     if (error.kind() == ErrorKind::kInternal || error.kind() == ErrorKind::kInterrupted) throw;

@@ -9,6 +9,8 @@
 #include "cli/feedback.h"
 #include "convert/convert.h"
 #include "convert/plan/plan.h"
+#include "convert/plan/plan_options.h"
+#include "formats/base/problems.h"
 #include "formats/model/model_source.h"
 
 namespace quern::cli {

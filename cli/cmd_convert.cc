@@ -3,8 +3,11 @@
 
 #include "cli/build.h"
 #include "cli/progress_bar.h"
+#include "convert/fill/destination.h"
 #include "convert/parts/part.h"
 #include "convert/plan/plan_checks.h"
+#include "convert/plan/memory.h"
+#include "convert/plan/plan_json.h"
 #include "formats/base/file.h"
 #include "formats/base/parallel.h"
 #include "formats/base/resources.h"

@@ -3,7 +3,9 @@
 
 #include "cli/build.h"
 #include "cli/progress_bar.h"
+#include "convert/fill/destination.h"
 #include "convert/parts/part.h"
+#include "convert/plan/plan_json.h"
 #include "formats/base/resources.h"
 
 namespace quern::cli {

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/build.h"
+#include "convert/plan/make_plan.h"
 #include "formats/base/file.h"
 #include "formats/base/resources.h"
 #include "formats/model/model_outline.h"

@@ -1,5 +1,8 @@
 #include "cli/simulation.h"
 
+#include "convert/plan/make_plan.h"
+#include "formats/base/error.h"
+
 namespace quern::cli {
 
 std::vector<PlannedBuild> plan_builds(const ModelSource& source, const std::filesystem::path& model, const std::vector<Recipe>& recipes,

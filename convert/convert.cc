@@ -6,6 +6,7 @@
 
 #include "convert/fill/lists.h"
 #include "convert/fill/run_files.h"
+#include "formats/base/error.h"
 
 namespace quern {
 namespace {

@@ -57,10 +57,6 @@ ConvertReport run_plan(const ModelSource& source, const Plan& plan, Progress& pr
 void forget_run(const Plan& plan);
 
 // The steps after the data of all outputs is written, shared with merging: names the files and writes the lists beside them.
-struct FinishedOutput {
-  std::vector<FileSums> files;
-  std::vector<TensorSums> tensors;
-};
 void publish_outputs(const Plan& plan, std::vector<std::unique_ptr<OutputWriter>>& writers, const std::vector<FinishedOutput>& finished,
                      const std::vector<TensorFigures>& figures);
 

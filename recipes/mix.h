@@ -6,9 +6,9 @@
 #include <string_view>
 #include <vector>
 
-#include "formats/dtype.h"
-#include "formats/metadata.h"
-#include "formats/model_source.h"
+#include "formats/gguf/metadata.h"
+#include "formats/model/model_source.h"
+#include "formats/types/dtype.h"
 
 namespace quern {
 

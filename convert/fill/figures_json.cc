@@ -2,6 +2,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "formats/base/error.h"
 #include "formats/base/json_tree.h"
 
 namespace quern {

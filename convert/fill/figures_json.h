@@ -6,7 +6,7 @@
 
 #include <nlohmann/json_fwd.hpp>
 
-#include "convert/fill/pipeline.h"
+#include "convert/fill/figures.h"
 
 namespace quern {
 

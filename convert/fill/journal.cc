@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "convert/fill/figures_json.h"
+#include "convert/plan/layout.h"
 #include "formats/base/error.h"
 #include "formats/base/file.h"
 #include "formats/base/json_tree.h"

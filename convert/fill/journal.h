@@ -8,9 +8,10 @@
 #include <string_view>
 #include <vector>
 
-#include "convert/fill/pipeline.h"
+#include "convert/fill/figures.h"
 #include "convert/plan/chunks.h"
 #include "convert/plan/plan.h"
+#include "formats/base/error.h"
 
 namespace quern {
 

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <sstream>
 
+#include "convert/plan/layout.h"
 #include "formats/base/file.h"
 #include "formats/base/sha256.h"
 #include "formats/gguf/gguf_edit.h"

@@ -5,7 +5,9 @@
 #include <string>
 #include <vector>
 
-#include "convert/convert.h"
+#include "convert/fill/figures.h"
+#include "convert/fill/sums.h"
+#include "convert/plan/plan.h"
 #include "convert/record/build_record.h"
 
 namespace quern {

@@ -4,6 +4,7 @@
 #include <array>
 #include <utility>
 
+#include "convert/plan/layout.h"
 #include "formats/base/checked.h"
 #include "formats/base/parallel.h"
 #include "formats/gguf/gguf.h"

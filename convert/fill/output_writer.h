@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "convert/fill/journal.h"
+#include "convert/fill/sums.h"
 #include "convert/fill/tensor_stream.h"
 #include "convert/plan/plan.h"
 #include "convert/record/build_record.h"
@@ -20,13 +21,7 @@
 
 namespace quern {
 
-// SHA-256 of a file and of its pieces of kPieceBytes.
-struct FileSums {
-  std::string sha256;
-  std::vector<std::string> pieces_sha256;
-};
-
-// Computes them from bytes as they come.
+// Computes FileSums from bytes as they come.
 class FileHasher {
  public:
   void update(std::span<const std::byte> bytes);
@@ -43,13 +38,8 @@ class FileHasher {
   std::vector<std::string> pieces_;
 };
 
-// SHA-256 per tensor and per slice of stacked tensors.
-struct TensorSums {
-  std::string sha256;
-  std::vector<std::string> slices;  // empty unless stacked
-};
-
-// Computes them from the same stream. Separate from the writer so that both can work at the same time. Not thread-safe.
+// Computes TensorSums from the stream that the writer gets. Separate from the writer so that both can work at the same time. Not
+// thread-safe.
 class TensorHasher {
  public:
   TensorHasher(const Plan& plan, size_t output);

@@ -11,6 +11,8 @@
 #include <tbb/parallel_pipeline.h>
 
 #include "convert/fill/compare.h"
+#include "convert/plan/memory.h"
+#include "formats/base/error.h"
 #include "formats/base/hand_over.h"
 #include "formats/base/parallel.h"
 #include "quantize/tensor_encoder.h"
@@ -374,31 +376,6 @@ class Pipeline {
 };
 
 }  // namespace
-
-void PartialFigures::add(const PartialFigures& other) {
-  QUERN_CHECK(squared_errors.size() == other.squared_errors.size());
-  energy.add(other.energy);
-  for (size_t i = 0; i < squared_errors.size(); ++i) {
-    squared_errors[i].add(other.squared_errors[i]);
-    exact[i] = exact[i] && other.exact[i];
-  }
-}
-
-Figures PartialFigures::rounded() const {
-  Figures figures;
-  figures.energy = energy.value();
-  for (size_t i = 0; i < squared_errors.size(); ++i) figures.outputs.push_back({squared_errors[i].value(), static_cast<bool>(exact[i])});
-  return figures;
-}
-
-void set_figures(const PlannedTensor& tensor, Unit unit, Figures figures, TensorFigures& all) {
-  if (unit.slice == Unit::kWhole) {
-    static_cast<Figures&>(all) = std::move(figures);
-    return;
-  }
-  all.slices.resize(static_cast<size_t>(tensor.n_slices));
-  all.slices[static_cast<size_t>(unit.slice)] = std::move(figures);
-}
 
 PipelineResult run_chunks(const ModelSource& source, const Plan& plan, const Calibration& calibration, const Chunks& chunks,
                           Chunks::Range range, ChunkSink& sink, Progress& progress, std::optional<PipelineResult> before) {

@@ -5,9 +5,9 @@
 #include <optional>
 #include <vector>
 
-#include "convert/convert.h"
 #include "convert/fill/journal.h"
 #include "convert/fill/output_writer.h"
+#include "convert/fill/pipeline.h"
 #include "convert/plan/chunks.h"
 
 namespace quern {

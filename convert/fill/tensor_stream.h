@@ -6,6 +6,7 @@
 #include <span>
 
 #include "convert/plan/plan.h"
+#include "formats/base/error.h"
 
 namespace quern {
 

@@ -6,6 +6,7 @@
 
 #include "convert/fill/output_writer.h"
 #include "convert/parts/part_index.h"
+#include "convert/plan/layout.h"
 #include "formats/base/sha256.h"
 
 namespace quern {

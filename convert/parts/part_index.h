@@ -6,7 +6,7 @@
 #include <string_view>
 #include <vector>
 
-#include "convert/fill/pipeline.h"
+#include "convert/fill/figures.h"
 #include "convert/plan/chunks.h"
 
 namespace quern {

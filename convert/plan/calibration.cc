@@ -1,5 +1,7 @@
 #include "convert/plan/calibration.h"
 
+#include "formats/base/error.h"
+
 #include <algorithm>
 #include <array>
 #include <set>

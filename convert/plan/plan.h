@@ -3,49 +3,21 @@
 #include <cstdint>
 #include <filesystem>
 #include <optional>
-#include <span>
 #include <string>
 #include <vector>
 
-#include "formats/base/error.h"
 #include "formats/gguf/metadata.h"
-#include "formats/model/model_source.h"
-#include "formats/statistics/importance.h"
+#include "formats/statistics/imatrix.h"
 #include "formats/statistics/statistics_record.h"
 #include "formats/types/dtype.h"
 #include "formats/types/tensor.h"
 #include "quantize/plain/encode.h"
-#include "recipes/recipe.h"
 
 namespace quern {
-
-class FeedbackSource;
 
 // The plan of a conversion: every output file with its metadata, every tensor with its type, place and size, and the chunks of
 // rows in which the work is done. Making it reads no tensor data and finds most mistakes; everything that it fixes is final.
 // It is a value: saved as JSON (docs/formats/plan.md), its parts can run in other processes and on other machines.
-
-struct PlanOptions {
-  std::filesystem::path output;  // folder of the outputs; with single_file the output itself
-  bool single_file = false;
-  std::vector<std::string> types;          // names of mixes
-  std::vector<Recipe> recipes;             // outputs beside those of `types`
-  std::vector<std::string> tensor_types;   // "REGEX=TYPE"; the first that matches a tensor name wins
-  std::optional<std::string> tensors;      // REGEX: only these tensors, in a file that says so
-  uint64_t split_bytes = 0;                // most tensor bytes per file; 0: one file
-  bool metadata_shard = false;             // when split, the first file holds no tensors
-  bool folder_per_type = false;            // split outputs go into a folder of their own, named by the type
-  uint64_t memory_bytes = 0;               // bound of the resident memory; 0: default_memory_budget()
-  bool force = false;                      // existing files may be replaced
-  bool mtp = false;                        // the model was opened with ModelOptions::mtp
-  const Importance* importance = nullptr;  // of this model; nullptr: none
-  std::filesystem::path imatrix;           // where it was read from
-  FeedbackSource* feedback = nullptr;      // for error feedback, of this model; nullptr: none
-  std::filesystem::path statistics;        // the folder it was read from
-  std::optional<Effort> effort;            // of the encoders; empty: what the recipes say, else the default
-  bool one_by_one = false;                 // outputs are made in runs of their own
-  uint64_t sync_bytes = 0;                 // written between two records of the journal; 0: kSyncBytes
-};
 
 // Data between two records of the journal: little enough that a crash loses seconds, much enough that waiting for the disk does not show.
 constexpr uint64_t kSyncBytes = uint64_t{256} << 20;
@@ -97,13 +69,6 @@ struct PlannedOutput {
   uint64_t tensor_bytes = 0;       // without padding
 };
 
-struct Plan;
-// The plans that are run one after the other: this one, or with one_by_one a plan for each of its outputs.
-std::vector<Plan> runs_of(const Plan& plan);
-
-// Name of a file of an output, relative to Plan::folder.
-std::string relative_name(const PlannedOutput& output, size_t file);
-
 struct Plan {
   std::string quern_version;
   std::filesystem::path model;
@@ -134,46 +99,10 @@ struct Plan {
   int64_t n_weights() const;
 };
 
-struct Problem {
-  ErrorKind kind;
-  std::string message;
-};
+// The plans that are run one after the other: this one, or with one_by_one a plan for each of its outputs.
+std::vector<Plan> runs_of(const Plan& plan);
 
-// All that is wrong; empty when the plan can run. Problems of the options alone are found even when there is no source.
-std::vector<Problem> check_options(const PlanOptions& options);
-
-// `model` is the path that was opened. Problems are appended to `problems`; with any, the plan must not be run.
-Plan make_plan(const ModelSource& source, const std::filesystem::path& model, const PlanOptions& options, std::vector<Problem>& problems);
-
-// The outputs alone, with exact names, types and sizes of files: for a source that may have no weights (open_outline). Where they would be
-// written is not looked at.
-Plan plan_outputs(const ModelSource& source, const std::filesystem::path& model, const PlanOptions& options,
-                  std::vector<Problem>& problems);
-
-// Whether the outputs can be created: files in the way, too little space. Part of make_plan; for a plan that was loaded.
-std::vector<Problem> check_destination(const Plan& plan);
-
-// How many chunks may be in work at once under the plan's budget: at least 1, at most what keeps n_threads busy.
-int chunks_in_flight(const Plan& plan, int n_threads);
-// Peak resident memory that follows from it.
-uint64_t predicted_memory(const Plan& plan, int n_threads);
-
-// What one file of an output says about itself and, when it is the first, about the model.
-Metadata file_metadata(const Plan& plan, const PlannedOutput& output, size_t file);
-// The header of one file of an output, ready to be written at offset 0.
-std::vector<std::byte> file_header(const Plan& plan, const PlannedOutput& output, size_t file);
-
-// SHA-256 over everything that decides the bytes of the outputs and the division into chunks; ties journals and parts to a plan.
-std::string plan_id(const Plan& plan);
-
-std::string plan_to_json(const Plan& plan);
-// Reads hostile text. Throws kFormat unless everything fits together: sizes and offsets are those that planning gives to these
-// tensors, types and metadata, and names are plain.
-Plan plan_from_json(std::string_view text);
-Plan read_plan(const std::filesystem::path& file);
-
-// Throws kFormat when the source is not what the plan was made from: a file was added, removed or changed, or a tensor differs; and
-// kUnsupported when the plan has a tensor in a type that cannot be written.
-void check_source(const Plan& plan, const ModelSource& source);
+// Name of a file of an output, relative to Plan::folder.
+std::string relative_name(const PlannedOutput& output, size_t file);
 
 }  // namespace quern

@@ -4,10 +4,8 @@
 #include <map>
 #include <set>
 
-#include "convert/fill/journal.h"
 #include "formats/base/file.h"
 #include "formats/base/nearest.h"
-#include "formats/base/resources.h"
 #include "formats/base/sha256.h"
 #include "quantize/plain/encode.h"
 #include "recipes/name_pattern.h"
@@ -41,66 +39,6 @@ bool is_name_pattern(const std::string& flag, const std::string& pattern, std::v
   } catch (const Error& error) {
     problems.push_back({ErrorKind::kUsage, flag + ": " + error.message()});
     return false;
-  }
-}
-
-// The path with links and ".." resolved as far as it exists.
-fs::path resolved(const fs::path& path) {
-  std::error_code ignored;
-  const fs::path result = fs::weakly_canonical(fs::absolute(path), ignored);
-  return result.has_filename() ? result : result.parent_path();
-}
-
-bool lies_in(const fs::path& path, const fs::path& folder) {
-  return std::mismatch(folder.begin(), folder.end(), path.begin(), path.end()).first == folder.end();
-}
-
-void check_source_folder(const Plan& plan, const ModelSource& source, std::vector<Problem>& problems) {
-  const fs::path folder = resolved(plan.folder);
-  if (fs::is_directory(plan.model) && lies_in(folder, resolved(plan.model))) {
-    problems.push_back({ErrorKind::kUsage, "the output folder '" + printable(plan.folder.string()) +
-                                               "' lies inside the source folder; choose one outside it"});
-    return;
-  }
-  for (const PlannedOutput& output : plan.outputs) {
-    for (size_t f = 0; f < output.files.size(); ++f) {
-      const std::string name = relative_name(output, f);
-      for (const SourceFile& read : source.files()) {
-        if (resolved(read.path) == folder / name) {
-          problems.push_back({ErrorKind::kUsage, "'" + printable(name) + "' would replace the file that is read"});
-        }
-      }
-    }
-  }
-}
-
-// A run that all was written in, but for the names: files that have theirs are not in the way.
-bool is_written(const Plan& run, const JournalReading& journal) { return journal.begun && journal.begun->n_chunks == Chunks(run).count(); }
-
-// seen: names of the files of all runs so far.
-void check_existing(const Plan& plan, bool written, std::set<std::string>& seen, std::vector<Problem>& problems) {
-  for (const PlannedOutput& output : plan.outputs) {
-    for (size_t f = 0; f < output.files.size(); ++f) {
-      const std::string name = relative_name(output, f);
-      if (!seen.insert(name).second) problems.push_back({ErrorKind::kUsage, "two outputs are named '" + printable(name) + "'"});
-      const fs::path path = plan.folder / name;
-      std::error_code ignored;
-      const fs::file_status status = fs::symlink_status(path, ignored);
-      if (fs::is_directory(status)) {
-        problems.push_back({ErrorKind::kUsage, "'" + printable(path.string()) + "' is a folder"});
-      } else if (fs::exists(status) && !plan.force && !written) {
-        problems.push_back({ErrorKind::kUsage, "'" + printable(path.string()) + "' exists; --force replaces it"});
-      }
-    }
-  }
-}
-
-void check_space(const Plan& plan, std::vector<Problem>& problems) {
-  const uint64_t free_bytes = free_space_bytes(plan.folder),
-                 needed = plan.output_bytes() - std::min(plan.output_bytes(), begun_bytes(plan));
-  if (needed > free_bytes) {
-    problems.push_back({ErrorKind::kIo, "'" + printable(plan.folder.string()) + "' has " + format_size(free_bytes) +
-                                            " free, the outputs need " + format_size(needed)});
   }
 }
 
@@ -183,39 +121,20 @@ void check_types(const Plan& plan, std::vector<Problem>& problems) {
   }
 }
 
-void check_files(const Plan& plan, const ModelSource& source, std::vector<Problem>& problems) {
-  const std::vector<Problem> found = check_destination(plan);
-  problems.insert(problems.end(), found.begin(), found.end());
-  check_source_folder(plan, source, problems);
-}
-
-std::vector<Problem> check_destination(const Plan& plan) {
-  std::error_code ignored;
-  fs::path above = fs::absolute(plan.folder).lexically_normal();  // the part of it that is there
-  while (!fs::exists(fs::symlink_status(above, ignored)) && above != above.root_path()) above = above.parent_path();
-  if (!fs::is_directory(above, ignored)) {
-    return {{ErrorKind::kUsage, "the output folder '" + printable(plan.folder.string()) + "' cannot be: '" +
-                                    printable(above.filename().string()) + "' is not a folder"}};
-  }
-  std::vector<Problem> problems;
-  std::set<std::string> seen;
-  for (const Plan& run : runs_of(plan)) {
-    const JournalReading journal = read_journal(run);
-    check_existing(run, is_written(run, journal), seen, problems);
-    if (!journal.difference.empty() && !run.force) {
-      problems.push_back({ErrorKind::kUsage, difference_error(run, journal.difference).what()});
+void check_overrides(const ModelSource& source, const PlanOptions& options, std::vector<Problem>& problems) {
+  std::vector<Problem> already_reported;
+  for (const RecipeRule& override : parse_overrides(options.tensor_types, already_reported)) {
+    const NamePattern pattern(override.name);
+    bool matches = false, decides = false;
+    for (const LogicalTensor& tensor : source.tensors()) {
+      if (!pattern.found_in(tensor.name)) continue;
+      matches = true;
+      decides = decides || !kept_type(tensor, DType::Q8_0);
     }
+    if (decides) continue;
+    problems.push_back({ErrorKind::kUsage, "--tensor-type: '" + printable(override.name) + "' matches " +
+                                               (matches ? "only tensors that are never quantized" : "none of the model's tensors")});
   }
-  check_space(plan, problems);
-  return problems;
-}
-
-void check_memory(const Plan& plan, uint64_t smallest_bytes, std::vector<Problem>& problems) {
-  if (plan.memory_bytes >= smallest_bytes) return;
-  constexpr uint64_t kMebibyte = uint64_t{1} << 20;
-  problems.push_back({ErrorKind::kUsage, "a memory budget of " + format_size(plan.memory_bytes) +
-                                             " is too small; the smallest that works is " +
-                                             std::to_string((smallest_bytes + kMebibyte - 1) / kMebibyte) + "MiB"});
 }
 
 std::string fingerprint(const fs::path& path) {

@@ -5,10 +5,16 @@
 #include <vector>
 
 #include "convert/plan/plan.h"
+#include "convert/plan/plan_options.h"
+#include "formats/base/problems.h"
+#include "formats/model/model_source.h"
 
 namespace quern {
 
 // The steps of planning that only look for problems. Each appends what it finds.
+
+// All that is wrong with the options alone, found even when there is no source.
+std::vector<Problem> check_options(const PlanOptions& options);
 
 // "REGEX=TYPE" taken apart at the last '='. Entries that cannot be read are reported and left out.
 std::vector<RecipeRule> parse_overrides(const std::vector<std::string>& tensor_types, std::vector<Problem>& problems);
@@ -16,19 +22,17 @@ std::vector<RecipeRule> parse_overrides(const std::vector<std::string>& tensor_t
 // The mixes that are known, each once.
 std::vector<const Mix*> parse_types(const std::vector<std::string>& types, std::vector<Problem>& problems);
 
-// Types that cannot be written, overrides that decide nothing.
+// Types that cannot be written, names that are too long.
 void check_types(const Plan& plan, std::vector<Problem>& problems);
 
-// Files in the way, a folder inside the source, two outputs of one name, too little space.
-void check_files(const Plan& plan, const ModelSource& source, std::vector<Problem>& problems);
-
-// A budget below what one chunk of the widest tensor needs; smallest_bytes is the least that works.
-void check_memory(const Plan& plan, uint64_t smallest_bytes, std::vector<Problem>& problems);
-
-// Throws kFormat when a name, size or offset is not what planning gives to the plan's tensors, types and metadata.
-void check_layout(const Plan& plan);
+// Overrides that match no tensor are typing mistakes; those that match only tensors of the keep-list cannot do anything.
+void check_overrides(const ModelSource& source, const PlanOptions& options, std::vector<Problem>& problems);
 
 // SHA-256 of the file's first and last 64 KiB.
 std::string fingerprint(const std::filesystem::path& file);
+
+// Throws kFormat when the source is not what the plan was made from: a file was added, removed or changed, or a tensor differs; and
+// kUnsupported when the plan has a tensor in a type that cannot be written.
+void check_source(const Plan& plan, const ModelSource& source);
 
 }  // namespace quern

@@ -1,6 +1,8 @@
+#include "convert/plan/plan_json.h"
+
 #include <nlohmann/json.hpp>
 
-#include "convert/plan/plan.h"
+#include "convert/plan/layout.h"
 #include "convert/plan/plan_checks.h"
 #include "convert/record/metadata_json.h"
 #include "formats/base/checked.h"

@@ -3,6 +3,8 @@
 #include <vector>
 
 #include "convert/plan/plan.h"
+#include "convert/plan/plan_options.h"
+#include "formats/base/problems.h"
 
 namespace quern {
 

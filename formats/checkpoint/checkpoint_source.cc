@@ -7,8 +7,6 @@
 namespace quern {
 
 using checkpoint::Assembly;
-using checkpoint::in_quotes;
-using checkpoint::Problems;
 using safetensors::StoredTensor;
 
 namespace {

@@ -7,7 +7,7 @@
 #include <string>
 #include <string_view>
 
-#include "formats/checkpoint/problems.h"
+#include "formats/base/problems.h"
 #include "formats/safetensors/safetensors.h"
 
 namespace quern {

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "formats/gguf/metadata.h"
+#include "runtime/math/activation.h"
 
 namespace quern {
 
@@ -47,11 +48,6 @@ struct RoutingParams {
   bool group_top_two = false;  // a group scores the sum of its two best choices; false: its best one
   bool normalize = false;      // weights of the selected experts sum to 1 before `scale`
   double scale = 1.0;
-};
-
-enum class Activation {
-  kSilu,   // silu(min(gate, limit)) * clamp(up, -limit, limit); limit 0: no clamps
-  kGptOss  // g sigmoid(1.702 g) (u + 1) with g = min(gate, limit), u = clamp(up, -limit, limit)
 };
 
 struct LayerParams {

@@ -2,7 +2,7 @@
 
 #include <cstdint>
 
-#include "runtime/blocks/hparams.h"
+#include "runtime/math/activation.h"
 
 namespace quern {
 

@@ -10,6 +10,8 @@
 #include <vector>
 
 #include "convert/convert.h"
+#include "convert/fill/destination.h"
+#include "convert/plan/make_plan.h"
 #include "convert/plan/plan.h"
 #include "formats/base/file.h"
 #include "formats/base/parallel.h"
@@ -38,6 +40,7 @@ inline std::string messages(const std::vector<Problem>& problems) {
 inline Plan plan_for(const ModelSource& source, const std::filesystem::path& model, const PlanOptions& options) {
   std::vector<Problem> problems;
   Plan plan = make_plan(source, model, options, problems);
+  check_files(plan, source, problems);
   EXPECT_EQ(messages(problems), "");
   return plan;
 }

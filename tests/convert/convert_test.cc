@@ -5,6 +5,8 @@
 #include <nlohmann/json.hpp>
 
 #include "convert/parts/part.h"
+#include "convert/plan/plan_checks.h"
+#include "convert/plan/plan_json.h"
 #include "formats/gguf/gguf.h"
 #include "formats/safetensors/safetensors.h"
 #include "formats/types/decode.h"

@@ -5,6 +5,7 @@
 #include <random>
 
 #include "convert/parts/part.h"
+#include "convert/plan/plan_json.h"
 #include "formats/gguf/gguf.h"
 #include "formats/statistics/statistics.h"
 #include "tests/convert/conversion.h"

@@ -5,6 +5,8 @@
 #include <cstring>
 
 #include "convert/parts/part.h"
+#include "convert/plan/layout.h"
+#include "convert/plan/plan_json.h"
 #include "formats/gguf/gguf.h"
 #include "formats/statistics/imatrix.h"
 #include "quantize/feedback/unbiased.h"

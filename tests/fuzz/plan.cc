@@ -1,5 +1,7 @@
 #include "convert/plan/plan.h"
 #include "convert/plan/chunks.h"
+#include "convert/plan/layout.h"
+#include "convert/plan/plan_json.h"
 #include "tests/fuzz/fuzz.h"
 
 // What is accepted can be divided, laid out and written, and reads the same again.

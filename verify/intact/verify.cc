@@ -308,26 +308,6 @@ class Verification {
 
 }  // namespace
 
-Finding damage(std::string check, std::string kind, std::string file, std::string message) {
-  Finding finding;
-  finding.check = std::move(check);
-  finding.kind = std::move(kind);
-  finding.file = std::move(file);
-  finding.message = std::move(message);
-  return finding;
-}
-
-std::string to_string(const Finding& finding) {
-  std::string text;
-  const auto add = [&text](const std::string& part) { text += (text.empty() ? "" : ": ") + part; };
-  if (!finding.file.empty()) add(printable(finding.file));
-  if (finding.offset) add("offset " + std::to_string(*finding.offset));
-  if (!finding.tensor.empty())
-    add("tensor '" + printable(finding.tensor) + "'" + (finding.slice >= 0 ? ", expert " + std::to_string(finding.slice) : ""));
-  add(finding.message);
-  return text;
-}
-
 size_t VerifyReport::count(Verdict verdict) const { return static_cast<size_t>(std::ranges::count(findings, verdict, &Finding::verdict)); }
 
 VerifyReport verify(const VerifyOptions& options, Progress& progress) { return Verification(options, progress).run(); }

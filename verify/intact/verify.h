@@ -12,6 +12,7 @@
 #include "formats/model/model_source.h"
 #include "formats/statistics/importance.h"
 #include "quantize/feedback/feedback_source.h"
+#include "verify/records/finding.h"
 
 namespace quern {
 
@@ -31,26 +32,6 @@ struct VerifyOptions {
   std::optional<std::string> tensors;               // regular expression: these only, completely
   uint64_t seed = 0;                                // decides the sample
 };
-
-enum class Verdict {
-  kDamage,      // something is not as it was published
-  kUnprovable,  // cannot be decided here: "cannot be re-derived by this version"
-  kNote
-};
-
-struct Finding {
-  Verdict verdict = Verdict::kDamage;
-  std::string check;  // the check that found it
-  std::string kind;   // a word that programs can rely on: "flipped-bytes", "truncated" ... (docs/verify.md lists them)
-  std::string file;   // relative to the folder
-  std::optional<uint64_t> offset;
-  std::string tensor;
-  int64_t slice = -1;  // expert of a stacked tensor
-  std::string message;
-};
-Finding damage(std::string check, std::string kind, std::string file, std::string message);
-// "FILE: offset N: tensor 'NAME', expert 3: MESSAGE", without what is unknown.
-std::string to_string(const Finding& finding);
 
 enum class CheckState { kOk, kFailed, kSkipped };
 

@@ -4,6 +4,8 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "convert/plan/layout.h"
+#include "formats/base/error.h"
 #include "formats/base/file.h"
 #include "formats/base/json_tree.h"
 #include "formats/base/sha256.h"

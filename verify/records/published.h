@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "verify/intact/verify.h"
+#include "verify/records/finding.h"
 #include "verify/records/manifest.h"
 
 namespace quern {

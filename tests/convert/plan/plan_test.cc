@@ -1,10 +1,15 @@
 #include "convert/plan/plan.h"
+#include "convert/fill/destination.h"
+#include "convert/plan/layout.h"
+#include "convert/plan/memory.h"
 
 #include <gmock/gmock.h>
 
 #include <chrono>
 
 #include "convert/plan/naming.h"
+#include "convert/plan/plan_checks.h"
+#include "convert/plan/plan_json.h"
 #include "formats/gguf/gguf.h"
 #include "tests/convert/conversion.h"
 #include "tests/convert/sparse_model.h"
@@ -21,7 +26,7 @@ using ::testing::Not;
 std::string problems_of(const std::string& model, const PlanOptions& options) {
   const std::unique_ptr<ModelSource> source = open_model(bundled(model));
   std::vector<Problem> problems;
-  make_plan(*source, bundled(model), options, problems);
+  check_files(make_plan(*source, bundled(model), options, problems), *source, problems);
   return messages(problems);
 }
 
@@ -232,7 +237,7 @@ TEST(Plan, RefusesAnOutputFolderInsideTheSource) {
   const fs::path model = copy_model("mini-llama3", dir / "model");
   const std::unique_ptr<ModelSource> source = open_model(model);
   std::vector<Problem> problems;
-  make_plan(*source, model, options_for(model / "deep" / ".." / "out", {"Q8_0"}), problems);
+  check_files(make_plan(*source, model, options_for(model / "deep" / ".." / "out", {"Q8_0"}), problems), *source, problems);
   EXPECT_THAT(messages(problems), HasSubstr("lies inside the source folder"));
 }
 
@@ -244,7 +249,8 @@ TEST(Plan, RefusesToQuantizeAFileOntoItself) {
   options.single_file = true;
   options.force = true;
   std::vector<Problem> problems;
-  make_plan(*open_model(file), file, options, problems);
+  const std::unique_ptr<ModelSource> source = open_model(file);
+  check_files(make_plan(*source, file, options, problems), *source, problems);
   EXPECT_THAT(messages(problems), HasSubstr("would replace the file that is read"));
 }
 

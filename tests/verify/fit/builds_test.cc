@@ -6,6 +6,7 @@
 #include <filesystem>
 
 #include "convert/convert.h"
+#include "convert/plan/make_plan.h"
 #include "convert/plan/plan.h"
 #include "formats/base/parallel.h"
 #include "tests/formats/builders.h"

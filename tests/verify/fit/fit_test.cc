@@ -1,4 +1,5 @@
 #include "verify/fit/fit.h"
+#include "convert/plan/make_plan.h"
 
 #include <gtest/gtest.h>
 

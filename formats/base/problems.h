@@ -6,13 +6,19 @@
 
 #include "formats/base/error.h"
 
-namespace quern::checkpoint {
+namespace quern {
 
 // 'NAME', as problems name tensors.
 inline std::string in_quotes(std::string_view name) { return "'" + std::string(name) + "'"; }
 
-// What is wrong with a checkpoint, collected so that one run reports everything. A checkpoint repeats its layers, and so do its
-// faults: texts that differ only in digits count as one kind, of which the first is shown.
+// One thing that is wrong, where all of them are reported before anything is done.
+struct Problem {
+  ErrorKind kind;
+  std::string message;
+};
+
+// What is wrong with a model, collected so that one run reports everything. A model repeats its layers, and so do its faults: texts
+// that differ only in digits count as one kind, of which the first is shown.
 class Problems {
  public:
   void add(ErrorKind kind, std::string text);
@@ -32,4 +38,4 @@ class Problems {
   ErrorKind kind_ = ErrorKind::kFormat;
 };
 
-}  // namespace quern::checkpoint
+}  // namespace quern

@@ -1,8 +1,8 @@
-#include "formats/checkpoint/problems.h"
+#include "formats/base/problems.h"
 
 #include <algorithm>
 
-namespace quern::checkpoint {
+namespace quern {
 namespace {
 
 // Enough for every kind of fault a damaged or foreign checkpoint shows, and still a line one can read.
@@ -47,4 +47,4 @@ void Problems::throw_if_any() const {
   throw Error(kind_, message);
 }
 
-}  // namespace quern::checkpoint
+}  // namespace quern

@@ -1,0 +1,26 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace quern {
+
+// SHA-256 of a file and of its pieces of kPieceBytes.
+struct FileSums {
+  std::string sha256;
+  std::vector<std::string> pieces_sha256;
+};
+
+// SHA-256 per tensor and per slice of stacked tensors.
+struct TensorSums {
+  std::string sha256;
+  std::vector<std::string> slices;  // empty unless stacked
+};
+
+// What writing an output leaves to be recorded.
+struct FinishedOutput {
+  std::vector<FileSums> files;
+  std::vector<TensorSums> tensors;
+};
+
+}  // namespace quern

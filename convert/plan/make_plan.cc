@@ -1,0 +1,165 @@
+#include "convert/plan/make_plan.h"
+
+#include <algorithm>
+#include <set>
+
+#include "convert/plan/calibration.h"
+#include "convert/plan/layout.h"
+#include "convert/plan/memory.h"
+#include "convert/plan/naming.h"
+#include "convert/plan/plan_checks.h"
+#include "convert/plan/plan_types.h"
+#include "formats/base/version.h"
+#include "quantize/plain/encode.h"
+#include "recipes/name_pattern.h"
+
+namespace quern {
+namespace {
+
+std::vector<PlannedTensor> select_tensors(const ModelSource& source, const PlanOptions& options, std::vector<Problem>& problems) {
+  std::optional<NamePattern> pattern;
+  if (options.tensors) pattern.emplace(*options.tensors);
+  std::vector<PlannedTensor> selected;
+  for (size_t i = 0; i < source.tensors().size(); ++i) {
+    const LogicalTensor& tensor = source.tensors()[i];
+    if (pattern && !pattern->found_in(tensor.name)) continue;
+    PlannedTensor planned;
+    planned.name = tensor.name;
+    planned.shape = tensor.shape;
+    planned.source_index = i;
+    planned.n_slices = tensor.n_slices;
+    planned.source_bytes = tensor.source_bytes;
+    planned.integer = tensor.keep == Keep::kInteger;
+    selected.push_back(std::move(planned));
+  }
+  if (selected.empty()) {
+    problems.push_back({ErrorKind::kUsage, pattern ? "--tensors matches none of the model's tensors" : "the model has no tensors"});
+  }
+  return selected;
+}
+
+void set_output_metadata(const Plan& plan, const WantedOutput& wanted, const PlanOptions& options, PlannedOutput& output) {
+  output.metadata.set("general.quantization_version", uint32_t{2});  // GGML_QNT_VERSION
+  set_recipe_keys(plan, wanted, output);
+  if (options.tensors) output.metadata.set("quern.partial", *options.tensors);
+  std::set<DType> encoded;
+  for (const Placement& placement : output.tensors) {
+    if (!placement.copied && traits(placement.type).block_weights > 1 && has_encoder(placement.type)) encoded.insert(placement.type);
+  }
+  for (const DType type : encoded) {
+    output.metadata.set("quern.encoder." + std::string(name_of(type)), static_cast<uint32_t>(encoder_revision(type)));
+  }
+}
+
+PlannedOutput plan_output(const ModelSource& source, const Plan& plan, const WantedOutput& wanted, const std::vector<DType>& types,
+                          const PlanOptions& options) {
+  PlannedOutput output;
+  output.mix = wanted.recipe.name;
+  output.lossless = wanted.lossless;
+  for (size_t t = 0; t < plan.tensors.size(); ++t) {
+    Placement placement;
+    placement.type = types[t];
+    placement.copied = source.can_copy(plan.tensors[t].source_index, types[t]);
+    placement.size_bytes = tensor_size_bytes(types[t], plan.tensors[t].shape);
+    output.tensor_bytes += placement.size_bytes;
+    output.tensors.push_back(placement);
+  }
+  set_output_metadata(plan, wanted, options, output);
+  if (options.importance != nullptr) set_imatrix_keys(plan, *options.importance, output);
+  if (options.feedback != nullptr) set_feedback_keys(plan, *options.feedback, output);
+  output.label = wanted.recipe.name;
+  if (output.lossless) output.label += "-" + std::string(name_of(dominant_type(plan, output)));
+  output.stem = options.single_file ? options.output.stem().string()
+                                    : output_stem(plan.metadata, plan.mtp, options.tensors.has_value(), output.label);
+  lay_out(plan, options.split_bytes, options.metadata_shard, output);
+  if (options.folder_per_type && output.files.size() > 1) output.folder = output.label;
+  return output;
+}
+
+// Keys of a GGUF source that describe its own file and not the model.
+Metadata model_metadata(const Metadata& source) {
+  Metadata metadata = source;
+  for (const auto& [key, value] : source.entries()) {
+    const bool of_the_file = key.starts_with("split.") || key.starts_with("quern.") || key.starts_with("quantize.imatrix.") ||
+                             key == "general.alignment" || key == "general.file_type" || key == "general.quantization_version";
+    if (of_the_file) metadata.erase(key);
+  }
+  return metadata;
+}
+
+std::vector<PlannedSource> plan_sources(const ModelSource& source) {
+  std::vector<PlannedSource> sources;
+  for (const SourceFile& file : source.files()) sources.push_back({file.name, file.size_bytes, file.mtime_ns, fingerprint(file.path)});
+  return sources;
+}
+
+// Blocks that become other blocks lose twice.
+void note_requantization(const ModelSource& source, Plan& plan) {
+  if (std::filesystem::is_directory(plan.model)) return;
+  for (const PlannedOutput& output : plan.outputs) {
+    std::set<std::string_view> types;
+    size_t count = 0;
+    for (size_t t = 0; t < plan.tensors.size(); ++t) {
+      const DType stored = source.tensors()[plan.tensors[t].source_index].source_type;
+      if (output.tensors[t].copied || traits(stored).block_weights == 1 || traits(output.tensors[t].type).block_weights == 1) continue;
+      types.insert(name_of(stored));
+      ++count;
+    }
+    if (count == 0) continue;
+    std::string names;
+    for (const std::string_view type : types) names += (names.empty() ? "" : ", ") + std::string(type);
+    plan.notes.push_back(output.mix + ": " + std::to_string(count) + " tensors are already quantized (" + names +
+                         ") and are quantized again; the original checkpoint gives a better file");
+  }
+}
+
+}  // namespace
+
+Plan plan_outputs(const ModelSource& source, const std::filesystem::path& model, const PlanOptions& options,
+                  std::vector<Problem>& problems) {
+  const std::vector<Problem> of_options = check_options(options);
+  problems.insert(problems.end(), of_options.begin(), of_options.end());
+  PlanOptions usable = options;
+  if (std::any_of(of_options.begin(), of_options.end(), [](const Problem& p) { return p.message.starts_with("--tensors"); }))
+    usable.tensors.reset();
+
+  Plan plan;
+  plan.quern_version = kVersion;
+  plan.model = model;
+  plan.mtp = options.mtp;
+  plan.folder = options.single_file ? options.output.parent_path() : options.output;
+  if (plan.folder.empty()) plan.folder = ".";
+  plan.force = options.force;
+  plan.lists = !options.single_file;
+  plan.one_by_one = options.one_by_one;
+  if (options.sync_bytes != 0) plan.sync_bytes = options.sync_bytes;
+  if (options.importance != nullptr) plan.imatrix = options.importance->record();
+  plan.imatrix_path = options.imatrix;
+  if (options.feedback != nullptr) plan.statistics = options.feedback->record();
+  plan.statistics_path = options.statistics;
+  plan.metadata = model_metadata(source.metadata());
+  plan.notes.assign(source.notes().begin(), source.notes().end());
+  plan.tensors = select_tensors(source, usable, problems);
+  check_overrides(source, options, problems);
+  plan.effort = wanted_effort(options, problems);
+  for (const WantedOutput& wanted : wanted_outputs(options, plan.effort)) {
+    const auto types = planned_types(source, wanted, plan.tensors, options.importance != nullptr, problems);
+    if (!types) continue;
+    plan.outputs.push_back(plan_output(source, plan, wanted, *types, usable));
+    if (wanted.lossless && !options.tensor_types.empty()) plan.notes.push_back(wanted.recipe.name + ": --tensor-type does not apply");
+  }
+  for (const PlannedOutput& output : plan.outputs) note_blind_types(source, options.importance, output, plan);
+  check_types(plan, problems);
+  return plan;
+}
+
+Plan make_plan(const ModelSource& source, const std::filesystem::path& model, const PlanOptions& options, std::vector<Problem>& problems) {
+  Plan plan = plan_outputs(source, model, options, problems);
+  plan.sources = plan_sources(source);
+  if (plan.outputs.empty()) return plan;
+  note_requantization(source, plan);
+  plan_memory(source, options.memory_bytes, options.feedback != nullptr ? options.feedback->resident_bytes() : 0, plan, problems);
+  return plan;
+}
+
+}  // namespace quern
