@@ -262,7 +262,7 @@ void add_plan(CLI::App& app, Context& context) {
   verb->add_option("--bandwidth", options->bandwidth, "of its memory, as 819GB/s")->type_name("SIZE")->check(a_bandwidth)->group("Run");
   verb->add_flag("--force", options->force, "replace an existing recipe")->group("Output");
   verb->add_flag("--json", options->json, "results as JSON on stdout")->group("Output");
-  verb->footer("quern plan DeepSeek-V4-Flash/config.json --recipe dynamic-2bit");
+  verb->group("Choose")->footer("quern plan DeepSeek-V4-Flash/config.json --recipe dynamic-2bit");
   verb->callback([options, &context] { context.command = [options] { return run_plan_verb(*options); }; });
 }
 

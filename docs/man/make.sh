@@ -10,7 +10,7 @@ verb_section() {
     NR == 1 { sub(/^Usage: /, ""); print ".SS " roff($0); next }
     NR == 2 { print roff($0); next }
     /^Example: / { sub(/^Example: /, ""); print ".PP\nExample:\n.B " roff($0); next }
-    { name = substr($0, 10, 25); sub(/ +$/, "", name); print ".TP\n.B " roff(name) "\n" roff(substr($0, 36)) }'
+    { name = substr($0, 10, 25); sub(/ +$/, "", name); print ".TP\n.B " roff(name) "\n" roff(substr($0, 35)) }'
 }
 
 verbs=$("$quern" --help | awk 'NR > 2 && !/^Example:/ {split(substr($0, 10), words, " "); if (words[1] !~ /^-/) print words[1]}')
