@@ -1,6 +1,6 @@
 #pragma once
 
-#include "runtime/math/product.h"
+#include "runtime/math/panels.h"
 
 namespace quern {
 
