@@ -3,7 +3,7 @@
 
 #include "formats/base/error.h"
 #include "formats/gguf/gguf.h"
-#include "formats/safetensors/shards.h"
+#include "formats/types/shards.h"
 
 namespace quern::gguf {
 namespace {

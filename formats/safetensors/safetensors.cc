@@ -6,7 +6,7 @@
 
 #include "formats/base/error.h"
 #include "formats/base/json_events.h"
-#include "formats/safetensors/shards.h"
+#include "formats/types/shards.h"
 
 namespace quern::safetensors {
 namespace {

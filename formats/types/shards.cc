@@ -1,4 +1,4 @@
-#include "formats/safetensors/shards.h"
+#include "formats/types/shards.h"
 
 #include <vector>
 
