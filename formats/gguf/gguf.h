@@ -36,7 +36,7 @@ struct Header {
 // byte 0 and holds at least the header (the whole file is fine); file_size_bytes is the size of the whole file.
 // Throws kFormat; kUnsupported for other versions, big-endian files and unknown tensor types.
 Header parse_header(std::span<const std::byte> head, uint64_t file_size_bytes);
-// The same, reading only as far as the header goes. Errors carry the path.
+// Reads the header of a file under the same rules, and no byte behind it is needed. Errors carry the path.
 Header read_header(const InputFile& file);
 
 // Serialises header and padding up to the data blob. Tensor file_offsets are ignored: offsets are the running sum of padded
@@ -46,7 +46,7 @@ std::vector<std::byte> serialize_header(const Metadata& metadata, std::span<cons
                                         uint64_t alignment = kDefaultAlignment);
 // Value type and value of a key, as they stand in the header.
 std::vector<std::byte> serialize_value(const MetaValue& value);
-// Those offsets, relative to the data blob, and the size of the blob. Every tensor is followed by zeros up to `alignment`.
+// The offsets of tensors relative to the data blob, and the size of the blob. Every tensor is followed by zeros up to `alignment`.
 struct Layout {
   std::vector<uint64_t> offsets;
   uint64_t blob_bytes = 0;

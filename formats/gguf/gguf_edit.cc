@@ -10,6 +10,16 @@
 #include "formats/base/checked.h"
 #include "formats/base/error.h"
 
+// Tensor data follows the header at once, so metadata can change in place only as long as the header keeps its length. The header is made
+// without the padding key first; if rounding up to the alignment does not give the old length by itself, it is made with an empty padding
+// string, which shows how many bytes are left. Both lengths are multiples of the alignment, so a string of just that many spaces fills the
+// gap. A header that has outgrown its room takes a copy of the file, which gets fresh padding; a file without tensors is nothing but a
+// header and is replaced as a whole.
+//
+// Overwriting a header is not atomic. Therefore the old one is first put beside the file under another name and synced, and is removed only
+// when the new one is on the disk. Whatever moment a crash comes at, either the file is whole, or the old header lies beside it and can be
+// put back; putting it back twice does no harm.
+
 namespace quern::gguf {
 namespace fs = std::filesystem;
 namespace {

@@ -8,6 +8,17 @@
 #include "formats/gguf/gguf_survey.h"
 #include "formats/gguf/gguf_types.h"
 
+// A header is read once from front to back, and no number in it is believed before what is left of the file has been asked: a count must
+// fit into it at the fewest bytes that one of its things can take, strings and the header as a whole have limits of their own. So what is
+// allocated is at most a small multiple of what the file really holds, whatever a hostile header says.
+//
+// The alignment is a metadata key, so descriptions of tensors can only be judged once all keys are known. Each tensor must begin where the
+// padded data of the one before it ends, which leaves neither holes nor overlaps; where the data itself begins follows from the length of
+// the header and is known last, and with it whether the file is long enough.
+//
+// The doctor reads broken files by the same code. Given a list of problems the parser notes there what concerns one entry only and reads
+// on; it still throws where it cannot know how many bytes to pass over, as behind a value of an unknown type.
+
 namespace quern::gguf {
 namespace {
 

@@ -8,6 +8,11 @@
 #include "formats/gguf/gguf.h"
 #include "formats/gguf/gguf_types.h"
 
+// A header is made in memory as bytes and not written to a file: plans need its length before any data exists, and edits compare its length
+// with that of the old one. Offsets of tensors follow from the list alone, as the running sum of padded sizes that every loader expects.
+// What loaders would refuse (long or repeated names, empty tensors, types without a number) is refused here, so that it costs a second of
+// planning and not a conversion. The value type of a key follows from the C++ type that it holds (gguf_types.h).
+
 namespace quern::gguf {
 namespace {
 

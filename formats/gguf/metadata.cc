@@ -6,6 +6,11 @@
 
 #include "formats/base/error.h"
 
+// Metadata is a plain list that is searched from front to back: a model has some dozens of keys, and their order is kept because it is
+// written again. Values keep the type that the file gave them; typed access widens them on the way out, integers of any width to int64_t
+// and numbers of any kind to double. Where a value has another kind or does not fit, the error names the key and what was wanted; a bool is
+// no integer.
+
 namespace quern {
 namespace {
 
