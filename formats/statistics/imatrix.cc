@@ -11,6 +11,17 @@
 #include "formats/base/sha256.h"
 #include "formats/gguf/gguf.h"
 
+// Both forms are read through one function that fills a span from an offset, so that files, tests and the fuzzer share the parsers and a
+// file is never held beside the sums made from it. The first four bytes tell the forms apart.
+//
+// A GGUF matrix has two tensors per weight, NAME.in_sum2 and NAME.counts. Counts are stored as floats and are rounded; how many there are
+// says into how many slices the sums divide. A .dat has neither shapes nor counts, only means times a number of chunks. It is read as one
+// slice with that number as its count, so that sums over counts are means in either form, and counts_are_chunks() tells who must know the
+// difference.
+//
+// Merging adds sums and counts weight by weight, in double and in the order of the files, and rounds once. Chunks are turned into rows by
+// the size of a chunk, for the sums as for the counts, so that a .dat weighs about as much as its text deserves.
+
 namespace quern {
 namespace {
 

@@ -57,7 +57,7 @@ inline constexpr size_t kMaxImatrixNameBytes = 55;
 // Parses a whole file of either form. Throws kFormat naming offset and weight; sums may still be NaN, infinite or negative, which
 // is for Importance to judge.
 Imatrix parse_imatrix(std::span<const std::byte> bytes);
-// The same from a file, which is never in memory twice; fills file_name and sha256.
+// Parses a file without holding its sums in memory twice; fills file_name and sha256.
 Imatrix read_imatrix(const std::filesystem::path& path);
 
 // Writes entries in the order of their names. kDat keeps means only: what it loses is which slice was seen how often.

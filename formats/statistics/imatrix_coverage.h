@@ -19,7 +19,7 @@ struct LayerCoverage {
   std::vector<int64_t> experts;  // rows that each expert has seen; empty when the layer has none or the file does not say
 };
 
-// By layer, ascending.
+// One per layer, ascending.
 std::vector<LayerCoverage> coverage_of(const Imatrix& imatrix);
 
 // The layer of "blk.3.ffn_up.weight", -1 for other names.

@@ -10,6 +10,17 @@
 
 #include "formats/base/error.h"
 
+// Tensors are gone through in the order of the model. A tensor takes the entry of its own name when the number of values fits, in the finer
+// division of "NAME.groups" where there is one; else the entry of a tensor that multiplies the same input; else all its columns weigh the
+// same. Whether the matrix belongs to the model at all is decided afterwards, by how many entries fit a tensor and how many name none.
+//
+// The sums of an entry become means where they stand, when the first tensor uses them; tensors that share an entry share its floats. Slices
+// that no token reached, or whose sums are not numbers, get the mean over the others. Routed experts are drawn to that mean as if they had
+// seen one row more, since an expert that saw one token would otherwise know the noise of that token only. In the end small values are
+// raised to a floor, so that no encoder may spoil a column for free.
+//
+// Nothing is thrown for a matrix that is merely poor: what was found is collected and told in one finding per kind, and --strict decides.
+
 namespace quern {
 namespace {
 

@@ -8,6 +8,14 @@
 #include "formats/base/error.h"
 #include "formats/base/json_tree.h"
 
+// The list is begun before the first number and gets its name after the last, so a folder with a list is complete by construction. The part
+// file of the list stays behind when a run is killed, which tells the next one that the numbers there are unfinished and may be replaced; a
+// run that fails takes its finished files away itself.
+//
+// Every input has a file of its own in which slices follow each other, each as the triangle of its moment, its held rows and, in sequential
+// mode, the shift and the original's rows. Slices are loaded one at a time, because a moment of 16,384 columns takes 512 MiB, and each has
+// its SHA-256 in the list: these numbers decide the bytes of builds, so damage must not pass for data.
+
 namespace quern {
 namespace {
 
