@@ -5,6 +5,14 @@
 
 #include "formats/base/error.h"
 
+// Every id has an entry of padding to begin with; the vocabulary of the file goes over it, then the added tokens, which are control tokens
+// if they are marked as such or look it. An added token may repeat an entry of the vocabulary, but neither move it to another id nor take
+// the id of another. All merges are checked against the vocabulary, since engines pass over those that they cannot find.
+//
+// Scores stand for merges in the Metaspace kind. An engine with scores joins any two neighbours that make a token, the best first; whether
+// that is what the file's merges do is found by cutting every token at every byte and looking both parts up. That takes the summed length
+// of all tokens and not the square of their number.
+
 namespace quern {
 namespace {
 

@@ -16,7 +16,7 @@ namespace quern {
 
 void fill_from_byte_level(const TokenizerJson& json, Vocabulary& vocabulary, std::vector<std::string>& notes);
 
-// GGUF has scores instead of merges for this kind: a token's score is minus the rank of the first merge that makes it, so that the
+// GGUF has scores instead of merges for this kind: a token's score is minus the number of tokens that earlier merges make, so that the
 // engine's order (highest score first) is the file's. That is exact when all merges of a token follow each other and every pair of
 // tokens that makes a token is a merge, as in files made from SentencePiece models; otherwise a note says so.
 void fill_from_metaspace(const TokenizerJson& json, Vocabulary& vocabulary, std::vector<std::string>& notes);

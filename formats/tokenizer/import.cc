@@ -9,6 +9,12 @@
 #include "formats/tokenizer/tokenizer_json.h"
 #include "formats/tokenizer/vocabulary.h"
 
+// Several files of a folder say the same things and do not always agree; this file is the order in which they are believed. The vocabulary
+// is that of one file (import.h has the order). Tokens that the others add fill padding, except that beside a tokenizer.model, which need
+// not know them, added_tokens.json and tokenizer_config.json are right whatever has their ids. Special ids come from the texts named in
+// tokenizer_config.json, else from config.json, else from the SentencePiece model. Where transformers has a rule for a contradiction, it is
+// followed, because the ids of the model's training came from there; what GGUF cannot say, or what had to be assumed, becomes a note.
+
 namespace quern {
 namespace {
 

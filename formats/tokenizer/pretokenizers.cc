@@ -35,7 +35,7 @@ using IgnoreMerges = PreTokenizer::IgnoreMerges;
 
 const std::array kTable = {
     PreTokenizer{"llama-bpe", {"llama3", "llama-v3"}, {kLlama3}, IgnoreMerges::kYes, true},
-    // The same words without whole-word lookup: Llama-3 files from before tokenizer.json had `ignore_merges`.
+    // It cuts the same words, but looks none up as a whole: Llama-3 files from before tokenizer.json had `ignore_merges`.
     PreTokenizer{"smaug-bpe", {"dbrx"}, {kLlama3}, IgnoreMerges::kNo},
     PreTokenizer{"qwen2", {"deepseek-r1-qwen", "megrez"}, {kQwen2}, IgnoreMerges::kNo, false, true},
     PreTokenizer{"qwen35", {}, {kQwen35}, IgnoreMerges::kNo, false, true},

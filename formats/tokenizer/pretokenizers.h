@@ -25,10 +25,10 @@ struct PreTokenizer {
 
 std::span<const PreTokenizer> all_pre_tokenizers();
 
-// By name or alias; nullptr when unknown.
+// The row of this name or alias; nullptr when there is none.
 const PreTokenizer* find_pre_tokenizer(std::string_view name) noexcept;
 
-// By the expressions of a tokenizer.json and its `ignore_merges`; nullptr when no row has exactly these. Control characters may be
+// The row of the expressions of a tokenizer.json and its `ignore_merges`; nullptr when none has exactly these. Control characters may be
 // spelled as themselves or as escapes.
 const PreTokenizer* find_pre_tokenizer(std::span<const std::string> expressions, bool ignore_merges);
 

@@ -5,6 +5,11 @@
 #include "formats/base/bytes.h"
 #include "formats/base/error.h"
 
+// A protobuf message is a row of numbered fields, and sixteen of them are wanted, which does not ask for a protobuf library. A reader walks
+// the fields of one message; messages inside the file get a reader of their own each, so nesting is two deep whatever the file says.
+// Unknown fields are passed over by their wire type. Every field takes at least one byte and is checked against what its own message has
+// left, so that reading ends and never leaves the file.
+
 namespace quern {
 namespace {
 

@@ -7,6 +7,15 @@
 #include "formats/base/error.h"
 #include "formats/tokenizer/pretokenizers.h"
 
+// A tokenizer.json is a chain of components (normalizer, pre-tokenizer, model, post-processor), each a step or a Sequence of steps. GGUF
+// can name a few of all the combinations, and a step that is passed over silently gives other ids without a word. So this reader knows the
+// steps that GGUF can express and refuses other normalizers, pre-tokenizers and models by name. The pre-tokenizer comes first, because it
+// decides whether tokens spell bytes or text, and by that which steps of the normalizer mean something. Of the post-processor only
+// templates are read; the ByteLevel step beside them moves offsets, not ids.
+//
+// The side files (tokenizer_config.json, added_tokens.json, chat_template.json) carry much that is nobody's business here, so in them
+// members of another kind than expected mostly count as absent. null is the same as absent everywhere.
+
 namespace quern {
 namespace {
 
@@ -241,7 +250,7 @@ SpecialTemplate template_of(const Json& step) {
   }
   const Json* pair = find(step, "pair");
   if (pair == nullptr || !pair->is_array()) return result;
-  // Between the two texts.
+  // What stands between the two texts.
   bool inside = false;
   for (const Json& item : *pair) {
     const Json* sequence = find(item, "Sequence");
