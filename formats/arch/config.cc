@@ -9,6 +9,12 @@
 #include "formats/base/error.h"
 #include "formats/base/file.h"
 
+// The JSON is flattened once into a map from dotted keys to values, and this file alone knows the JSON library: everything after asks typed
+// questions. text_config is merged before that, member by member, so that a nested object of it takes the place of the outer one whole
+// instead of mixing with it. nulls are dropped. Arrays of numbers become doubles, which are exact for the integers that configs hold
+// (larger ones are refused); an array of anything else is known to be there and readable by nobody. An older name of a field is looked for
+// only when the newest one is absent, so that files that carry both mean the newest.
+
 namespace quern {
 
 namespace {

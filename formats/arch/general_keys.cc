@@ -8,6 +8,11 @@
 #include "formats/base/error.h"
 #include "formats/base/file.h"
 
+// Every key has a list of sources, the surest first: what the user said, the README's front matter, the parts of the folder's name, figures
+// computed from the rules. A README and a generation_config.json are suggestions, so whatever is wrong with them is left out and nothing
+// stops. A name that the user gives replaces the README's fields of names as well, because those speak of the model by its old name. Keys
+// are set in one fixed order, which is that of the file.
+
 namespace quern {
 
 namespace {
@@ -127,7 +132,7 @@ void set_sampling(const ModelConfig& config, Metadata& metadata) {
   set_real("penalty_repeat", "repetition_penalty");
 }
 
-// From a flag, the README's own fields, or the parts of `id`.
+// The names come from a flag, from the README's own fields, or from the parts of `id`.
 void set_names(GeneralKeys& keys, const ModelName& id, const std::string& given_name, const std::string& computed_size, bool mtp) {
   const bool given = !given_name.empty();
   const auto card = [&](std::initializer_list<std::string_view> fields) { return given ? std::string() : keys.card(fields); };

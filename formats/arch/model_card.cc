@@ -2,6 +2,11 @@
 
 #include <algorithm>
 
+// Front matter is read line by line with two pieces of state: the top-level key that items belong to, and whether indented lines below it
+// are a structure that is not read. A key without a value that is followed by an indented mapping is such a structure, up to the next
+// top-level key. Nothing counts before the closing line has been seen, so a README that merely begins with a rule has no front matter. Each
+// line is looked at once and items are capped, which bounds the work.
+
 namespace quern {
 
 namespace {

@@ -9,6 +9,11 @@
 #include <optional>
 #include <vector>
 
+// A name is cut at its dashes, and each part gets a kind by its own looks: a version, a label of a type, a size, a word that says what it
+// was tuned for. The first part is never a size or a tuning, since it begins the base name. What looks like a size but is far from the
+// number of weights there are is a context length, and counts as tuning. The base name is then the leading run of plain words and versions,
+// and plain words that come later are tunings too. In the source the looks are regular expressions, here each is a small function.
+
 namespace quern {
 
 namespace {
@@ -127,7 +132,7 @@ void annotate(Part& part, bool first, int64_t total_weights) {
   }
 }
 
-// The base name is the leading run of words and versions, less the versions at its end.
+// The base name is the leading run of words and versions, less the versions at its end when nothing follows it.
 void mark_basename(std::vector<Part>& parts) {
   size_t n = 0;
   while (n < parts.size() && (parts[n].kind == Kind::kVersion || (parts[n].kind == Kind::kNone && is_alpha(parts[n].text.front())))) ++n;

@@ -9,6 +9,11 @@
 #include "formats/base/checked.h"
 #include "formats/base/error.h"
 
+// Families list their tensors through these few calls, so that their files name only what is their own. A rule says where a tensor is
+// stored and what it is called in GGUF; role, keep-policy and layer are read off that name in one place (classify.cc), which makes a GGUF
+// file and a checkpoint agree on them. Where transformers knows several layouts for the same weights, the names that are stored decide, not
+// config.json.
+
 namespace quern::arch {
 
 LayerNames model_layer(int64_t layer) {
@@ -35,8 +40,8 @@ void RuleBuilder::add_linear(const std::string& stored, const std::string& name,
   if (biased) add(stored + ".bias", name + ".bias", {rows}, transform).n_head = n_head;
 }
 
-// As a token goes through the model: embedding, layers by number, output. Whoever streams a file meets weights in the order of their use,
-// and statistics that are collected while a model is converted are there in time.
+// The order is that in which a token goes through the model: embedding, layers by number, output. Whoever streams a file meets weights in
+// the order of their use, and statistics that are collected while a model is converted are there in time.
 ArchRules RuleBuilder::finish() {
   std::ranges::sort(rules_.rules, {}, [](const TensorRule& rule) {
     const bool last = rule.layer < 0 && rule.name.starts_with("output");

@@ -32,7 +32,7 @@ class RuleBuilder {
   void ignore(std::string pattern) { rules_.ignored.push_back(std::move(pattern)); }
   void note(std::string text) { rules_.notes.push_back(std::move(text)); }
 
-  // Rules in the order of llama-quantize: tensors outside blocks, then by block; byte-wise by name within each.
+  // Rules in the order of their use: tensors outside blocks but the output's, blocks by number, the output's; by bytes of the name in each.
   ArchRules finish();
 
  private:
