@@ -5,6 +5,11 @@
 
 #include "formats/base/error.h"
 
+// A double is a whole number of 53 bits times a power of two. Shifted to its place in a long row of 32-bit digits it touches three
+// neighbours, and only these are added to. Digits are kept in 64 bits, so that 2^29 additions fit before carries must move; an addition
+// therefore never runs along the number. After carry() the digits are those of the exact sum, whatever the summands were and in which order
+// they came. value() adds them from the highest down: it rounds, but as a function of the digits alone.
+
 namespace quern {
 namespace {
 

@@ -1,8 +1,8 @@
 #pragma once
 
 // libtbb is not built with ThreadSanitizer, which therefore does not see that TBB puts what one thread did before what another does next.
-// These say so where we rely on it: what comes before hand_over(key) comes before what follows a later take_over(key). Nothing in
-// other builds.
+// These say so where we rely on it: what comes before hand_over(key) comes before what follows a later take_over(key). In other
+// builds they do nothing.
 
 #ifdef __has_feature
 #if __has_feature(thread_sanitizer)

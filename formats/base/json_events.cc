@@ -5,6 +5,9 @@
 
 #include "formats/base/error.h"
 
+// The library's own events pass through an adapter that counts the depth and hands them on, and no tree is ever made. What the library is
+// lenient about is refused before it begins: it would take a zero byte for the end of the text and skip a byte order mark.
+
 namespace quern {
 namespace {
 

@@ -7,6 +7,9 @@
 
 #include "formats/base/checked.h"
 
+// The parser asks a callback about every event before it adds to the tree, and the callback keeps the set of keys of each open object. So
+// depth and repeated keys are refused while the text is read; afterwards the tree could no longer tell that a key occurred twice.
+
 namespace quern {
 
 using nlohmann::json;

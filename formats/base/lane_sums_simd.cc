@@ -1,3 +1,7 @@
+// There are eight lanes of doubles however wide the CPU's vectors are: they take four, two or one of them. Element i goes to lane i mod 8,
+// each lane adds in the order of the elements, and products are rounded before they are added, so every CPU gives the same bits. The
+// elements after the last whole group of eight are filled up with zeros, whose terms are zero.
+
 #include "formats/base/lane_sums.h"
 
 #include <algorithm>
@@ -19,7 +23,7 @@ using V = hn::Vec<Tag>;
 constexpr size_t kLanes = hn::MaxLanes(Tag());
 constexpr size_t kVectors = kSumLanes / kLanes;
 
-// sums += term(vectors of each of the arrays) over groups of eight; the last is filled up with zeros, whose terms must be zero.
+// sums += term(vectors of each of the arrays) over groups of eight. The term of zeros must be zero.
 template <typename Term, typename... Array>
 HWY_INLINE void add_terms(size_t n, LaneSums& sums, Term term, const Array*... x) {
   const auto load = [](const float* from) HWY_ATTR { return hn::PromoteTo(Tag(), hn::LoadU(Narrow(), from)); };

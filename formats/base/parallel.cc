@@ -10,6 +10,11 @@
 #include "formats/base/hand_over.h"
 #include "formats/base/resources.h"
 
+// oneTBB divides the work; three things are added. Slices are never shorter than the grain that was asked for. How many neighbouring slices
+// one call gets remains TBB's choice, so results must not depend on where a call begins. ThreadSanitizer is told what TBB's own
+// synchronisation guarantees (hand_over.h). And because a thread that waits in TBB picks up any other task meanwhile, which may want what
+// it holds itself, side_by_side() waits in an isolation of its own.
+
 namespace quern {
 
 ThreadLimit::ThreadLimit(int n_threads)
