@@ -4,6 +4,12 @@
 
 #include "formats/base/error.h"
 
+// The symbols of a word are a doubly linked list inside one array: a join writes the new id over the left symbol and takes the right one
+// out, so the others keep their places. A heap holds the pairs that may be joined. Pairs that a join has made stale stay in it and are
+// known when they come up, because what then stands at their place no longer makes that token: symbols only ever grow. A join adds two
+// pairs at most and takes one symbol away, which bounds the heap and ends the loop. Merges are looked up by the ids of the pair; their
+// texts are compared once, when the model is made.
+
 namespace quern {
 namespace {
 

@@ -5,6 +5,11 @@
 
 #include "formats/base/error.h"
 
+// The symbols of a text are views into it, linked as a list; neighbours lie side by side, so a join is a longer view and nothing is copied.
+// A heap holds the pairs that make a piece. A pair that has become stale is known by its size, since symbols only grow. Pieces that are
+// marked as unused take part in joins like the others, but are never output: the pair that each came from is remembered, and at the end it
+// is taken apart again, as deep as it takes.
+
 namespace quern {
 namespace {
 

@@ -10,6 +10,10 @@
 #include "runtime/tokenizer/byte_pair_model.h"
 #include "runtime/tokenizer/piece_model.h"
 
+// Text is checked to be UTF-8 once, at the door, and the models below need not look again. Special tokens are cut out first; each stretch
+// between two of them is normalised and encoded by itself. Two matchers are made in advance, one for text that may spell control tokens and
+// one for text that may not. Decoding goes token by token and takes back the one space that the model puts in front of a stretch.
+
 namespace quern {
 namespace {
 

@@ -8,13 +8,18 @@
 
 #include "formats/base/error.h"
 
+// Expressions are compiled once, when the splitter is made. A text is one piece in the beginning, and every expression cuts all pieces that
+// the ones before it left, as views into the text. Each match begins behind the last one, and an empty one would end the pass. What a
+// single match may cost is limited in proportion to the text, because backtracking over a hostile text could otherwise take as good as
+// forever.
+
 namespace quern {
 namespace {
 
 constexpr std::string_view kWhiteSpace =
     R"(\x{9}-\x{d}\x{20}\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000})";
 
-// \s and \S by their definition, inside and outside of classes; \s+$ in linear form.
+// The expression with \s and \S spelled out by their definition, inside and outside of classes, and with \s+$ in its linear form.
 std::string adapted(std::string_view expression) {
   if (expression == R"(\s+$)") return adapted(R"((?<!\s)\s++$)");
   std::string out;
