@@ -5,6 +5,11 @@
 #include "formats/base/error.h"
 #include "formats/base/parallel.h"
 
+// Weights that multiply the same input share one set of sums, kept under the name of the first. Columns are divided among the threads, and
+// each column adds its rows in the order of the calls, so the number of threads changes nothing; missing rows of a panel are zeros and add
+// nothing. Layers run one after the other, so the first input of another block tells that the sums before it are complete: they become
+// floats then, and doubles exist for one block at a time.
+
 namespace quern {
 namespace {
 

@@ -29,7 +29,7 @@ class ImatrixCollector final : public ActivationObserver {
   Imatrix take();
 
  private:
-  // Of all weights that share an input. Sums become floats when their block is finished, so that doubles exist for one block.
+  // All weights that share an input have these. Sums become floats when their block is finished, so that doubles exist for one block.
   struct Sums {
     std::vector<std::string_view> weights;
     int64_t n_columns = 0;

@@ -2,6 +2,11 @@
 
 #include <algorithm>
 
+// An input is opened when it is first seen and written when no more of it can come, which the order of the calls tells. Dense inputs are
+// complete when an input of another block arrives; an expert is complete when another one of the same stack arrives, because all rows of
+// one expert come before those of the next. So a block needs the moments of its dense inputs, of one expert, and of the sum over experts,
+// however many experts there are. finish() closes a block and hands back the inputs that are on the disk by then.
+
 namespace quern {
 namespace {
 

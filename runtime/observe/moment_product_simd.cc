@@ -1,3 +1,6 @@
+// A tile of 16 x 16 sums is made in halves of eight columns of a, whose sums stay in registers over all rows. Products are rounded before
+// they are added, so CPUs with and without fused multiply-add give the same bits.
+
 #include "runtime/observe/moment_product.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -11,7 +14,7 @@ namespace hn = hwy::HWY_NAMESPACE;
 
 using Tag = hn::CappedTag<float, kMomentTile>;
 
-// Lanes are columns of b, never positions in the sum: `parts` vectors hold the 16 of them, for kRows columns of a.
+// Lanes are columns of b, never positions in the sum: as many of the 16 as a vector holds, for kRows columns of a.
 template <int kRows>
 HWY_INLINE void tile_rows(const float* HWY_RESTRICT a, const float* HWY_RESTRICT b, int64_t n_rows, int64_t lane, float* HWY_RESTRICT out) {
   const Tag d;

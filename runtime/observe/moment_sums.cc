@@ -6,6 +6,12 @@
 #include "formats/base/parallel.h"
 #include "runtime/observe/moment_product.h"
 
+// Rows leave their panels first: scaled by their share, either into the batch to be multiplied or among the held ones. The batch is
+// multiplied in blocks of 256 rows, cut into runs of 16 columns so that a tile of the product reads two short stretches of memory. A block
+// is summed in float and added to the doubles, which bounds the rounding by the block and not by the length of the text. A thread owns
+// whole rows of tiles, so nobody else adds to its sums. x x^T is symmetric and only its lower half is kept; (x - x') x'^T is not and is
+// kept whole.
+
 namespace quern {
 namespace {
 
