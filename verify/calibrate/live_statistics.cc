@@ -11,9 +11,23 @@
 #include "runtime/observe/moment_collector.h"
 #include "runtime/observe/row_log.h"
 
+// Questions come from the threads that encode. Whoever finds the answer in the table takes it; whoever does not takes the work lock and
+// runs the next layer, until the answer is there. So layers run in order, one at a time, each round completes one, and a question ends with
+// its layer at the latest. The thread that runs a layer does so in isolation: waiting inside it might otherwise begin to encode something
+// else, which would wait for the lock that this very thread holds.
+//
+// In sequential mode the original's pass of a layer logs its inputs and its routing. Then the build runs the layer once per input, with
+// what comes before that input encoded, and the rows of the build are paired with those of the log. The encoder asks here again meanwhile,
+// but only for inputs that are finished, because no weight counts as encoded before its own input is; so these questions find their answer
+// without the work lock. A layer counts as complete before it is run the last time, which carries the states on: weights whose input never
+// came are answered with nothing then, and nobody waits for them.
+//
+// A layer is forgotten when the one after it begins. Its files belong to whoever still holds their statistics and go with the last of them,
+// so disk holds a layer or two whatever the size of the model.
+
 namespace quern {
 
-// In the order in which they were first seen; the rows of a slice in the order of the calls.
+// What the original's pass leaves: inputs in the order in which they were first seen, the rows of a slice in the order of the calls.
 struct LiveStatistics::Layer {
   struct Input {
     std::vector<std::string> weights;
