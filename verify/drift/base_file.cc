@@ -8,6 +8,9 @@
 #include "formats/base/bytes.h"
 #include "formats/base/checked.h"
 
+// The file is written in one pass over the original's rows and read a batch of rows at a time. It has no checksum and no end mark: that its
+// size is exactly the one that its head asks for is all that tells a whole file from an unfinished one, so anything else is refused.
+
 namespace quern {
 namespace {
 

@@ -6,6 +6,12 @@
 #include "formats/base/error.h"
 #include "formats/base/parallel.h"
 
+// A pass leaves the final state of every token, which is small; logits are as wide as the vocabulary and are never stored. So both models
+// are brought to their final states first, and then the same few rows of both are multiplied by their output matrices, compared and
+// dropped, with a token per thread. The noise floor is not another run: its sequences go through the same pass behind the chunks
+// themselves, at twice the arithmetic and no more reading, and are compared as a build's would be. Which experts were chosen is noted on
+// the way and compared as sets, because the order in which a router names them means nothing.
+
 namespace quern {
 namespace {
 

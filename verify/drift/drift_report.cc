@@ -7,6 +7,10 @@
 #include "formats/base/json_tree.h"
 #include "formats/base/resources.h"
 
+// Writer and reader stand side by side and name the same members in the same order. The summary has nothing in it that two runs of the same
+// measurement could differ in, so that a manifest that holds it stays the same; bytes read and memory go with the detail. JSON has no NaN
+// and no infinity: the library writes null for them, and null is read as NaN.
+
 namespace quern {
 namespace {
 

@@ -46,7 +46,8 @@ struct KlHistogram {
   uint64_t total() const noexcept;
 };
 
-// Formulas of llama-perplexity --kl-divergence (recipes-and-evaluation 8.3). All errors take tokens as independent.
+// The figures of llama-perplexity --kl-divergence, by its formulas. All errors take tokens as independent.
+// Source: ggml-org/llama.cpp tools/perplexity/perplexity.cpp.
 struct DriftStatistics {
   int64_t n_tokens = 0;
   Estimate ppl;

@@ -8,12 +8,17 @@
 #include "formats/base/parallel.h"
 #include "runtime/math/vector_math.h"
 
+// A finished pass is turned into one log-probability per predicted token, and every figure follows from these. Logits exist for a batch of
+// rows at a time, about 64 MiB of them. Threads fill slots and add nothing up; sums are taken afterwards in the order of the text, in
+// double, so figures do not depend on how many threads there were. Only predictions with half a context before them count for the
+// perplexity that other tools print, because the first tokens of a chunk say more about where it was cut than about the model.
+
 namespace quern {
 namespace {
 
 int64_t argmax(std::span<const float> logits) { return std::ranges::max_element(logits) - logits.begin(); }
 
-// exp(mean) and its first-order error.
+// The figures of the second halves: exp(mean) and its first-order error.
 void set_second_half(Perplexity& result) {
   const int64_t row = result.n_ctx - 1, first = result.n_ctx / 2;
   std::vector<double> nll, chunk_means;

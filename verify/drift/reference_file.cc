@@ -11,6 +11,16 @@
 #include "formats/base/version.h"
 #include "verify/drift/zstd_filter.h"
 
+// Each row keeps its most probable tokens and two sums over the rest, from which compare_cut() derives what the rest can hide. The upper
+// end is a small allocation: the mass of the tail is dealt out to the tokens that the tested model believes least, each getting at most
+// what the least probable stored token has, because more would have made it one of the stored.
+//
+// libhdf5 is kept at arm's length. It crashes when it closes what it could not write, so such objects stay open when an exception passes,
+// and also when the process ends. A file may claim anything: types, attributes and shapes are compared with what the schema says before
+// anything is read, and counts have limits of their own, since parts of a dataset that were never written take no room in the file. Writing
+// goes to the part file, and only then the name is taken, by the rules of every other output; times are left out, so the bytes are the same
+// each time.
+
 namespace quern {
 namespace {
 
@@ -49,7 +59,7 @@ void check(herr_t status, const char* what) {
 }
 
 void prepare_library() {
-  H5dont_atexit();                              // nor are they closed when the process ends
+  H5dont_atexit();                              // what was left open is not closed when the process ends either
   H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);  // errors are ours to report
   register_zstd_filter();
 }

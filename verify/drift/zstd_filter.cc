@@ -7,6 +7,9 @@
 
 #include "formats/base/error.h"
 
+// HDF5 calls one function in both directions, a chunk of a dataset at a time. A Zstandard frame says how large its content is, which is
+// what has to be allocated; frames that do not say so, or speak of more than a GiB, fail instead of taking the memory.
+
 namespace quern {
 namespace {
 
