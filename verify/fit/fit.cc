@@ -9,6 +9,18 @@
 #include "formats/gguf/gguf.h"
 #include "verify/drift/perplexity.h"
 
+// What a file holds beside its tensors contains the recipe, and so depends on the very types that are to be chosen. solve_types() therefore
+// solves for the tensors alone, asks how large that file would be, and if it is too large solves again with the bytes beside the tensors
+// taken off the budget. What is taken off only grows, by an alignment each time at least, until the file fits or no choice of types does.
+//
+// A refinement measures the proposal and, from it, one step up for each tensor that has one worth measuring. What the steps really gained
+// scales the losses of their tensors. Single measurements are noisy and are drawn to the scale that all of them have together, and no
+// factor leaves 0.2 to 5, so one lucky tensor cannot take the whole budget. The next solution replaces the proposal only when it measures
+// better as a whole; otherwise the search ends there.
+//
+// The final comparison is on a text of its own. A proposal was chosen for doing well on the measuring text, so there it is partly lucky,
+// and the plain builds, which were not chosen by it, would look worse beside it than they are.
+
 namespace quern {
 namespace {
 

@@ -26,7 +26,7 @@ std::string_view name_in_layer(const LogicalTensor& tensor) {
   return tensor.layer < 0 ? name : name.substr(name.find('.', 4) + 1);
 }
 
-// Of the candidates that lose something the one nearest to `type` in size, the first of equals.
+// The candidate nearest to `type` in size among those that lose something, the first of equals.
 size_t nearest_candidate(std::span<const DType> candidates, std::span<const double> errors, DType type) {
   size_t nearest = 0;
   const auto distance = [&](size_t c) { return errors[c] > 0.0 ? std::abs(bits_per_weight(candidates[c]) - bits_per_weight(type)) : 1e9; };

@@ -43,7 +43,7 @@ struct Probe {
 
 struct Sensitivities {
   std::vector<std::vector<DType>> candidates;  // per tensor of the model, by rising size; one for those that cannot be chosen
-  std::vector<std::vector<double>> errors;     // of each candidate: reconstruction_errors(), 0 when every value is kept
+  std::vector<std::vector<double>> errors;     // reconstruction_errors() of each candidate, 0 when every value is kept
   std::vector<ProbeGroup> groups;
   std::vector<Probe> probes;  // by group, the one of fewest bits first
 };

@@ -6,6 +6,10 @@
 #include "formats/base/json_tree.h"
 #include "verify/fit/sensitivity.h"
 
+// The file is a cache of measurements that take long, so it is believed only where it could have been written by this very run: the key,
+// the tensors in their order and the candidates of each must be those that would be measured now. Everything else is an error, which the
+// caller answers by measuring again.
+
 namespace quern {
 namespace {
 

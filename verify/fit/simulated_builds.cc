@@ -9,6 +9,15 @@
 #include "formats/base/parallel.h"
 #include "formats/base/progress.h"
 
+// A batch is a set of groups, each of builds that agree so far and one set of states. In front of a layer every group is divided by the
+// types that its builds have in that layer, and groups that then agree in the layer, though not in what came before, go through it together
+// as sequences of one evaluator: its weights are encoded and read once for all of them. Groups only ever divide, so there are never more
+// than builds. Behind the last layer they divide once more by the output matrix, and what is left are tails: final states and a matrix.
+//
+// All tails are scored a batch of rows at a time, so that the original's logits of those rows are computed once. Builds of one tail have
+// the same figures. As many builds are taken at once as their states fit half the memory; cost() walks the same divisions without computing
+// anything, which is how progress knows its end.
+
 namespace quern {
 namespace {
 
