@@ -7,6 +7,9 @@
 #include <cstdlib>
 #include <vector>
 
+// One invalid byte makes an XML parser refuse a whole page, so UTF-8 is decoded strictly: overlong forms, surrogates and what lies beyond
+// U+10FFFF count as invalid. An invalid byte is replaced alone and decoding goes on with the next, so that the text behind it is kept.
+
 namespace quern {
 namespace {
 

@@ -78,7 +78,7 @@ struct HeatMap {
 };
 std::string draw(const HeatMap& map);
 
-// Histograms one below the other over one log axis; the area of each is its share of the tallest row.
+// Histograms one below the other over one log axis, each scaled to its own tallest bin.
 struct Distribution {
   std::string name = {};
   std::vector<double> shares = {};  // of the bins

@@ -7,6 +7,11 @@
 
 #include "verify/draw/markup.h"
 
+// Elements are appended as text in the order in which they are drawn, which is the order in which they cover each other. The reader's font
+// is not known, so text is measured by classes of characters, a little generously, and a drawing depends on its input alone. Coordinates
+// are rounded to a tenth of a pixel: files are smaller, and last digits that differ between machines hardly ever reach them. Coordinates
+// that are not finite become 0 rather than make the file invalid.
+
 namespace quern::plot {
 namespace {
 

@@ -6,6 +6,10 @@
 #include "verify/draw/plot_canvas.h"
 #include "verify/draw/plot_scale.h"
 
+// Steps are of equal ratio, because errors that matter differ by factors. A map that has too many columns for its width is drawn with rows
+// and columns exchanged, if that makes the cells wider; the exchanged map has more rows than columns, so it is never exchanged back.
+// Without tooltips all cells of one colour are one path, which is what makes a large map small.
+
 namespace quern::plot {
 namespace {
 

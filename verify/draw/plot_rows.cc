@@ -5,7 +5,9 @@
 #include "verify/draw/plot_canvas.h"
 #include "verify/draw/plot_scale.h"
 
-// Plots made of named rows: distributions and bars. On narrow paper the name stands above its row instead of left of it.
+// Plots made of named rows: distributions and bars. On narrow paper the name stands above its row instead of left of it. Each distribution
+// is scaled to its own tallest bin, because shapes are compared and a narrow peak would otherwise flatten all the others. Values that a log
+// axis has no place for, 0 among them, are one bar left of it.
 
 namespace quern::plot {
 namespace {

@@ -7,6 +7,11 @@
 #include "verify/draw/markup.h"
 #include "verify/draw/plot_canvas.h"
 
+// Ends and ticks are chosen together, since an axis looks finished when it ends on a tick. The step of a linear axis is the smallest of 1,
+// 2, 5 times a power of ten that gives no more ticks than there is room for; a log axis thins out its decades. Values are clamped to 1e-100
+// .. 1e100 first and loops run over ticks, never over values, so that no input makes them long. Comparisons have a slack of 1e-9: steps are
+// not exact in binary, and a tick must not be lost to the last bit.
+
 namespace quern::plot {
 namespace {
 

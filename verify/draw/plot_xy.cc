@@ -5,6 +5,10 @@
 #include "verify/draw/plot_labels.h"
 #include "verify/draw/plot_scale.h"
 
+// Drawing goes from the back to the front: tints, grid and axes, rules, curves, marks, and labels last, because a label can avoid only what
+// is already there. Each step tells the placer of labels what it has covered. A log axis has no place for 0, which is the best value that a
+// loss can have; so on the y axis it gets a band of its own below a break instead of being left out.
+
 namespace quern::plot {
 namespace {
 
