@@ -9,6 +9,11 @@
 #include "formats/statistics/importance.h"
 #include "verify/report/report_figures.h"
 
+// Everything that a report says is decided here, from measurements or from a manifest; the other files draw it. Measurements and records
+// know each other by the names of files. Builds are named by what tells their files apart, so the part that all names begin with goes. A
+// choice is worth showing unless another build is no larger and no further from the original, and a verdict counts the most that the
+// divergence may be, so that what a stored reference hides is never to a build's credit.
+
 namespace quern {
 namespace {
 

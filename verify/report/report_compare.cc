@@ -8,7 +8,10 @@
 #include "verify/report/report_figures.h"
 #include "verify/report/report_page.h"
 
-// Two reports side by side: what is the same, what is better, what is worse, and by more than chance.
+// Two reports side by side: what is the same, what is better, what is worse, and by more than chance. A difference counts from two standard
+// errors on, the errors of both taken as independent; that calls some real differences none, but hardly ever chance a difference. A report
+// does not hold what would be needed to pair them token by token. Quantiles have no errors and are shown without a verdict. Builds are
+// paired by name, or as the only ones of their reports.
 
 namespace quern {
 namespace {

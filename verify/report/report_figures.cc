@@ -11,6 +11,9 @@
 #include "verify/draw/plot.h"
 #include "verify/draw/plot_scale.h"
 
+// Reports become values of verify/draw/plot.h here: what is drawn, in which unit, with which words. How it is drawn is that room's
+// business. Files may say anything, so numbers of curves, rows and layers are capped.
+
 namespace quern::page {
 namespace {
 

@@ -8,6 +8,10 @@
 #include "verify/report/report_figures.h"
 #include "verify/report/report_page.h"
 
+// The page answers questions in the order in which people have them: which file to take, what each file is and lost, where it lost it, how
+// all of it was made, and how to check that. Each section is one function that returns its part of the page, or nothing when the report
+// does not know enough for it; so a report from a few measurements and one from a full manifest go the same way.
+
 namespace quern {
 namespace {
 

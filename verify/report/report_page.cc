@@ -7,6 +7,10 @@
 #include "verify/draw/plot_canvas.h"
 #include "verify/report/style_sheet.h"
 
+// The page must look right without a network, so it loads no font, no script and no image. One style sheet is inside it, whose colours are
+// variables with values for light and for dark screens; paper takes the light ones. Every figure is drawn twice, wide and narrow, and the
+// style shows one of the two: an SVG only shrinks, and its text would shrink with it on a phone.
+
 namespace quern::page {
 namespace {
 

@@ -7,6 +7,9 @@
 #include "verify/records/manifest.h"
 #include "verify/report/report.h"
 
+// What a file is follows from the schema that it names and not from its own name. A GGUF file is the likely mistake, and is told from
+// damaged JSON by its first bytes to say what was meant.
+
 namespace quern {
 namespace {
 
