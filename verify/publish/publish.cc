@@ -13,6 +13,15 @@
 #include "verify/intact/file_scan.h"
 #include "verify/records/published.h"
 
+// Whether a build is finished is not remembered but looked up: a record in the folder must name the files, sizes, version and metadata that
+// the plan asks for, and the files must have the sums that the record gives. So a publication goes on behind the last whole build whatever
+// interrupted it, and what was damaged meanwhile is made again. The hidden state file only spares what is expensive and in no other file,
+// the sums of the checkpoint and the drift; an unreadable one costs that time again and nothing else.
+//
+// Documents are written in the order in which one vouches for the other: the manifest for the builds, SHA256SUMS for the manifest and every
+// other file, the attestation for all of them and SHA256SUMS. The records that convert left go only when the manifest that holds them has
+// its name.
+
 namespace quern {
 namespace fs = std::filesystem;
 namespace {
@@ -27,7 +36,7 @@ constexpr uint64_t kMaxDocumentBytes = uint64_t{1} << 30;
 constexpr int kMaxDepth = 24;
 constexpr std::string_view kRecordEnd = ".tensors.json";
 
-// Records of the builds in a folder: of the lists that convert wrote, and of a manifest that is already there.
+// Records of the builds in a folder, from the lists that convert wrote and from a manifest that is already there.
 std::vector<BuildRecord> recorded_builds(const fs::path& folder) {
   std::vector<Finding> ignored;
   std::vector<BuildRecord> builds = open_published(folder, ignored).builds;
@@ -36,7 +45,7 @@ std::vector<BuildRecord> recorded_builds(const fs::path& folder) {
     try {
       builds.push_back(build_record_from_json(read_text_file(folder / name, kMaxDocumentBytes)));
     } catch (const Error&) {
-      continue;  // of something else, or cut: its build is made again
+      continue;  // it lists something else or is cut: its build is made again
     }
   }
   return builds;

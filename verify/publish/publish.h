@@ -21,7 +21,7 @@ inline constexpr const char* kReportName = "report.html";
 
 // What an unfinished publication knows that is not in the folder's other files, in a hidden file beside them.
 struct PublishState {
-  std::string id;  // of the plan and the options: two publications of one id give the same bytes
+  std::string id;  // follows from the plan and the options: two publications of one id give the same bytes
   std::vector<SourceRecord> sources;
   std::string drift;  // "quern.drift/1"
 };

@@ -8,6 +8,10 @@
 #include "formats/statistics/statistics_record.h"
 #include "verify/intact/rederive.h"
 
+// A README has two kinds of readers: hubs take the front matter, people the rest. Licences, tags and names of files come from others, so
+// strings of the front matter are quoted and cells of tables escaped. Every sentence follows from the facts that are given, the same facts
+// give the same bytes, and a section that has no facts is left out.
+
 namespace quern {
 namespace {
 
@@ -261,7 +265,7 @@ class Readme {
     }
   }
 
-  // The first that was encoded with error feedback; nullptr when none was.
+  // The first build that was encoded with error feedback; nullptr when none was.
   const BuildRecord* fed_build() const {
     const auto found = std::ranges::find_if(
         manifest_.builds, [](const BuildRecord& build) { return build.settings.find_string(kFeedbackModeKey).has_value(); });

@@ -14,6 +14,14 @@
 #include "formats/base/json_tree.h"
 #include "formats/base/sha256.h"
 
+// OpenSSL computes; what is ours is that there is one way to read everything. A signature is over the type and the bytes of the payload
+// with their lengths (pre-authentication), never over the envelope's JSON, whose spelling may vary. base64 is decoded by a lenient library
+// and accepted only if encoding the result gives the same text again. The key id in an envelope is a hint that anybody can write, so it is
+// not looked at: every signature is tried with the key that the user trusts.
+//
+// Private keys are made with an exclusive open, readable by their owner alone from the first byte on, and no key is ever replaced. A key
+// with a passphrase is refused, because a library must not ask questions on the terminal.
+
 namespace quern {
 namespace fs = std::filesystem;
 namespace {
