@@ -67,7 +67,7 @@ class FileCheck {
     }
   }
 
-  // By the header where it can be read, so that data that moved as a whole is still recognised; else by the record.
+  // Places come from the header where it can be read, so that data that moved as a whole is still recognised; else from the record.
   void locate_tensors() {
     std::map<std::string_view, const TensorRecord*> by_name;
     for (const TensorRecord& tensor : build_.tensors) {

@@ -14,7 +14,7 @@ namespace quern {
 void check_build(const PublishedFolder& folder, const BuildRecord& build, std::map<std::string, std::string>& actual_sums,
                  std::vector<Finding>& findings, Progress& progress);
 
-// The same for a GGUF file (first shard) of which nothing is recorded: structure and weights.
+// Checks a GGUF file (first shard) of which nothing is recorded, so that only structure and weights can be wrong.
 void check_unrecorded(const std::filesystem::path& first_shard, std::vector<Finding>& findings, Progress& progress);
 
 }  // namespace quern

@@ -15,6 +15,15 @@
 #include "runtime/blocks/hparams.h"
 #include "verify/intact/file_scan.h"
 
+// A broken file seldom has one fault only, so every step is an attempt: what it throws becomes a symptom, and the next step goes on with
+// what is known. Headers are read by a survey that notes broken rules instead of stopping at the first. Then all bytes are read once, which
+// finds scales that are not numbers and, by the hashes, tensors that are copies of one another. Mistakes of ours and interrupts are no
+// symptoms and pass through.
+//
+// Metadata is judged by a class of its own, which needs a header and no weights. It asks for what llama.cpp would refuse the file without,
+// reads the hyperparameters as the runtime would, and compares the counts that must agree: tokens, rows of the embedding, blocks. Keys may
+// have any type there, so it never trusts one.
+
 namespace quern {
 namespace fs = std::filesystem;
 namespace {

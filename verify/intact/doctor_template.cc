@@ -5,6 +5,11 @@
 #include "formats/base/error.h"
 #include "verify/intact/doctor.h"
 
+// Templates are searched for words and not parsed. What a renderer makes of a template depends on the renderer, and one that was written to
+// do harm need not be valid for ours; the ways out of a sandbox, on the other hand, can hardly be spelled without a few well-known names. A
+// false alarm costs a look at the line that is named. Each pattern is reported once, where it occurs first, and so are the first invisible
+// character and the first word that is too long to be one: whole texts are hidden in either.
+
 namespace quern {
 namespace {
 
@@ -39,7 +44,7 @@ constexpr std::array kPatterns = {
 
 constexpr size_t kLongestWord = 200;  // longer runs of base64 characters are not words
 
-// Code points that are not seen and change what is: directions, joiners, tags.
+// Code points that are not seen and change how others are seen: directions, joiners, tags.
 bool is_invisible(uint32_t c) {
   return (c >= 0x200B && c <= 0x200F) || (c >= 0x202A && c <= 0x202E) || (c >= 0x2060 && c <= 0x2069) || c == 0xFEFF ||
          (c >= 0xE0000 && c <= 0xE007F);

@@ -10,6 +10,11 @@
 #include "formats/base/exact_sum.h"
 #include "formats/base/parallel.h"
 
+// Tensors are paired by name and compared by what they decode to, so a difference of type alone is told from a difference of weights.
+// Weights are compared bit for bit, in chunks of about a million on all threads; each chunk adds its squares in order, and sums of chunks
+// are added exactly, so the figures do not depend on who was first. Chunks whose sums are not finite are left out of the relative error,
+// which a single NaN would otherwise make meaningless, while the count of weights that differ has them all.
+
 namespace quern {
 namespace {
 
