@@ -46,10 +46,10 @@ uint64_t size_on_disk(const ModelSource& source);
 double bits_per_weight(const ModelSource& source);  // of the stored tensors
 std::string shown_name(const std::filesystem::path& path);
 
-// The two lines on stderr: what is read and with which text and memory.
+// Two lines on stderr, what is read and with which text and memory, and below them the notes of the model.
 void announce_evaluation(const ModelSource& source, const std::string& model, const EvaluationOptions& options, const ChunkedText& text,
                          const EvalPlan& plan);
-// The plan as a table or as fields of a JSON object (a string without braces).
+// The plan as a table for people.
 std::string plan_table(const EvalPlan& plan);
 
 // "read 12.3 GB of 12.4 GB, peak memory 5.1 GB, 61 s" on stderr.

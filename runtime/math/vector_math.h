@@ -26,7 +26,7 @@ double exp_sum(const float* x, int64_t n, double largest) noexcept;
 
 float largest_of(const float* x, int64_t n) noexcept;  // n >= 1, no NaN
 
-// gate[i] = activation(gate[i], up[i]); limit > 0 clamps both first (docs/architectures of the models that do).
+// gate[i] = activation(gate[i], up[i]); limit > 0 clamps both first, as gpt-oss and DeepSeek-V4 do (activation.h).
 void activate_row(Activation activation, double limit, float* gate, const float* up, int64_t n) noexcept;
 
 }  // namespace quern

@@ -1,4 +1,4 @@
-// Worked examples of the specifications (architectures 17, deepseek-v4 11) and naive loops.
+// Operations against examples worked out from their definitions and against naive loops.
 
 #include <gtest/gtest.h>
 

@@ -1,5 +1,5 @@
-// Windowed and compressed attention at 16,384 tokens against the plain formula of the specification (deepseek-v4 7.3 to 7.8), written
-// once more as loops in double: engines are known to go wrong at lengths that short tests never reach.
+// Windowed and compressed attention at 16,384 tokens against the plain formulas, written once more as loops in double: engines are known
+// to go wrong at lengths that short tests never reach.
 
 #include <gtest/gtest.h>
 
