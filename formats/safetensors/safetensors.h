@@ -29,7 +29,7 @@ struct Header {
 // `head` starts at byte 0 of the file and holds at least the header; file_size_bytes is the size of the whole file.
 // Throws kFormat, or kUnsupported for a dtype that quern does not read. Source: huggingface/safetensors safetensors/src/tensor.rs.
 Header parse_header(std::span<const std::byte> head, uint64_t file_size_bytes);
-// The same from a file. Errors carry the path.
+// Reads the header of a file under the same rules. Errors carry the path.
 Header read_header(const InputFile& file);
 
 // Bytes of `8 + header`, from the first 8 bytes of a file; throws kFormat on a length over kMaxHeaderBytes or past the file.

@@ -9,7 +9,7 @@
 namespace quern {
 namespace {
 
-// Of one thread; kept, because fresh megabytes cost page faults for every tile.
+// Each thread has one and keeps it, because fresh megabytes cost page faults for every tile.
 struct TileScratch {
   FloatBuffer weights;
   FloatBuffer packed;

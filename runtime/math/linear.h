@@ -39,7 +39,7 @@ void multiply(const Compute& compute, std::span<const Product> products);
 
 // One product of one input.
 void linear(const Compute& compute, const StoredMatrix& w, const PackedMatrix& x, float* y, int64_t stride);
-// The same from rows that are multiplied once.
+// One product of rows that are multiplied only once, so that packing them is left to it.
 void linear(const Compute& compute, const StoredMatrix& w, const Rows& x, float* y, int64_t stride);
 
 // y[t * stride + o] += bias[o]; an empty bias does nothing.

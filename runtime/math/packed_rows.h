@@ -17,7 +17,7 @@ class PackedRows {
       : n_rows_(n_rows), n_columns_(n_columns), data_(static_cast<size_t>(n_panels() * kPanelWidth * n_columns)) {
     pack_panels_float({rows, n_rows, n_columns, stride}, n_columns, data_.data());
   }
-  // From what panels() gave: [n_panels][n_columns][16].
+  // Takes back what panels() gave: [n_panels][n_columns][16].
   PackedRows(std::vector<float> panels, int64_t n_rows, int64_t n_columns)
       : n_rows_(n_rows), n_columns_(n_columns), data_(std::move(panels)) {}
 

@@ -51,7 +51,7 @@ HWY_INLINE void sum_block(const float* HWY_RESTRICT x, const float* HWY_RESTRICT
   }
 }
 
-// The same where rows or outputs are missing: through a block of its own, of which n_rows x n_outputs count.
+// sum_block() where rows or outputs are missing: it goes through a block of its own, of which n_rows x n_outputs count.
 template <int R, int P>
 void sum_cut_block(const float* x, const float* w, int64_t panel_stride, int64_t n_k, bool first, int64_t n_rows, int64_t n_outputs,
                    float* y, int64_t stride) {

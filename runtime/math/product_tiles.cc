@@ -108,7 +108,7 @@ QUERN_TILES inline void transpose(__m512i r[16]) {
   }
 }
 
-// From 16 values of one k and 16 of the next: pairs of them.
+// Makes pairs of 16 values of one k and 16 of the next.
 QUERN_TILES inline __m512i pair_up(__m512i part) {
   const __m512i low = _mm512_cvtepu16_epi32(_mm512_castsi512_si256(part));
   return _mm512_or_si512(low, _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(part, 1)), 16));
