@@ -44,8 +44,8 @@ class LiveStatistics final : public StatisticsSource {
   LiveStatistics(const ModelSource& source, Options options, StatisticsRecord record);
   ~LiveStatistics() override;
 
-  // Sequential mode, before anything is asked for: the type of every tensor in the build, and how rows are encoded, which will in turn ask
-  // here for statistics. The encoder outlives the questions.
+  // In sequential mode this comes before any question: the type of every tensor in the build, and how rows are encoded, which will in turn
+  // ask here for statistics. The encoder outlives the questions.
   void follow(std::vector<DType> types, const TensorEncoder& encoder);
 
   const StatisticsRecord& record() const noexcept override { return record_; }

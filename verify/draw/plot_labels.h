@@ -8,7 +8,7 @@
 namespace quern::plot {
 
 // Finds places for labels beside points: each tries positions around its point, near ones first, and takes the one that covers least
-// of what is already there. Ours.
+// of what is already there. The method is ours.
 class LabelPlacer {
  public:
   explicit LabelPlacer(const Box& area) : area_(area) {}
@@ -22,7 +22,7 @@ class LabelPlacer {
     Anchor anchor = Anchor::kStart;
     bool far = false;  // too far from its point to be understood without a leader line
   };
-  // Nothing when every place would cover another label or mark. The place is taken from then on.
+  // Returns nothing when every place would cover another label or mark. The place is taken from then on.
   std::optional<Place> place(double x, double y, double width);
 
  private:

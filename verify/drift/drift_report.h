@@ -34,7 +34,7 @@ struct DriftReport {
 enum class DriftDetail { kSummary, kTokens };
 std::string drift_to_json(const DriftReport& report, DriftDetail detail);
 
-// Either detail; single tokens are not read back. A file from before kl_histogram was written gets its histogram from the tokens.
+// Reads either detail, single tokens left out. A file from before kl_histogram was written gets its histogram from the tokens.
 // null stands for a number that is not finite. Throws kFormat.
 DriftReport drift_from_json(std::string_view text);
 

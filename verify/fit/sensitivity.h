@@ -63,7 +63,7 @@ TypeAssignment exact_assignment(const Sensitivities& sensitivities);
 std::vector<ProbeGroup> probe_groups(const ModelSource& source, std::span<const std::vector<DType>> candidates, int64_t max_probes,
                                      int64_t& probes_per_group);
 
-// Candidates and errors; no probes yet.
+// Measures the errors of all candidates; probes are made later.
 Sensitivities measure_errors(const ModelSource& source, const TensorEncoder& encoder, Progress& progress);
 // The builds to be measured for the groups, and what they gave.
 std::vector<TypeAssignment> probe_builds(const ModelSource& source, Sensitivities& sensitivities, int64_t max_probes);

@@ -68,7 +68,7 @@ struct Report {
   bool has_manifest = false;  // the folder can be verified: say how
 };
 
-// From measurements alone; `records` (may be empty) adds tensors, files and recipes of the builds whose files have the same names.
+// A report from measurements; `records` (may be empty) adds tensors, files and recipes of the builds whose files have the same names.
 Report report_from_drift(const DriftReport& drift, const std::vector<BuildRecord>& records);
 
 Report report_from_manifest(const Manifest& manifest);
@@ -78,7 +78,7 @@ std::vector<ExpertCoverage> expert_coverage(const Imatrix& imatrix);
 
 // What a mean KL means, in a few words; the classes of docs/read-a-drift-report.md.
 std::string verdict(const ReportBuild& build, const std::optional<DriftRow>& noise_floor);
-// The build that makes this one pointless: not larger and not further from the original, and better in one of them. Or null.
+// The build that makes this one pointless: not larger and not further from the original, and better in one. Else null.
 const ReportBuild* better_choice(const Report& report, const ReportBuild& build);
 
 // "Take the largest file that fits your memory. ...": for someone who knows nothing of quantization.
