@@ -10,8 +10,8 @@
 // the id of another. All merges are checked against the vocabulary, since engines pass over those that they cannot find.
 //
 // Scores stand for merges in the Metaspace kind. An engine with scores joins any two neighbours that make a token, the best first; whether
-// that is what the file's merges do is found by cutting every token at every byte and looking both parts up. That takes the summed length
-// of all tokens and not the square of their number.
+// that is what the file's merges do is found by cutting every token at every byte and looking both parts up. That takes as many look-ups as
+// all tokens together have bytes, and not the square of their number.
 
 namespace quern {
 namespace {
