@@ -191,7 +191,7 @@ void measure_simulated(const DriftOptions& options, const EvalOptions& eval, Ref
   const ModelSource& original = *reference.source;
   const Importance matrix = load_importance(options.imatrix, false, original);
   const Importance* importance = options.imatrix.empty() ? nullptr : &matrix;
-  const std::unique_ptr<FeedbackSource> feedback = open_feedback(options.statistics, original);
+  const std::unique_ptr<FeedbackEncoder> feedback = open_feedback(options.statistics, original);
   const TensorEncoder encoder(original, importance, Effort::kDefault, feedback.get());
   for (const std::string& name : options.simulated) {
     const PlannedBuild build = plan_builds(original, options.models.front(), {load_recipe(name)}, {}, importance).front();

@@ -81,7 +81,7 @@ Texts load_texts(const ModelSource& source, const FitVerb& options) {
 
 // What sensitivities depend on.
 std::string measurement_key(const ModelSource& source, const FitVerb& options, const Texts& texts, const Importance* importance,
-                            const FeedbackSource* feedback) {
+                            const FeedbackEncoder* feedback) {
   Sha256 hash;
   const auto add = [&](const std::string& text) {
     hash.update(std::as_bytes(std::span(text)));
@@ -264,7 +264,7 @@ int run_fit(const FitVerb& options) {
   const std::unique_ptr<ModelSource> source = open_model(options.model);
   const Importance matrix = load_importance(options.imatrix, false, *source);
   const Importance* importance = options.imatrix.empty() ? nullptr : &matrix;
-  const std::unique_ptr<FeedbackSource> feedback = open_feedback(options.statistics, *source);
+  const std::unique_ptr<FeedbackEncoder> feedback = open_feedback(options.statistics, *source);
   const TensorEncoder encoder(*source, importance, Effort::kDefault, feedback.get());
   const Texts texts = load_texts(*source, options);
   EvalOptions eval = eval_options(options.evaluation(""));

@@ -64,7 +64,7 @@ int run_statistics(const StatisticsOptions& options) {
                               .progress = &bar},
       text.record);
   LiveStatistics& live = *statistics;
-  FeedbackSource feedback(std::move(statistics), source->tensors(), kFactorCacheBytes);
+  FeedbackEncoder feedback(std::move(statistics), source->tensors(), kFactorCacheBytes);
   const TensorEncoder encoder(*source, nullptr, Effort::kDefault, &feedback);
   if (!options.build.empty())
     live.follow(plan_builds(*source, options.model, {load_recipe(options.build)}, {}, nullptr).front().types, encoder);

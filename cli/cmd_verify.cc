@@ -106,7 +106,7 @@ class FeedbackOfBuilds {
  public:
   explicit FeedbackOfBuilds(const VerifyFlags& flags) : flags_(flags) {}
 
-  FeedbackSource* open(const BuildRecord& build, const ModelSource& source, const Importance& importance) {
+  FeedbackEncoder* open(const BuildRecord& build, const ModelSource& source, const Importance& importance) {
     FeedbackOptions options = flags_.feedback;
     if (options.statistics.empty() && options.text.empty()) return nullptr;
     const std::string mode = build.settings.find_string(kFeedbackModeKey).value_or("");
@@ -133,7 +133,7 @@ class FeedbackOfBuilds {
 
   const VerifyFlags& flags_;
   std::unique_ptr<Feedback> feedback_;
-  std::unique_ptr<FeedbackSource> source_;
+  std::unique_ptr<FeedbackEncoder> source_;
 };
 
 int run_verify(const VerifyFlags& flags) {

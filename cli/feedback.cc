@@ -31,9 +31,9 @@ void check_feedback_options(const FeedbackOptions& options) {
     throw Error(ErrorKind::kUsage, "--feedback needs a text (--calib-text FILE) or statistics (--statistics FOLDER)");
 }
 
-std::unique_ptr<FeedbackSource> open_feedback(const std::filesystem::path& statistics, const ModelSource& source) {
+std::unique_ptr<FeedbackEncoder> open_feedback(const std::filesystem::path& statistics, const ModelSource& source) {
   if (statistics.empty()) return nullptr;
-  return std::make_unique<FeedbackSource>(open_statistics(statistics, source.tensors()), source.tensors(), kFactorCacheBytes);
+  return std::make_unique<FeedbackEncoder>(open_statistics(statistics, source.tensors()), source.tensors(), kFactorCacheBytes);
 }
 
 CalibrationText load_calibration_text(const ModelSource& source, const std::string& model, const std::string& text, int64_t tokens,
@@ -64,7 +64,7 @@ Feedback::Feedback(const FeedbackOptions& options, const ModelSource& source, co
           " of memory for running the model";
 }
 
-std::unique_ptr<FeedbackSource> Feedback::open() {
+std::unique_ptr<FeedbackEncoder> Feedback::open() {
   std::unique_ptr<StatisticsSource> statistics;
   if (options_.live()) {
     LiveStatistics::Options live;
@@ -83,7 +83,7 @@ std::unique_ptr<FeedbackSource> Feedback::open() {
           .file(options_.statistics);
     }
   }
-  auto source = std::make_unique<FeedbackSource>(std::move(statistics), model_.tensors(), kFactorCacheBytes);
+  auto source = std::make_unique<FeedbackEncoder>(std::move(statistics), model_.tensors(), kFactorCacheBytes);
   source_ = source.get();
   return source;
 }

@@ -7,7 +7,7 @@
 
 #include "cli/cli.h"
 #include "convert/plan/plan.h"
-#include "quantize/feedback/feedback_source.h"
+#include "quantize/feedback/feedback_encoder.h"
 #include "verify/calibrate/live_statistics.h"
 
 namespace quern::cli {
@@ -30,7 +30,7 @@ void add_feedback_options(CLI::App& verb, FeedbackOptions& options, const char* 
 void check_feedback_options(const FeedbackOptions& options);
 
 // From a folder of statistics; nullptr when there is none. The model must outlive it.
-std::unique_ptr<FeedbackSource> open_feedback(const std::filesystem::path& statistics, const ModelSource& source);
+std::unique_ptr<FeedbackEncoder> open_feedback(const std::filesystem::path& statistics, const ModelSource& source);
 
 // A text as LiveStatistics runs it, with its record.
 struct CalibrationText {
@@ -48,7 +48,7 @@ class Feedback {
   Feedback(const FeedbackOptions& options, const ModelSource& source, const std::string& model, uint64_t memory_bytes);
 
   // For one reading of the model, or in sequential mode for one build.
-  std::unique_ptr<FeedbackSource> open();
+  std::unique_ptr<FeedbackEncoder> open();
   // In sequential mode, for what was opened last. types: one per tensor of the model; importance: of the build, outlives the encoding.
   void follow(std::vector<DType> types, const Importance* importance, Effort effort);
   bool follows() const noexcept { return live_ != nullptr && text_.record.mode == kSequentialMode; }
@@ -65,8 +65,8 @@ class Feedback {
   uint64_t memory_bytes_;
   std::string note_;
   Progress* progress_ = nullptr;
-  FeedbackSource* source_ = nullptr;  // opened last
-  LiveStatistics* live_ = nullptr;    // in it
+  FeedbackEncoder* source_ = nullptr;  // opened last
+  LiveStatistics* live_ = nullptr;     // in it
   std::unique_ptr<TensorEncoder> encoder_;
 };
 

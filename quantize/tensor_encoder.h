@@ -6,7 +6,7 @@
 
 #include "formats/model/model_source.h"
 #include "formats/statistics/importance.h"
-#include "quantize/feedback/feedback_source.h"
+#include "quantize/feedback/feedback_encoder.h"
 #include "quantize/plain/encode.h"
 
 namespace quern {
@@ -14,13 +14,13 @@ namespace quern {
 // How rows of a model's tensors become blocks: the encoder of a type together with what is known about the tensor's inputs. Whoever
 // writes, simulates or re-derives a build encodes through this, so all make the same bytes.
 //
-// With feedback, tensors that have statistics and types that can have feedback use it (quantize/feedback/feedback_source.h); everything
+// With feedback, tensors that have statistics and types that can have feedback use it (quantize/feedback/feedback_encoder.h); everything
 // else is encoded by encode_rows_unbiased with the importance of its slice.
 class TensorEncoder {
  public:
   // All outlive the encoder. importance: nullptr for uniform. feedback: nullptr for none; log: of what feedback does, or nullptr.
   explicit TensorEncoder(const ModelSource& source, const Importance* importance = nullptr, Effort effort = Effort::kDefault,
-                         FeedbackSource* feedback = nullptr, FeedbackLog* log = nullptr)
+                         FeedbackEncoder* feedback = nullptr, FeedbackLog* log = nullptr)
       : source_(source), importance_(importance), effort_(effort), feedback_(feedback), log_(log) {}
 
   // weights: n_rows x row_length floats, rows [first_row, first_row + n_rows) of the tensor. out: the blocks, exactly.
@@ -39,7 +39,7 @@ class TensorEncoder {
   const ModelSource& source_;
   const Importance* importance_;
   Effort effort_;
-  FeedbackSource* feedback_;
+  FeedbackEncoder* feedback_;
   FeedbackLog* log_;
 };
 

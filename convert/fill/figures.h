@@ -7,7 +7,7 @@
 
 #include "convert/plan/plan.h"
 #include "formats/base/exact_sum.h"
-#include "quantize/feedback/feedback_source.h"
+#include "quantize/feedback/feedback_encoder.h"
 
 namespace quern {
 

@@ -361,7 +361,7 @@ class Pipeline {
   const Plan& plan_;
   FeedbackLog feedback_log_;
   const TensorEncoder encoder_;
-  FeedbackSource* feedback_;  // nullptr: none
+  FeedbackEncoder* feedback_;  // nullptr: none
   const Chunks& chunks_;
   const Chunks::Range range_;
   const int64_t first_known_;  // chunk from which on figures are known

@@ -30,7 +30,7 @@ void check_calibration(const Plan& plan, const Calibration& calibration) {
                                      (plan.statistics ? "SHA-256 of the list " + plan.statistics->sha256 : std::string("none")));
 }
 
-void set_feedback_keys(const Plan& plan, FeedbackSource& feedback, PlannedOutput& output) {
+void set_feedback_keys(const Plan& plan, FeedbackEncoder& feedback, PlannedOutput& output) {
   const StatisticsRecord& record = feedback.record();
   const bool in_folder = !record.sha256.empty();
   bool used = !in_folder;

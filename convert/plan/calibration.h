@@ -4,14 +4,14 @@
 
 #include "convert/plan/plan.h"
 #include "formats/statistics/importance.h"
-#include "quantize/feedback/feedback_source.h"
+#include "quantize/feedback/feedback_encoder.h"
 
 namespace quern {
 
 // What was measured of the model's inputs and steers the encoders. Empty: all columns of a weight are worth the same.
 struct Calibration {
   Importance importance;
-  std::unique_ptr<FeedbackSource> feedback;  // nullptr: none
+  std::unique_ptr<FeedbackEncoder> feedback;  // nullptr: none
 };
 
 // Throws kUsage when a plan was made with another importance matrix or other statistics than these, or with none.
@@ -22,7 +22,7 @@ void check_calibration(const Plan& plan, const Calibration& calibration);
 void set_imatrix_keys(const Plan& plan, const Importance& importance, PlannedOutput& output);
 // "quern.feedback.mode", ".text", ".text_sha256", ".tokens" for an output in which any tensor is encoded with error feedback, and
 // ".statistics_sha256" when the statistics are a folder. Those that are collected while they are used are taken to be for all tensors.
-void set_feedback_keys(const Plan& plan, FeedbackSource& feedback, PlannedOutput& output);
+void set_feedback_keys(const Plan& plan, FeedbackEncoder& feedback, PlannedOutput& output);
 // Notes the tensors of an output whose type loses far more than others when nothing is known about their inputs, and has none:
 // the types for which llama-quantize refuses to work. importance: nullptr for none.
 void note_blind_types(const ModelSource& source, const Importance* importance, const PlannedOutput& output, Plan& plan);

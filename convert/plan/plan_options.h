@@ -12,7 +12,7 @@
 
 namespace quern {
 
-class FeedbackSource;
+class FeedbackEncoder;
 
 // What is wanted of a conversion.
 struct PlanOptions {
@@ -30,7 +30,7 @@ struct PlanOptions {
   bool mtp = false;                        // the model was opened with ModelOptions::mtp
   const Importance* importance = nullptr;  // of this model; nullptr: none
   std::filesystem::path imatrix;           // where it was read from
-  FeedbackSource* feedback = nullptr;      // for error feedback, of this model; nullptr: none
+  FeedbackEncoder* feedback = nullptr;     // for error feedback, of this model; nullptr: none
   std::filesystem::path statistics;        // the folder it was read from
   std::optional<Effort> effort;            // of the encoders; empty: what the recipes say, else the default
   bool one_by_one = false;                 // outputs are made in runs of their own

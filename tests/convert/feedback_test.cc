@@ -74,7 +74,7 @@ struct Fed {
 
   void read() {
     calibration.feedback =
-        std::make_unique<FeedbackSource>(open_statistics(dir / "stats", source->tensors()), source->tensors(), uint64_t{1} << 20);
+        std::make_unique<FeedbackEncoder>(open_statistics(dir / "stats", source->tensors()), source->tensors(), uint64_t{1} << 20);
   }
 
   Plan plan(const fs::path& folder, std::vector<std::string> types, uint64_t extra) const {

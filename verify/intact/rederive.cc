@@ -44,7 +44,7 @@ Effort effort_of(const BuildRecord& build) {
 bool is_fed(const BuildRecord& build) { return build.settings.find_string(kFeedbackModeKey).has_value(); }
 
 // What is wrong with these statistics for a build with error feedback; empty when they are those that it was made with.
-std::string why_not_fed(const BuildRecord& build, const FeedbackSource* feedback) {
+std::string why_not_fed(const BuildRecord& build, const FeedbackEncoder* feedback) {
   const std::string mode = build.settings.find_string(kFeedbackModeKey).value_or("");
   const std::string text = build.settings.find_string(kFeedbackTextKey).value_or("");
   const int64_t n_tokens = build.settings.find_int(kFeedbackTokensKey).value_or(0);

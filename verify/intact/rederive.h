@@ -6,7 +6,7 @@
 #include "formats/base/progress.h"
 #include "formats/model/model_source.h"
 #include "formats/statistics/importance.h"
-#include "quantize/feedback/feedback_source.h"
+#include "quantize/feedback/feedback_encoder.h"
 #include "verify/records/published.h"
 
 namespace quern {
@@ -27,7 +27,7 @@ struct RederiveOptions {
   double sample = 1.0;
   std::optional<std::string> tensors;  // regular expression, searched in the name
   uint64_t seed = 0;
-  FeedbackSource* feedback = nullptr;  // for builds with error feedback, when its statistics are here
+  FeedbackEncoder* feedback = nullptr;  // for builds with error feedback, when its statistics are here
 };
 
 struct RederiveCount {

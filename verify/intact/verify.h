@@ -11,7 +11,7 @@
 #include "formats/base/progress.h"
 #include "formats/model/model_source.h"
 #include "formats/statistics/importance.h"
-#include "quantize/feedback/feedback_source.h"
+#include "quantize/feedback/feedback_encoder.h"
 #include "verify/records/finding.h"
 
 namespace quern {
@@ -20,7 +20,7 @@ namespace quern {
 // the original checkpoint the bytes themselves. Whatever is wrong is named as exactly as the records allow.
 
 // Where the statistics of a build with error feedback come from; nullptr when there are none. The result outlives the check of that build.
-using FeedbackOfBuild = std::function<FeedbackSource*(const BuildRecord& build, const ModelSource& source, const Importance& importance)>;
+using FeedbackOfBuild = std::function<FeedbackEncoder*(const BuildRecord& build, const ModelSource& source, const Importance& importance)>;
 
 struct VerifyOptions {
   std::filesystem::path path;                       // a published folder, an output folder of convert, or a GGUF file (first shard)

@@ -46,7 +46,7 @@ struct Encoded {
 };
 
 Encoded encode_all(const Model& model, std::unique_ptr<StatisticsSource> statistics, LiveStatistics* live) {
-  FeedbackSource feedback(std::move(statistics), model.source->tensors(), uint64_t{64} << 20);
+  FeedbackEncoder feedback(std::move(statistics), model.source->tensors(), uint64_t{64} << 20);
   FeedbackLog log;
   const TensorEncoder follower(*model.source, nullptr, Effort::kFast, &feedback);
   const TensorEncoder encoder(*model.source, nullptr, Effort::kFast, &feedback, &log);
@@ -99,7 +99,7 @@ TEST_P(LiveStatisticsOf, GiveTheBytesOfAFolderOnAnyNumberOfThreads) {
   {
     auto kept = model.live(GetParam().mode, dir / "kept", true);
     LiveStatistics& live = *kept;
-    FeedbackSource feedback(std::move(kept), model.source->tensors(), uint64_t{64} << 20);
+    FeedbackEncoder feedback(std::move(kept), model.source->tensors(), uint64_t{64} << 20);
     const TensorEncoder encoder(*model.source, nullptr, Effort::kFast, &feedback);
     live.follow(model.types, encoder);
     live.run_rest();
@@ -134,7 +134,7 @@ TEST(SequentialStatistics, BeginWithTheInputsOfTheOriginal) {
   const test::TempDir dir;
   auto kept = model.live(kSequentialMode, dir / "kept", true);
   LiveStatistics& live = *kept;
-  FeedbackSource feedback(std::move(kept), model.source->tensors(), uint64_t{64} << 20);
+  FeedbackEncoder feedback(std::move(kept), model.source->tensors(), uint64_t{64} << 20);
   const TensorEncoder encoder(*model.source, nullptr, Effort::kFast, &feedback);
   live.follow(model.types, encoder);
   const auto largest_shift = [&](const char* weight) {

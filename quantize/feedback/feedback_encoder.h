@@ -56,13 +56,13 @@ std::unique_ptr<StatisticsSource> open_statistics(const std::filesystem::path& f
 // Second moments of slices are shrunk towards those of the whole weight (quantize/feedback/factor.h) and factorised when the first row
 // needs them; factors of the last few inputs stay in memory. In sequential mode rows aim at what makes up for the errors of earlier layers
 // (quantize/feedback/feedback_shift.h), as far as that helps on the inputs held out. Thread-safe.
-class FeedbackSource {
+class FeedbackEncoder {
  public:
   static constexpr int64_t kLeastHeld = 32;
 
   // tensors: of the model that is encoded; they must outlive this. cache_bytes: of factors that are kept beside those in use.
-  FeedbackSource(std::unique_ptr<StatisticsSource> statistics, std::span<const LogicalTensor> tensors, uint64_t cache_bytes);
-  ~FeedbackSource();
+  FeedbackEncoder(std::unique_ptr<StatisticsSource> statistics, std::span<const LogicalTensor> tensors, uint64_t cache_bytes);
+  ~FeedbackEncoder();
 
   const StatisticsRecord& record() const noexcept { return statistics_->record(); }
   StatisticsSource& statistics() noexcept { return *statistics_; }

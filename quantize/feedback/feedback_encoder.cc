@@ -1,4 +1,4 @@
-#include "quantize/feedback/feedback_source.h"
+#include "quantize/feedback/feedback_encoder.h"
 
 #include <tbb/task_arena.h>
 
@@ -44,7 +44,7 @@ std::span<T> row_of(std::span<T> all, int64_t row, int64_t n) {
 
 }  // namespace
 
-struct FeedbackSource::Prepared {
+struct FeedbackEncoder::Prepared {
   FeedbackFactor factor;  // without columns when there is none
   std::vector<float> diagonal;
   HeldRows held;
@@ -142,12 +142,12 @@ std::unique_ptr<StatisticsSource> open_statistics(const std::filesystem::path& f
   return statistics;
 }
 
-FeedbackSource::FeedbackSource(std::unique_ptr<StatisticsSource> statistics, std::span<const LogicalTensor> tensors, uint64_t cache_bytes)
+FeedbackEncoder::FeedbackEncoder(std::unique_ptr<StatisticsSource> statistics, std::span<const LogicalTensor> tensors, uint64_t cache_bytes)
     : statistics_(std::move(statistics)), tensors_(tensors), inputs_(tensors.size()), cache_bytes_(cache_bytes) {}
 
-FeedbackSource::~FeedbackSource() = default;
+FeedbackEncoder::~FeedbackEncoder() = default;
 
-FeedbackSource::Input FeedbackSource::input_of(size_t tensor) {
+FeedbackEncoder::Input FeedbackEncoder::input_of(size_t tensor) {
   {
     const std::lock_guard lock(inputs_mutex_);
     if (inputs_[tensor].none) return nullptr;
@@ -159,7 +159,7 @@ FeedbackSource::Input FeedbackSource::input_of(size_t tensor) {
   return input;
 }
 
-int64_t FeedbackSource::n_slices(size_t tensor, DType dtype) {
+int64_t FeedbackEncoder::n_slices(size_t tensor, DType dtype) {
   if (!has_feedback_encoder(dtype)) return 0;
   const Input input = input_of(tensor);
   if (input == nullptr) return 0;
@@ -170,7 +170,7 @@ int64_t FeedbackSource::n_slices(size_t tensor, DType dtype) {
   return input->slices.size() > 1 && shape.n_rows() % n == 0 ? n : 1;
 }
 
-uint64_t FeedbackSource::resident_bytes() const noexcept {
+uint64_t FeedbackEncoder::resident_bytes() const noexcept {
   uint64_t n = 0;
   for (const LogicalTensor& tensor : tensors_) {
     if (tensor.shape.rank() >= 2) n = std::max(n, static_cast<uint64_t>(tensor.shape.row_length()));
@@ -181,7 +181,7 @@ uint64_t FeedbackSource::resident_bytes() const noexcept {
   return cache_bytes_ + sizeof(float) * ((sequential ? 4 : 2) * n * n + 1024 * n);
 }
 
-void FeedbackSource::drop_old_factors(const Key& used) {
+void FeedbackEncoder::drop_old_factors(const Key& used) {
   recent_.remove(used);
   recent_.push_front(used);
   uint64_t kept_bytes = 0;
@@ -198,7 +198,7 @@ void FeedbackSource::drop_old_factors(const Key& used) {
   }
 }
 
-std::shared_ptr<const FeedbackSource::Prepared> FeedbackSource::prepare(const Input& input, int64_t slice) {
+std::shared_ptr<const FeedbackEncoder::Prepared> FeedbackEncoder::prepare(const Input& input, int64_t slice) {
   const Key key{input.get(), input->slices.contains(slice) ? slice : kWholeWeight};  // the whole where the slice was never seen
   std::shared_ptr<Slot> slot;
   {
@@ -219,7 +219,7 @@ std::shared_ptr<const FeedbackSource::Prepared> FeedbackSource::prepare(const In
   return slot->prepared;
 }
 
-std::optional<double> FeedbackSource::error(size_t tensor, int64_t slice, std::span<const float> w, std::span<const float> y) {
+std::optional<double> FeedbackEncoder::error(size_t tensor, int64_t slice, std::span<const float> w, std::span<const float> y) {
   const std::shared_ptr<const Prepared> prepared = prepare(input_of(tensor), slice);
   if (prepared->factor.n_columns == 0) return std::nullopt;
   double error = 0.0;
@@ -227,8 +227,8 @@ std::optional<double> FeedbackSource::error(size_t tensor, int64_t slice, std::s
   return error;
 }
 
-void FeedbackSource::encode(size_t tensor, int64_t slice, DType dtype, std::span<const float> x, int64_t n_rows,
-                            std::span<const float> importance, Effort effort, std::span<std::byte> out, FeedbackLog* log) {
+void FeedbackEncoder::encode(size_t tensor, int64_t slice, DType dtype, std::span<const float> x, int64_t n_rows,
+                             std::span<const float> importance, Effort effort, std::span<std::byte> out, FeedbackLog* log) {
   const Input input = input_of(tensor);
   const std::shared_ptr<const Prepared> prepared = prepare(input, slice);
   const int64_t n_cols = input->n_columns;
