@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <iostream>
 
+#include "cli/cli.h"
 #include "formats/base/resources.h"
 
 namespace quern::cli {
@@ -72,6 +73,16 @@ void ProgressBar::draw(Clock::time_point now) {
 
 void ProgressBar::end() {
   if (terminal_) std::cerr << "\r\033[K" << std::flush;
+}
+
+void ProgressBar::note(std::string_view text) {
+  const std::lock_guard lock(mutex_);
+  std::cerr << "quern: " << text << '\n';
+}
+
+void ProgressBar::warn(std::string_view text) {
+  const std::lock_guard lock(mutex_);
+  print_warning(text);
 }
 
 }  // namespace quern::cli

@@ -9,7 +9,7 @@
 namespace quern::cli {
 
 // A bar with bytes per second, the time left and the memory used at most so far, redrawn a few times per second; shows nothing when
-// stderr is not a terminal.
+// stderr is not a terminal. Notes and warnings are lines on stderr, wherever it goes.
 class ProgressBar final : public Progress {
  public:
   ProgressBar();
@@ -18,6 +18,8 @@ class ProgressBar final : public Progress {
   void advance(uint64_t done) override;
   void step(std::string_view text) override;
   void end() override;
+  void note(std::string_view text) override;
+  void warn(std::string_view text) override;
 
  private:
   using Clock = std::chrono::steady_clock;

@@ -13,6 +13,8 @@ class NoProgress final : public Progress {
   void advance(uint64_t) override {}
   void step(std::string_view) override {}
   void end() override {}
+  void note(std::string_view) override {}
+  void warn(std::string_view) override {}
 };
 
 std::atomic<bool> interrupted{false};

@@ -17,6 +17,10 @@ class Progress {
   // Which step of the phase is being worked on ("layer 12/61").
   virtual void step(std::string_view text) = 0;
   virtual void end() = 0;
+
+  // One line for people between phases: what was found or decided, and what they should not overlook.
+  virtual void note(std::string_view text) = 0;
+  virtual void warn(std::string_view text) = 0;
 };
 
 // A Progress that shows nothing.
