@@ -4,6 +4,7 @@
 #include <set>
 
 #include "convert/record/build_record.h"
+#include "formats/base/counted.h"
 #include "formats/base/error.h"
 #include "formats/gguf/gguf.h"
 #include "verify/intact/file_scan.h"
@@ -17,8 +18,6 @@ constexpr double kForeignShare = 0.5;
 constexpr size_t kForeignTensors = 3;
 constexpr size_t kForeignDescriptions = 2;  // with another type, shape or name
 constexpr size_t kMaxFindings = 20;         // per file and kind; the rest is counted
-
-std::string plural(size_t n, const char* what) { return std::to_string(n) + " " + what + (n == 1 ? "" : "s"); }
 
 std::string shown(const std::string& tensor, int64_t slice) {
   return "'" + tensor + "'" + (slice >= 0 ? ", expert " + std::to_string(slice) : "");
@@ -139,7 +138,7 @@ class FileCheck {
     const bool many = n_differ >= kForeignTensors || n_described_otherwise >= kForeignDescriptions;
     if (!wrong_number && !(many && static_cast<double>(n_differ) >= kForeignShare * static_cast<double>(tensors_.size()))) return false;
     add("contents", "foreign-shard",
-        "is of another build: " + std::to_string(n_differ) + " of its " + plural(tensors_.size(), "tensor") + " differ from the record" +
+        "is of another build: " + std::to_string(n_differ) + " of its " + counted(tensors_.size(), "tensor") + " differ from the record" +
             (wrong_number ? ", and its place in the set is another" : ""));
     return true;
   }
@@ -156,7 +155,7 @@ class FileCheck {
         std::ranges::find_if(tensors_, [&](const Located& t) { return t.info.file_offset + t.info.size_bytes > scan_.size_bytes; });
     if (cut != tensors_.end()) {
       finding.tensor = cut->info.name;
-      message += "; cut in this tensor, " + plural(static_cast<size_t>(tensors_.end() - cut), "tensor") + " incomplete";
+      message += "; cut in this tensor, " + counted(static_cast<size_t>(tensors_.end() - cut), "tensor") + " incomplete";
     }
     finding.message = message;
   }

@@ -2,6 +2,7 @@
 #include <cmath>
 #include <set>
 
+#include "formats/base/counted.h"
 #include "formats/base/resources.h"
 #include "verify/draw/markup.h"
 #include "verify/report/report.h"
@@ -34,14 +35,12 @@ int kl_decimals(const Report& report) {
   return std::clamp(static_cast<int>(std::ceil(-std::log10(smallest))) + 1, 3, 5);
 }
 
-std::string count_of(size_t n, const std::string& what) { return std::to_string(n) + " " + what + (n == 1 ? "" : "s"); }
-
 std::string measured_on(const Report& report) {
   const auto row = std::ranges::find_if(report.builds, [](const ReportBuild& build) { return build.measured.has_value(); });
   if (row == report.builds.end()) return "";
   return "Measured on " + std::to_string(row->measured->drift.statistics.n_tokens) + " tokens" +
          (report.text.empty() ? "" : " of " + report.text) + " (" +
-         count_of(static_cast<size_t>(std::max<int64_t>(0, report.n_chunks)), "chunk") + " of " + std::to_string(report.n_ctx) + ").";
+         counted(static_cast<size_t>(std::max<int64_t>(0, report.n_chunks)), "chunk") + " of " + std::to_string(report.n_ctx) + ").";
 }
 
 std::string header(const Report& report) {
@@ -217,7 +216,7 @@ std::string coverage_sentence(const std::vector<ExpertCoverage>& coverage) {
     unseen += c.n_unseen;
     few += c.n_few;
   }
-  const std::string in_all = " of " + std::to_string(n) + " experts in " + count_of(coverage.size(), "layer");
+  const std::string in_all = " of " + std::to_string(n) + " experts in " + counted(coverage.size(), "layer");
   if (few == 0) return "All" + in_all.substr(3) + " were reached by enough tokens of the calibration text.";
   if (unseen == 0)
     return "The calibration text reached every expert; " + std::to_string(few) + in_all + " by too few tokens for a good estimate.";
@@ -267,7 +266,7 @@ std::string made_section(const Report& report) {
   }
   std::string html = terms.empty() ? "" : wrap("dl", "\n" + terms);
   if (!rows.empty()) {
-    html += "<details>" + wrap("summary", "What went in" + element("span", count_of(rows.size(), "file"))) +
+    html += "<details>" + wrap("summary", "What went in" + element("span", counted(rows.size(), "file"))) +
             table({"kind", "name ", "SHA-256 "}, rows) + "</details>\n";
   }
   return html.empty() ? "" : section("How it was made", html);
@@ -281,7 +280,7 @@ std::string sums_table(const Report& report) {
     }
   }
   if (rows.empty()) return "";
-  return "<details>" + wrap("summary", "Checksums" + element("span", count_of(rows.size(), "file"))) +
+  return "<details>" + wrap("summary", "Checksums" + element("span", counted(rows.size(), "file"))) +
          table({"file", "size", "SHA-256 "}, rows) + "</details>\n";
 }
 
