@@ -1,17 +1,14 @@
 #include <iostream>
 #include <memory>
-#include <nlohmann/json.hpp>
 
 #include "cli/cli.h"
-#include "cli/metadata_text.h"
 #include "cli/progress_bar.h"
 #include "formats/base/parallel.h"
+#include "formats/gguf/metadata_text.h"
 #include "verify/intact/model_diff.h"
 
 namespace quern::cli {
 namespace {
-
-using nlohmann::ordered_json;
 
 struct DiffOptions {
   std::string a, b;
@@ -49,36 +46,16 @@ void print_text(const ModelSource& a, const ModelSource& b, const ModelDifferenc
             << " tensors are the same\n";
 }
 
-void print_json(const ModelSource& a, const ModelSource& b, const ModelDifference& difference) {
-  ordered_json keys = ordered_json::array(), tensors = ordered_json::array();
-  for (const KeyDifference& key : difference.keys) {
-    ordered_json entry = {{"key", key.key}};
-    if (key.a != nullptr) entry["a"] = value_text(*key.a);
-    if (key.b != nullptr) entry["b"] = value_text(*key.b);
-    keys.push_back(std::move(entry));
-  }
-  for (const TensorDifference& tensor : difference.tensors) {
-    ordered_json entry = {{"name", tensor.name}};
-    if (tensor.a) entry["type_a"] = type_of(a, tensor.a);
-    if (tensor.b) entry["type_b"] = type_of(b, tensor.b);
-    entry["weights"] = tensor.n_weights;
-    entry["different"] = tensor.n_different;
-    if (tensor.comparable) {
-      entry["relative_error"] = tensor.relative_error;
-      entry["largest_change"] = tensor.largest_change;
-    }
-    tensors.push_back(std::move(entry));
-  }
-  const ordered_json root = {{"schema", "quern.diff/1"}, {"keys", keys}, {"tensors", tensors}, {"same_tensors", difference.n_same_tensors}};
-  std::cout << root.dump(1, ' ', false, ordered_json::error_handler_t::replace) << '\n';
-}
-
 int run_diff(const DiffOptions& options) {
   const ThreadLimit limit(0);
   const std::unique_ptr<ModelSource> a = open_model(options.a), b = open_model(options.b);
   ProgressBar bar;
   const ModelDifference difference = compare_models(*a, *b, bar);
-  options.json ? print_json(*a, *b, difference) : print_text(*a, *b, difference);
+  if (options.json) {
+    std::cout << difference_to_json(*a, *b, difference);
+  } else {
+    print_text(*a, *b, difference);
+  }
   return difference.keys.empty() && difference.tensors.empty() ? 0 : exit_code(ErrorKind::kGate);
 }
 

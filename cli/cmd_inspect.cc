@@ -1,45 +1,21 @@
 #include <algorithm>
 #include <iostream>
 #include <memory>
-#include <nlohmann/json.hpp>
-#include <type_traits>
 
 #include "cli/cli.h"
-#include "cli/inspection.h"
-#include "cli/metadata_text.h"
 #include "formats/base/resources.h"
+#include "formats/gguf/metadata_text.h"
 #include "recipes/recipe.h"
+#include "verify/intact/inspection.h"
 
 namespace quern::cli {
 namespace {
-
-using json = nlohmann::ordered_json;
 
 struct InspectOptions {
   std::string path;
   bool as_json = false;
   bool with_tensors = false;
 };
-
-constexpr size_t kJsonElements = 16;  // of an array, in the JSON
-
-json value_json(const MetaValue& value) {
-  return std::visit(
-      []<typename T>(const T& v) -> json {
-        if constexpr (kIsArray<T>) {
-          json first = json::array();
-          for (size_t i = 0; i < std::min(v.size(), kJsonElements); ++i) first.push_back(static_cast<typename T::value_type>(v[i]));
-          return {{"count", v.size()}, {"first", first}};
-        } else {
-          return v;
-        }
-      },
-      value);
-}
-
-double bits_per_element(uint64_t size_bytes, int64_t n_elements) {
-  return n_elements == 0 ? 0.0 : 8.0 * static_cast<double>(size_bytes) / static_cast<double>(n_elements);
-}
 
 // Columns for text: all left-aligned, the last one unpadded.
 std::string left_aligned(const std::vector<std::vector<std::string>>& rows) {
@@ -145,81 +121,13 @@ void print_text(const Inspection& found, const InspectOptions& options) {
   if (options.with_tensors) print_tensors(found);
 }
 
-json files_json(const Inspection& found) {
-  json files = json::array();
-  for (const InspectedFile& file : found.files) {
-    files.push_back(
-        {{"name", file.name}, {"size_bytes", file.size_bytes}, {"data_offset", file.data_offset}, {"n_tensors", file.n_tensors}});
-  }
-  return files;
-}
-
-json totals_json(std::span<const TypeTotal> totals, const char* count_name) {
-  json types = json::array();
-  for (const TypeTotal& total : totals) {
-    types.push_back(
-        {{"type", name_of(total.dtype)}, {"n_tensors", total.n_tensors}, {count_name, total.n_elements}, {"size_bytes", total.size_bytes}});
-  }
-  return types;
-}
-
-json model_json(const CheckpointModel& model) {
-  json config = json::object();
-  for (const auto& [field, value] : model.config) config[field] = value;
-  if (model.gguf_arch.empty()) return {{"config", config}, {"gguf_architecture", nullptr}, {"problem", model.problem}};
-  return {{"config", config},
-          {"gguf_architecture", model.gguf_arch},
-          {"n_weights", total_elements(model.encodings)},
-          {"encodings", totals_json(model.encodings, "n_weights")},
-          {"notes", model.notes}};
-}
-
-json metadata_json(const Metadata& metadata) {
-  json entries = json::array();
-  for (const auto& [key, value] : metadata.entries()) {
-    entries.push_back({{"key", key}, {"type", type_name(value)}, {"value", value_json(value)}});
-  }
-  return entries;
-}
-
-json tensors_json(const Inspection& found) {
-  json tensors = json::array();
-  for (const InspectedTensor& tensor : found.tensors) {
-    const TensorInfo& info = tensor.info;
-    tensors.push_back({{"name", info.name},
-                       {"type", name_of(info.dtype)},
-                       {"shape", std::vector<int64_t>(info.shape.dims().begin(), info.shape.dims().end())},
-                       {"size_bytes", info.size_bytes},
-                       {"offset", info.file_offset},
-                       {"file", tensor.file}});
-  }
-  return tensors;
-}
-
-// Shapes are outermost first in both formats; offsets count from the start of the file, "file" is a position in "files".
-void print_json(const Inspection& found, const InspectOptions& options) {
-  const bool is_gguf = found.format == Inspection::Format::kGguf;
-  json out{{"schema", "quern.inspect/1"}, {"format", is_gguf ? "gguf" : "safetensors"}, {"path", options.path}};
-  if (is_gguf) {
-    out["version"] = found.version;
-    out["alignment"] = found.alignment;
-  }
-  out["files"] = files_json(found);
-  if (found.model) out["model"] = model_json(*found.model);
-  out["metadata"] = metadata_json(found.metadata);
-  out["n_tensors"] = found.tensors.size();
-  out["n_elements"] = total_elements(found.types);
-  out["tensor_bytes"] = total_bytes(found.types);
-  if (is_gguf) out["bits_per_weight"] = bits_per_element(total_bytes(found.types), total_elements(found.types));
-  out["types"] = totals_json(found.types, "n_elements");
-  if (options.with_tensors) out["tensors"] = tensors_json(found);
-  // Text of foreign files may be no UTF-8; it is replaced, because JSON cannot carry it.
-  std::cout << out.dump(2, ' ', false, json::error_handler_t::replace) << '\n';
-}
-
 int run_inspect(const InspectOptions& options) {
   const Inspection found = inspect(options.path);
-  options.as_json ? print_json(found, options) : print_text(found, options);
+  if (options.as_json) {
+    std::cout << inspection_to_json(found, options.path, options.with_tensors);
+  } else {
+    print_text(found, options);
+  }
   return 0;
 }
 

@@ -43,4 +43,9 @@ void examine_metadata(const gguf::Header& header, const std::string& where, std:
 // invisible characters, long encoded text.
 void examine_template(std::string_view text, const std::string& where, std::vector<Symptom>& symptoms);
 
+// "broken", "warning", "note".
+const char* name_of(Severity severity);
+// "quern.doctor/1", with a newline.
+std::string diagnosis_to_json(const Diagnosis& diagnosis);
+
 }  // namespace quern

@@ -37,4 +37,7 @@ struct ModelDifference {
 // Reads both models once. Same figures for any number of threads. Tables of integers are compared as stored.
 ModelDifference compare_models(const ModelSource& a, const ModelSource& b, Progress& progress);
 
+// "quern.diff/1", with a newline.
+std::string difference_to_json(const ModelSource& a, const ModelSource& b, const ModelDifference& difference);
+
 }  // namespace quern

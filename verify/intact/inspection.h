@@ -11,7 +11,7 @@
 #include "formats/gguf/metadata.h"
 #include "formats/types/tensor.h"
 
-namespace quern::cli {
+namespace quern {
 
 // What `quern inspect` knows about a file or a checkpoint folder. Only headers are read.
 struct InspectedFile {
@@ -43,7 +43,7 @@ struct CheckpointModel {
   std::vector<std::string> notes;    // what a conversion leaves out or assumes
 };
 
-// Sums over such lists.
+// Sums over lists of totals.
 uint64_t total_bytes(std::span<const TypeTotal> totals);
 int64_t total_elements(std::span<const TypeTotal> totals);
 
@@ -62,4 +62,10 @@ struct Inspection {
 // `path` is a GGUF file, the first shard of a split one, a checkpoint folder or one safetensors file.
 Inspection inspect(const std::filesystem::path& path);
 
-}  // namespace quern::cli
+double bits_per_element(uint64_t size_bytes, int64_t n_elements);  // 0 for none
+
+// "quern.inspect/1", with a newline. path: as the file was named. Shapes are outermost first in both formats; offsets count from the start
+// of the file, "file" is a position in "files".
+std::string inspection_to_json(const Inspection& inspection, const std::string& path, bool with_tensors);
+
+}  // namespace quern

@@ -1,4 +1,4 @@
-#include "cli/metadata_text.h"
+#include "formats/gguf/metadata_text.h"
 
 #include <algorithm>
 #include <array>
@@ -7,7 +7,7 @@
 
 #include "formats/base/error.h"
 
-namespace quern::cli {
+namespace quern {
 namespace {
 
 constexpr size_t kShownElements = 6;    // of an array
@@ -52,4 +52,4 @@ std::string value_text(const MetaValue& value) {
       value);
 }
 
-}  // namespace quern::cli
+}  // namespace quern

@@ -5,7 +5,7 @@
 
 #include "formats/gguf/metadata.h"
 
-namespace quern::cli {
+namespace quern {
 
 template <typename T>
 inline constexpr bool kIsArray = false;
@@ -17,4 +17,4 @@ std::string type_name(const MetaValue& value);
 // For one line: strings quoted and cut, of arrays the number and the first elements.
 std::string value_text(const MetaValue& value);
 
-}  // namespace quern::cli
+}  // namespace quern

@@ -1,4 +1,4 @@
-#include "cli/inspection.h"
+#include "verify/intact/inspection.h"
 
 #include <algorithm>
 #include <array>
@@ -10,10 +10,9 @@
 #include "formats/model/model_source.h"
 #include "formats/safetensors/safetensors.h"
 
-namespace quern::cli {
-namespace {
-
+namespace quern {
 namespace fs = std::filesystem;
+namespace {
 
 InspectedFile describe(const InputFile& file) { return {.name = file.path().filename().string(), .size_bytes = file.size_bytes()}; }
 
@@ -137,4 +136,4 @@ Inspection inspect(const fs::path& path) {
   return result;
 }
 
-}  // namespace quern::cli
+}  // namespace quern
