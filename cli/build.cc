@@ -2,94 +2,20 @@
 
 #include <cmath>
 #include <iostream>
-#include <nlohmann/json.hpp>
 
-#include "cli/evaluation.h"
-#include "convert/fill/destination.h"
 #include "convert/fill/journal.h"
-#include "convert/plan/make_plan.h"
 #include "convert/plan/memory.h"
-#include "convert/plan/plan_checks.h"
+#include "convert/report_json.h"
+#include "formats/base/counted.h"
 #include "formats/base/resources.h"
+#include "verify/drift/chunked_text.h"
 
 namespace quern::cli {
 namespace {
 
-using nlohmann::ordered_json;
-
-std::string plural(size_t n, const char* what) { return std::to_string(n) + " " + what + (n == 1 ? "" : "s"); }
-
-double bits_per_weight(const Plan& plan, const PlannedOutput& output) {
-  return 8.0 * static_cast<double>(output.tensor_bytes) / static_cast<double>(plan.n_weights());
-}
-
-uint64_t size_of(const PlannedOutput& output) {
-  uint64_t size = 0;
-  for (const PlannedFile& file : output.files) size += file.size_bytes;
-  return size;
-}
-
 // "NAME.gguf", or "NAME-00001-of-00003.gguf (3 files)"
 std::string shown_name(const std::string& first, size_t n_files) {
   return n_files == 1 ? first : first + " (" + std::to_string(n_files) + " files)";
-}
-
-ordered_json file_to_json(const FileReport& file) {
-  return {{"name", file.name}, {"size_bytes", file.size_bytes}, {"sha256", file.sha256}};
-}
-
-ordered_json output_to_json(const OutputReport& output) {
-  ordered_json files = ordered_json::array();
-  for (const FileReport& file : output.files) files.push_back(file_to_json(file));
-  return {{"type", output.mix},
-          {"files", files},
-          {"size_bytes", output.size_bytes},
-          {"bits_per_weight", output.bits_per_weight},
-          {"encode_seconds", output.encode_seconds},
-          {"relative_error", output.relative_error},
-          {"lossless", output.lossless},
-          {"exact_tensors", output.exact_tensors},
-          {"exact_weights", output.exact_weights}};
-}
-
-void print_plan_json(const Plan& plan, int threads) {
-  ordered_json outputs = ordered_json::array();
-  for (const PlannedOutput& output : plan.outputs) {
-    ordered_json files = ordered_json::array();
-    for (const PlannedFile& file : output.files) files.push_back({{"name", file.name}, {"size_bytes", file.size_bytes}});
-    outputs.push_back(
-        {{"type", output.mix}, {"files", files}, {"size_bytes", size_of(output)}, {"bits_per_weight", bits_per_weight(plan, output)}});
-  }
-  const ordered_json root = {{"schema", "quern.convert/1"},
-                             {"dry_run", true},
-                             {"outputs", outputs},
-                             {"stored_bytes", plan.source_bytes()},
-                             {"weights", plan.n_weights()},
-                             {"memory_bytes", predicted_memory(plan, threads)},
-                             {"memory_budget_bytes", plan.memory_bytes},
-                             {"notes", plan.notes}};
-  std::cout << root.dump(1) << '\n';
-}
-
-void print_report_json(const ConvertReport& report) {
-  ordered_json outputs = ordered_json::array();
-  for (const OutputReport& output : report.outputs) outputs.push_back(output_to_json(output));
-  ordered_json root = {{"schema", "quern.convert/1"},
-                       {"dry_run", false},
-                       {"outputs", outputs},
-                       {"stored_bytes", report.stored_bytes},
-                       {"bytes_read", report.bytes_read},
-                       {"seconds", report.seconds},
-                       {"peak_memory_bytes", peak_resident_bytes()}};
-  for (const auto& [tensor, outcome] : report.feedback) {
-    root["feedback"].push_back({{"tensor", tensor},
-                                {"type", name_of(outcome.dtype)},
-                                {"rows", outcome.n_rows},
-                                {"plain_rows", outcome.n_plain},
-                                {"plain_error", outcome.plain_error},
-                                {"error", outcome.error}});
-  }
-  std::cout << root.dump(1) << '\n';
 }
 
 // What error feedback did to the outputs of layers, over all tensors that had it; and those that mostly went without.
@@ -196,10 +122,36 @@ int report_problems(const std::vector<Problem>& problems) {
   return code;
 }
 
-Importance load_importance(const std::filesystem::path& imatrix, bool strict, const ModelSource& source) {
-  if (imatrix.empty()) return {};
-  Importance importance(read_imatrix(imatrix), source.tensors());
-  if (strict) importance.require_sound();
+void add_feedback_options(CLI::App& verb, FeedbackOptions& options, const char* group) {
+  verb.add_option("--feedback", options.mode, "on, sequential: error feedback from a text")
+      ->type_name("MODE")
+      ->check([](const std::string& text) { return text == "on" || text == "sequential" ? "" : "must be on or sequential"; })
+      ->group(group);
+  verb.add_option("--statistics", options.statistics, "or from what 'quern statistics' wrote")->type_name("FOLDER")->group(group);
+  if (verb.get_option_no_throw("--calib-text") == nullptr)
+    verb.add_option("--calib-text", options.text, "its text; --calib-tokens N, not 131072")->type_name("FILE")->group(group);
+  verb.add_option("--calib-tokens", options.tokens, "")->type_name("N")->check(at_least_one)->group("");  // no room; named above
+}
+
+BuildOptions build_options(const std::string& model, const ModelOptions& about, const PlanOptions& plan, const OutputOptions& output,
+                           const RunOptions& run) {
+  BuildOptions build{.model = model, .about = about, .plan = plan, .strict = output.strict, .feedback = {}};
+  if (!output.feedback.wanted()) return build;
+  uint64_t memory = 0;
+  if (output.feedback.live() && run.memory.empty()) {
+    memory = default_evaluation_memory();
+  } else if (output.feedback.live()) {
+    // Running the model gets three quarters of the memory, as its layers are the larger part; what else is done goes on beside it.
+    build.plan.memory_bytes /= 4;
+    memory = build.plan.memory_bytes * 3;
+  }
+  build.feedback = [options = output.feedback, model, memory](const ModelSource& source) {
+    return make_feedback(options, source, model, memory);
+  };
+  return build;
+}
+
+void print_findings(const std::filesystem::path& imatrix, const Importance& importance) {
   for (const ImportanceFinding& finding : importance.findings()) {
     const std::string message = printable(imatrix.filename().string()) + ": " + finding.message;
     if (finding.serious) {
@@ -208,84 +160,24 @@ Importance load_importance(const std::filesystem::path& imatrix, bool strict, co
       std::cerr << "quern: note: " << message << '\n';
     }
   }
-  return importance;
 }
 
-namespace {
-
-// Running the model gets three quarters of the memory, as its layers are the larger part; what else is done goes on beside it.
-uint64_t memory_of_feedback(const RunOptions& run, PlanOptions& options) {
-  if (run.memory.empty()) return eval_options({}).memory_bytes;
-  options.memory_bytes /= 4;
-  return options.memory_bytes * 3;
-}
-
-// The types that the build gives the tensors of the model; those it leaves out stay as they are.
-std::vector<DType> types_of_build(const ModelSource& source, const Plan& plan, const PlannedOutput& output) {
-  std::vector<DType> types;
-  for (const LogicalTensor& tensor : source.tensors()) types.push_back(tensor.source_type);
-  for (size_t t = 0; t < plan.tensors.size(); ++t) types[plan.tensors[t].source_index] = output.tensors[t].type;
-  return types;
-}
-
-}  // namespace
-
-OpenedPlan open_and_plan(const std::filesystem::path& model, const ModelOptions& model_options, PlanOptions options,
-                         const OutputOptions& output, const RunOptions& run) {
-  OpenedPlan opened;
-  try {
-    opened.source = open_model(model, model_options);
-    opened.calibration->importance = load_importance(options.imatrix, output.strict, *opened.source);
-    if (!options.imatrix.empty()) options.importance = &opened.calibration->importance;
-    if (output.feedback.wanted()) {
-      const uint64_t memory = output.feedback.live() ? memory_of_feedback(run, options) : 0;
-      opened.feedback = std::make_unique<Feedback>(output.feedback, *opened.source, model, memory);
-      opened.calibration->feedback = opened.feedback->open();
-      options.feedback = opened.calibration->feedback.get();
-      options.one_by_one = opened.feedback->follows();
-    }
-    opened.plan = make_plan(*opened.source, model, options, opened.problems);
-    check_files(*opened.plan, *opened.source, opened.problems);
-    if (opened.feedback && !opened.feedback->note().empty()) opened.plan->notes.push_back(opened.feedback->note());
-  } catch (const Error& error) {
-    if (error.kind() == ErrorKind::kInternal || error.kind() == ErrorKind::kInterrupted) throw;
-    opened.plan.reset();
-    opened.problems = check_options(options);
-    opened.problems.push_back({error.kind(), error.what()});
-  }
-  return opened;
-}
-
-ConvertReport run_builds(OpenedPlan& opened, const Plan& plan, Progress& progress) {
-  if (opened.feedback) opened.feedback->tell(progress);
-  if (!opened.feedback || !opened.feedback->follows()) return run_plan(*opened.source, plan, progress, *opened.calibration);
-  ConvertReport all;
-  const std::vector<Plan> runs = runs_of(plan);
-  for (const Plan& run : runs) {
-    opened.calibration->feedback = opened.feedback->open();
-    opened.feedback->follow(types_of_build(*opened.source, run, run.outputs.front()), &opened.calibration->importance, plan.effort);
-    ConvertReport report = run_plan(*opened.source, run, progress, *opened.calibration, AtEnd::kRemember);
-    std::ranges::move(report.outputs, std::back_inserter(all.outputs));
-    std::ranges::move(report.feedback, std::back_inserter(all.feedback));
-    all.stored_bytes = report.stored_bytes;
-    all.bytes_read += report.bytes_read;
-    all.seconds += report.seconds;
-  }
-  for (const Plan& run : runs) forget_run(run);
-  return all;
+int report_opened(const std::filesystem::path& imatrix, const OpenedBuild& opened) {
+  print_findings(imatrix, opened.calibration.importance);
+  return report_problems(opened.problems);
 }
 
 void announce(const ModelSource& source, const Plan& plan, const std::string& place) {
   const std::string arch = source.metadata().find_string("general.architecture").value_or("model");
-  std::cerr << "quern: reading " << printable(plan.model.string()) << ": " << arch << ", " << plural(plan.tensors.size(), "tensor") << ", "
-            << format_size(plan.source_bytes()) << " in " << plural(plan.sources.size(), "file") << '\n';
+  std::cerr << "quern: reading " << printable(plan.model.string()) << ": " << arch << ", " << counted(plan.tensors.size(), "tensor") << ", "
+            << format_size(plan.source_bytes()) << " in " << counted(plan.sources.size(), "file") << '\n';
   size_t n_files = 0;
   std::string types;
   for (const PlannedOutput& output : plan.outputs) {
     n_files += output.files.size();
     types += (types.empty() ? "" : ", ") + output.mix;
   }
-  std::cerr << "quern: writing " << printable(place) << ": " << plural(n_files, "file") << ", " << format_size(plan.output_bytes()) << " ("
+  std::cerr << "quern: writing " << printable(place) << ": " << counted(n_files, "file") << ", " << format_size(plan.output_bytes()) << " ("
             << types << ")\n";
   if (const uint64_t begun = begun_bytes(plan); begun > 0) {
     std::cerr << "quern: going on from an earlier run, which wrote " << format_size(begun) << '\n';
@@ -294,7 +186,10 @@ void announce(const ModelSource& source, const Plan& plan, const std::string& pl
 }
 
 void print_plan(const Plan& plan, int threads, bool json) {
-  if (json) return print_plan_json(plan, threads);
+  if (json) {
+    std::cout << forecast_to_json(plan, threads);
+    return;
+  }
   std::vector<std::vector<std::string>> rows = {{"file", "bpw", "size", "bytes"}};
   for (const PlannedOutput& output : plan.outputs) {
     rows.push_back({shown_name(output.files.front().name, output.files.size()), number("%.4f", bits_per_weight(plan, output)),
@@ -312,8 +207,11 @@ void print_report(const ConvertReport& report, bool json) {
   std::cerr << "quern: read " << report.bytes_read << " of " << report.stored_bytes << " stored bytes in " << number("%.1f", report.seconds)
             << " s, peak memory " << format_size(peak_resident_bytes()) << '\n';
   print_feedback(report.feedback);
-  if (json) return print_report_json(report);
-  print_report_table(report);
+  if (json) {
+    std::cout << report_to_json(report);
+  } else {
+    print_report_table(report);
+  }
 }
 
 }  // namespace quern::cli

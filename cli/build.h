@@ -1,17 +1,17 @@
 #pragma once
 
-#include <memory>
-#include <optional>
+#include <filesystem>
 #include <string>
 #include <vector>
 
 #include "cli/cli.h"
-#include "cli/feedback.h"
+#include "convert/build.h"
 #include "convert/convert.h"
 #include "convert/plan/plan.h"
 #include "convert/plan/plan_options.h"
 #include "formats/base/problems.h"
 #include "formats/model/model_source.h"
+#include "verify/calibrate/feedback.h"
 
 namespace quern::cli {
 
@@ -44,27 +44,21 @@ struct OutputOptions {
 void add_output_options(CLI::App& verb, OutputOptions& options);
 void set_plan_options(const OutputOptions& output, const RunOptions& run, PlanOptions& plan);
 
+// --feedback, --statistics, --calib-text (unless the verb has it already), --calib-tokens.
+void add_feedback_options(CLI::App& verb, FeedbackOptions& options, const char* group);
+
+// What open_build() needs, error feedback included. plan: as set_plan_options() left it.
+BuildOptions build_options(const std::string& model, const ModelOptions& about, const PlanOptions& plan, const OutputOptions& output,
+                           const RunOptions& run);
+
+// Says on stderr what is wrong with an importance matrix for the model; nothing without one.
+void print_findings(const std::filesystem::path& imatrix, const Importance& importance);
+
 // Prints every problem; the exit code of the gravest kind of mistake: 2 when all are wrong usage, 3 otherwise. 0 without problems.
 int report_problems(const std::vector<Problem>& problems);
 
-// Opens the model and makes the plan; what is wrong with the options and with the model is collected together.
-struct OpenedPlan {
-  std::unique_ptr<ModelSource> source;
-  std::unique_ptr<Feedback> feedback;  // opens the statistics of calibration; nullptr without error feedback
-  std::unique_ptr<Calibration> calibration = std::make_unique<Calibration>();  // where others may point to it
-  std::optional<Plan> plan;
-  std::vector<Problem> problems;
-};
-OpenedPlan open_and_plan(const std::filesystem::path& model, const ModelOptions& model_options, PlanOptions options,
-                         const OutputOptions& output, const RunOptions& run);
-
-// Makes the outputs of a plan of the opened model (the plan it has, or a part of its outputs), all from one reading of the model. With
-// error feedback in sequential mode they are made one after the other, as each has activations of its own.
-ConvertReport run_builds(OpenedPlan& opened, const Plan& plan, Progress& progress);
-
-// Reads an importance matrix and matches it with the model; an empty path gives none. What is wrong with it is said on stderr, or with
-// strict thrown (Importance::require_sound). The model must outlive the result.
-Importance load_importance(const std::filesystem::path& imatrix, bool strict, const ModelSource& source);
+// Both of these for what open_build() and its likes return.
+int report_opened(const std::filesystem::path& imatrix, const OpenedBuild& opened);
 
 // The first two lines on stderr, what will be read and what will be written, then the notes.
 void announce(const ModelSource& source, const Plan& plan, const std::string& place);

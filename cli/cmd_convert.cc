@@ -3,10 +3,7 @@
 
 #include "cli/build.h"
 #include "cli/progress_bar.h"
-#include "convert/fill/destination.h"
 #include "convert/parts/part.h"
-#include "convert/plan/memory.h"
-#include "convert/plan/plan_checks.h"
 #include "convert/plan/plan_json.h"
 #include "formats/base/file.h"
 #include "formats/base/parallel.h"
@@ -53,8 +50,8 @@ int run_new_plan(const ConvertOptions& options) {
   plan_options.mtp = options.mtp;
   set_plan_options(options.output, options.run, plan_options);
   if (options.model.empty()) throw Error(ErrorKind::kUsage, "no model given; name a checkpoint folder or a GGUF file");
-  OpenedPlan opened = open_and_plan(options.model, model_options(options), plan_options, options.output, options.run);
-  if (const int code = report_problems(opened.problems); code != 0) return code;
+  OpenedBuild opened = open_build(build_options(options.model, model_options(options), plan_options, options.output, options.run));
+  if (const int code = report_opened(options.output.imatrix, opened); code != 0) return code;
 
   const Plan& plan = *opened.plan;
   announce(*opened.source, plan, plan.folder.string());
@@ -69,7 +66,7 @@ int run_new_plan(const ConvertOptions& options) {
     return 0;
   }
   ProgressBar bar;
-  print_report(run_builds(opened, plan, bar), options.run.json);
+  print_report(run_build(opened, plan, bar), options.run.json);
   return 0;
 }
 
@@ -91,32 +88,19 @@ Plan load_plan(const ConvertOptions& options) {
 
 int run_saved_plan(const ConvertOptions& options) {
   const Plan plan = load_plan(options);
-  ModelOptions model;
-  model.mtp = plan.mtp;
-  const std::unique_ptr<ModelSource> source = open_model(plan.model, model);
-  check_source(plan, *source);
-  Calibration calibration{load_importance(plan.imatrix_path, options.output.strict, *source), nullptr};
-  if (!plan.statistics_path.empty()) {
-    const FeedbackOptions feedback{.mode = "", .statistics = plan.statistics_path, .text = "", .tokens = 0};
-    calibration.feedback = Feedback(feedback, *source, "", 0).open();
-  }
-  check_calibration(plan, calibration);
+  OpenedBuild opened = open_planned(plan, options.output.strict, !options.part.empty());
+  if (const int code = report_opened(plan.imatrix_path, opened); code != 0) return code;
   ProgressBar bar;
-  std::vector<Problem> problems;
-  check_memory(plan, plan.base_bytes + plan.chunk_bytes, problems);
-  if (options.part.empty()) check_files(plan, *source, problems);
-  if (const int code = report_problems(problems); code != 0) return code;
   if (options.part.empty()) {
-    announce(*source, plan, plan.folder.string());
-    print_report(run_plan(*source, plan, bar, calibration), options.run.json);
+    announce(*opened.source, plan, plan.folder.string());
+    print_report(run_build(opened, plan, bar), options.run.json);
     return 0;
   }
   const auto [k, n] = parse_part(options.part);
-  announce(*source, plan, plan.folder.string() + " (part " + std::to_string(k) + " of " + std::to_string(n) + ")");
-  const PartReport report = run_part(*source, plan, k, n, plan.folder, bar, calibration);
+  announce(*opened.source, plan, plan.folder.string() + " (part " + std::to_string(k) + " of " + std::to_string(n) + ")");
+  const PartReport report = run_part(*opened.source, plan, k, n, plan.folder, bar, opened.calibration);
   if (options.run.json) {
-    std::cout << "{\"schema\": \"quern.part-report/1\", \"part\": " << k << ", \"of\": " << n << ", \"data_bytes\": " << report.data_bytes
-              << ", \"bytes_read\": " << report.bytes_read << "}\n";
+    std::cout << part_report_to_json(report, k, n);
   } else {
     std::cout << report.index.string() << '\n' << report.data.string() << '\n';
   }

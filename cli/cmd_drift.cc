@@ -1,20 +1,15 @@
 #include <chrono>
-#include <cmath>
 #include <iostream>
 #include <memory>
 #include <span>
 
 #include "cli/build.h"
 #include "cli/evaluation.h"
-#include "cli/feedback.h"
 #include "cli/progress_bar.h"
-#include "cli/simulation.h"
 #include "formats/base/parallel.h"
 #include "formats/base/resources.h"
-#include "quantize/simulated_source.h"
-#include "verify/drift/base_file.h"
-#include "verify/drift/drift_report.h"
-#include "verify/drift/reference_file.h"
+#include "formats/model/model_facts.h"
+#include "verify/drift/drift_job.h"
 
 namespace quern::cli {
 namespace {
@@ -30,8 +25,6 @@ struct DriftOptions {
   bool force = false;
   EvaluationOptions evaluation;
 };
-
-std::string with_error(const char* format, Estimate e) { return number(format, e.value) + " +-" + number(format, e.error); }
 
 std::string table_of(const std::vector<DriftRow>& rows) {
   std::vector<std::vector<std::string>> table = {
@@ -64,99 +57,43 @@ std::string experts_table(const std::vector<DriftRow>& rows) {
   return table.size() > 1 ? "\n" + format_table(table) : "";
 }
 
-// Where the original's distributions come from, and the rows known without any build.
-struct Reference {
-  std::unique_ptr<ModelSource> source;  // outlives the model
-  std::unique_ptr<ReferenceDistribution> distribution;
-  OriginalModel* model = nullptr;  // when it is a model
-  std::vector<DriftRow> rows;
-  uint64_t resident_bytes = 0;
-};
-
 OutputFile::Overwrite overwrite_of(const DriftOptions& options) {
   return options.force ? OutputFile::Overwrite::kAllow : OutputFile::Overwrite::kRefuse;
 }
 
-void save_reference(const DriftOptions& options, const ChunkedText& text, OriginalModel& original) {
-  const OutputFile::Overwrite overwrite = overwrite_of(options);
-  if (options.save_reference.ends_with(".h5") || options.save_reference.ends_with(".hdf5")) {
-    write_reference_file(options.save_reference, original,
-                         {.model = shown_name(options.models.front()), .bos_first = text.tokenizer->adds_bos()}, overwrite);
-  } else {
-    write_base_file(options.save_reference, original, text.text_tokens, overwrite);
-  }
-}
-
-// Against a build that has lost something itself. MXFP4 is what some models are released in.
-void warn_of_quantized_original(const std::string& path, const ModelSource& original) {
-  if (std::filesystem::is_directory(path)) return;
-  for (const LogicalTensor& tensor : original.tensors()) {
-    if (traits(tensor.source_type).block_weights == 1 || tensor.source_type == DType::MXFP4) continue;
-    print_warning(printable(path) + ": is quantized (" + std::string(name_of(tensor.source_type)) +
-                  "); what it lost to the original checkpoint is not measured");
-    return;
-  }
-}
-
-// Before the original is run, which takes hours: whether all builds are there and can be compared with it.
-void check_builds(std::span<const std::string> paths, int64_t n_vocab) {
-  for (const std::string& path : paths) {
-    try {
-      check_vocabulary(*open_model(path), n_vocab);
-    } catch (Error& e) {
-      e.file(path);
-      throw;
-    }
-  }
-}
-
-Reference run_original(const DriftOptions& options, Progress& progress) {
-  Reference reference;
+DriftJob run_original(const DriftOptions& options, const ModelSource& original, Progress& progress) {
   const std::string& path = options.models.front();
-  reference.source = open_model(path);
-  warn_of_quantized_original(path, *reference.source);
-  check_builds(std::span(options.models).subspan(1), vocabulary_size(*reference.source));
-  const ChunkedText text = load_chunks(*reference.source, options.evaluation);
-  const EvalOptions eval = eval_options(options.evaluation);
-  std::vector<Sequence> both = text.chunks;
-  both.insert(both.end(), text.chunks.begin(), text.chunks.end());
-  announce_evaluation(*reference.source, path, options.evaluation, text, Evaluator(*reference.source, eval).plan(both));
-  auto model = std::make_unique<OriginalModel>(*reference.source, eval, text.chunks, true, progress);
-  reference.model = model.get();
-  reference.resident_bytes = model->resident_bytes();
-  if (!options.save_reference.empty()) save_reference(options, text, *model);
-  DriftRow noise{kNoiseFloorName, 0, 0.0, model->noise_floor()};
-  noise.drift.bytes_read = reference.source->bytes_read();
-  reference.rows.push_back(std::move(noise));
-  reference.distribution = std::move(model);
-  return reference;
-}
-
-Reference open_reference(const DriftOptions& options) {
-  Reference reference;
-  if (is_base_file(options.reference)) {
-    const std::unique_ptr<ModelSource> build = open_model(options.models.front());
-    const auto tokenizer = make_tokenizer(build->metadata());
-    reference.distribution = std::make_unique<BaseFile>(options.reference, tokenizer->adds_bos() ? tokenizer->bos_id() : std::nullopt);
-  } else {
-    reference.distribution = std::make_unique<ReferenceFile>(options.reference);
+  if (const std::optional<DType> type = lossy_type(original); type && !std::filesystem::is_directory(path)) {
+    print_warning(printable(path) + ": is quantized (" + std::string(name_of(*type)) +
+                  "); what it lost to the original checkpoint is not measured");
   }
-  check_builds(options.models, reference.distribution->n_vocab());
-  return reference;
+  check_comparable(std::span(options.models).subspan(1), vocabulary_size(original));
+  const ChunkedText text = load_text(original, text_options(options.evaluation));
+  const EvalOptions eval = eval_options(options.evaluation);
+  announce_evaluation(original, path, options.evaluation, text, plan_original(original, text, eval));
+  DriftJob job(original, path, std::filesystem::path(options.evaluation.text).filename().string(), text, eval, progress);
+  if (!options.save_reference.empty()) job.save_reference(options.save_reference, text, overwrite_of(options));
+  return job;
 }
 
-int check_gates(const DriftOptions& options, const std::vector<DriftRow>& rows, size_t first_build) {
+DriftJob run_reference(const DriftOptions& options) {
+  std::unique_ptr<ReferenceDistribution> reference = open_reference(options.reference, options.models.front());
+  check_comparable(options.models, reference->n_vocab());
+  return DriftJob(std::move(reference), options.reference, eval_options(options.evaluation));
+}
+
+int check_gates(const DriftOptions& options, const std::vector<DriftRow>& rows) {
   int failures = 0;
-  for (size_t i = first_build; i < rows.size(); ++i) {
-    const DriftStatistics& s = rows[i].drift.statistics;
+  for (const DriftRow& row : rows) {
+    if (row.name == kNoiseFloorName) continue;
+    const DriftStatistics& s = row.drift.statistics;
     if (options.max_kl && !(s.kl.value + s.kl_slack <= *options.max_kl)) {
       ++failures;
-      print_error(rows[i].name + ": mean KL " + number("%.6f", s.kl.value + s.kl_slack) + " exceeds --max-kl " +
-                  number("%g", *options.max_kl));
+      print_error(row.name + ": mean KL " + number("%.6f", s.kl.value + s.kl_slack) + " exceeds --max-kl " + number("%g", *options.max_kl));
     }
     if (options.max_ppl_ratio && !(s.ratio.value <= *options.max_ppl_ratio)) {
       ++failures;
-      print_error(rows[i].name + ": PPL ratio " + number("%.5f", s.ratio.value) + " exceeds --max-ppl-ratio " +
+      print_error(row.name + ": PPL ratio " + number("%.5f", s.ratio.value) + " exceeds --max-ppl-ratio " +
                   number("%g", *options.max_ppl_ratio));
     }
   }
@@ -185,74 +122,58 @@ void check_usage(const DriftOptions& options) {
   }
 }
 
-// Rows of builds that are not written: encoded layer by layer while they are measured.
-void measure_simulated(const DriftOptions& options, const EvalOptions& eval, Reference& reference, Progress& progress) {
+// Builds that are not written: encoded layer by layer while they are measured.
+void measure_simulated(const DriftOptions& options, const ModelSource& original, DriftJob& job, Progress& progress) {
   if (options.simulated.empty()) return;
-  const ModelSource& original = *reference.source;
-  const Importance matrix = load_importance(options.imatrix, false, original);
-  const Importance* importance = options.imatrix.empty() ? nullptr : &matrix;
-  const std::unique_ptr<FeedbackEncoder> feedback = open_feedback(options.statistics, original);
-  const TensorEncoder encoder(original, importance, Effort::kDefault, feedback.get());
+  const Calibration calibration{load_importance(options.imatrix, false, original), nullptr};
+  print_findings(options.imatrix, calibration.importance);
+  const std::unique_ptr<FeedbackEncoder> feedback = open_feedback(options.statistics, original.tensors());
+  const TensorEncoder encoder(original, &calibration.importance, Effort::kDefault, feedback.get());
   for (const std::string& name : options.simulated) {
-    const PlannedBuild build = plan_builds(original, options.models.front(), {load_recipe(name)}, {}, importance).front();
+    const PlannedBuild build = plan_builds(original, options.models.front(), {load_recipe(name)}, {}, calibration).front();
     std::cerr << "simulating " << printable(build.name) << " (" << format_size(build.size_bytes) << ")\n";
-    const SimulatedSource simulated(original, build.types, encoder, nullptr);
-    reference.rows.push_back(
-        {build.name, build.size_bytes, bits_per_weight(simulated), measure_drift(simulated, eval, *reference.distribution, progress)});
+    job.add_simulated(build, encoder, progress);
   }
+}
+
+int print_plans(const DriftOptions& options) {
+  for (const std::string& path : options.models) {
+    const std::unique_ptr<ModelSource> source = open_model(path);
+    const std::vector<Sequence> chunks = options.reference.empty() ? load_text(*source, text_options(options.evaluation)).chunks
+                                                                   : open_reference(options.reference, options.models.front())->chunks();
+    std::cout << shown_name(path) << '\n' << plan_table(Evaluator(*source, eval_options(options.evaluation)).plan(chunks));
+  }
+  return 0;
 }
 
 int run_drift(const DriftOptions& options) {
   check_usage(options);
   const auto start = std::chrono::steady_clock::now();
   const ThreadLimit limit(options.evaluation.threads);
+  if (options.evaluation.dry_run) return print_plans(options);
   const bool stored = !options.reference.empty();
-  if (options.evaluation.dry_run) {
-    for (const std::string& path : options.models) {
-      const std::unique_ptr<ModelSource> source = open_model(path);
-      const EvalOptions eval = eval_options(options.evaluation);
-      const std::vector<Sequence> chunks =
-          stored ? open_reference(options).distribution->chunks() : load_chunks(*source, options.evaluation).chunks;
-      std::cout << shown_name(path) << '\n' << plan_table(Evaluator(*source, eval).plan(chunks));
-    }
-    return 0;
-  }
+  const std::unique_ptr<ModelSource> original = stored ? nullptr : open_model(options.models.front());
   ProgressBar bar;
-  Reference reference = stored ? open_reference(options) : run_original(options, bar);
-  uint64_t bytes_read = reference.source ? reference.source->bytes_read() : 0,
-           size_bytes = reference.source ? size_on_disk(*reference.source) : 0;
-  EvalOptions eval = eval_options(options.evaluation);
-  eval.memory_bytes -= std::min(eval.memory_bytes / 2, reference.resident_bytes);
-  const size_t first_build = reference.rows.size();
+  DriftJob job = stored ? run_reference(options) : run_original(options, *original, bar);
+  uint64_t size_bytes = stored ? 0 : size_on_disk(*original);
   for (size_t i = stored ? 0 : 1; i < options.models.size(); ++i) {
     const std::unique_ptr<ModelSource> build = open_model(options.models[i]);
-    std::cerr << "reading " << printable(options.models[i]) << " (" << format_size(size_on_disk(*build)) << ")\n";
-    reference.rows.push_back({shown_name(options.models[i]), size_on_disk(*build), bits_per_weight(*build),
-                              measure_drift(*build, eval, *reference.distribution, bar)});
-    bytes_read += build->bytes_read();
-    size_bytes += size_on_disk(*build);
+    const uint64_t build_bytes = size_on_disk(*build);
+    std::cerr << "reading " << printable(options.models[i]) << " (" << format_size(build_bytes) << ")\n";
+    job.add(*build, shown_name(options.models[i]), build_bytes, bar);
+    size_bytes += build_bytes;
   }
-  if (reference.source) bytes_read -= reference.source->bytes_read();
-  measure_simulated(options, eval, reference, bar);
-  if (reference.source) bytes_read += reference.source->bytes_read();
+  if (!stored) measure_simulated(options, *original, job, bar);
+  const DriftReport& report = job.report();
   if (options.evaluation.json) {
-    const std::vector<Sequence>& chunks = reference.distribution->chunks();
-    const DriftReport report{.original = stored ? options.reference : options.models.front(),
-                             .text = std::filesystem::path(options.evaluation.text).filename(),
-                             .n_ctx = static_cast<int64_t>(chunks.front().tokens.size()),
-                             .n_chunks = static_cast<int64_t>(chunks.size()),
-                             .rows = reference.rows,
-                             .bytes_read = bytes_read};
     std::cout << drift_to_json(report, DriftDetail::kTokens);
-  } else {
-    if (!reference.rows.empty()) {
-      std::cout << "original: PPL " << with_error("%.4f", reference.rows.front().drift.statistics.ppl_original) << ", "
-                << reference.rows.front().drift.statistics.n_tokens << " scored tokens\n\n"
-                << table_of(reference.rows) << experts_table(reference.rows);
-    }
+  } else if (!report.rows.empty()) {
+    std::cout << "original: PPL " << with_error("%.4f", report.rows.front().drift.statistics.ppl_original) << ", "
+              << report.rows.front().drift.statistics.n_tokens << " scored tokens\n\n"
+              << table_of(report.rows) << experts_table(report.rows);
   }
-  print_cost(bytes_read, size_bytes, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
-  return check_gates(options, reference.rows, first_build);
+  print_cost(report.bytes_read, size_bytes, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+  return check_gates(options, report.rows);
 }
 
 }  // namespace

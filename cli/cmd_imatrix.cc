@@ -8,9 +8,10 @@
 #include "cli/progress_bar.h"
 #include "formats/base/parallel.h"
 #include "formats/base/resources.h"
+#include "formats/model/model_facts.h"
 #include "formats/statistics/imatrix_coverage.h"
 #include "formats/statistics/importance.h"
-#include "runtime/observe/imatrix_collector.h"
+#include "verify/calibrate/collect.h"
 
 namespace quern::cli {
 namespace {
@@ -194,29 +195,17 @@ int collect(const ImatrixOptions& options) {
   parse_format(options.format);
   const ThreadLimit limit(options.evaluation.threads);
   const std::unique_ptr<ModelSource> source = open_model(options.model);
-  const ChunkedText text = load_chunks(*source, options.evaluation);
-  ImatrixCollector collector(source->tensors());
-  EvalOptions eval = eval_options(options.evaluation);
-  eval.observer = &collector;
-  const uint64_t own_bytes = std::min(collector.memory_bytes(), eval.memory_bytes);
-  eval.memory_bytes -= own_bytes;
-  Evaluator evaluator(*source, eval);
-  const EvalPlan plan = evaluator.plan(text.chunks);
+  const ChunkedText text = load_text(*source, text_options(options.evaluation));
+  ImatrixRun run(*source, eval_options(options.evaluation));
+  const EvalPlan plan = run.plan(text.chunks);
   announce_evaluation(*source, options.model, options.evaluation, text, plan);
-  std::cerr << "writing " << printable(options.output) << ", sums in " << format_size(own_bytes) << " of memory\n";
+  std::cerr << "writing " << printable(options.output) << ", sums in " << format_size(run.sums_bytes()) << " of memory\n";
   if (options.evaluation.dry_run) {
     std::cout << plan_table(plan);
     return 0;
   }
   ProgressBar bar;
-  evaluator.start(text.chunks);
-  evaluator.embed();
-  evaluator.run_layers(0, evaluator.hparams().n_layers, bar);
-  evaluator.finish("output_norm.weight");
-  Imatrix imatrix = collector.take();
-  imatrix.datasets = {fs::path(options.evaluation.text).filename().string()};
-  imatrix.chunk_count = static_cast<int64_t>(text.chunks.size());
-  imatrix.chunk_size = options.evaluation.ctx;
+  Imatrix imatrix = run.collect(text, fs::path(options.evaluation.text).filename().string(), bar);
   write(imatrix, options);
   const int code = report(std::move(imatrix), source.get(), options);
   print_cost(source->bytes_read(), size_on_disk(*source), std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());

@@ -8,6 +8,7 @@
 #include "cli/progress_bar.h"
 #include "formats/base/parallel.h"
 #include "formats/base/resources.h"
+#include "formats/model/model_facts.h"
 #include "verify/drift/perplexity.h"
 
 namespace quern::cli {
@@ -115,7 +116,7 @@ int run_perplexity(const PerplexityOptions& options) {
   const ThreadLimit limit(options.evaluation.threads);
   const MtpInput mtp_input = parse_mtp_input(options.mtp_input);
   const std::unique_ptr<ModelSource> source = open_model(options.model);
-  const ChunkedText text = load_chunks(*source, options.evaluation);
+  const ChunkedText text = load_text(*source, text_options(options.evaluation));
   const EvalOptions eval = eval_options(options.evaluation);
   Evaluator evaluator(*source, eval);
   const EvalPlan plan = evaluator.plan(text.chunks);

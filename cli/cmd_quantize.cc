@@ -23,8 +23,8 @@ int run_quantize(const QuantizeOptions& options) {
   plan_options.output = options.output_file;
   plan_options.single_file = true;
   set_plan_options(options.output, options.run, plan_options);
-  OpenedPlan opened = open_and_plan(options.input, {}, plan_options, options.output, options.run);
-  if (const int code = report_problems(opened.problems); code != 0) return code;
+  OpenedBuild opened = open_build(build_options(options.input, {}, plan_options, options.output, options.run));
+  if (const int code = report_opened(options.output.imatrix, opened); code != 0) return code;
 
   announce(*opened.source, *opened.plan, options.output_file);
   if (options.run.dry_run) {
@@ -32,7 +32,7 @@ int run_quantize(const QuantizeOptions& options) {
     return 0;
   }
   ProgressBar bar;
-  print_report(run_builds(opened, *opened.plan, bar), options.run.json);
+  print_report(run_build(opened, *opened.plan, bar), options.run.json);
   return 0;
 }
 

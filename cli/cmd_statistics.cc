@@ -1,22 +1,15 @@
 #include <chrono>
-#include <filesystem>
 #include <iostream>
 #include <memory>
 
 #include "cli/evaluation.h"
-#include "cli/feedback.h"
 #include "cli/progress_bar.h"
-#include "cli/simulation.h"
 #include "formats/base/parallel.h"
-#include "formats/statistics/imatrix.h"
-#include "recipes/recipe.h"
-#include "runtime/observe/imatrix_collector.h"
-#include "verify/calibrate/live_statistics.h"
+#include "formats/model/model_facts.h"
+#include "verify/calibrate/collect.h"
 
 namespace quern::cli {
 namespace {
-
-namespace fs = std::filesystem;
 
 struct StatisticsOptions {
   std::string model;
@@ -26,14 +19,6 @@ struct StatisticsOptions {
   bool force = false;
   EvaluationOptions evaluation;
 };
-
-void write_importance(const StatisticsOptions& options, ImatrixCollector& collector, const CalibrationText& text) {
-  Imatrix found = collector.take();
-  found.datasets = {text.record.text};
-  found.chunk_count = std::ssize(text.chunks);
-  found.chunk_size = options.evaluation.ctx;
-  write_imatrix(found, ImatrixFormat::kGguf, fs::path(options.output) / "imatrix.gguf", OutputFile::Overwrite::kAllow);
-}
 
 int run_statistics(const StatisticsOptions& options) {
   const auto start = std::chrono::steady_clock::now();
@@ -45,32 +30,20 @@ int run_statistics(const StatisticsOptions& options) {
   EvaluationOptions shown = options.evaluation;
   shown.chunks = std::ssize(text.chunks);
   const EvalPlan plan = Evaluator(*source, eval).plan(text.chunks);
-  announce_evaluation(*source, options.model, shown, load_chunks(*source, shown), plan);
+  announce_evaluation(*source, options.model, shown, load_text(*source, text_options(shown)), plan);
   std::cerr << "writing " << printable(options.output) << '\n';
   if (options.evaluation.dry_run) {
     std::cout << plan_table(plan);
     return 0;
   }
   ProgressBar bar;
-  ImatrixCollector imatrix(source->tensors());
-  auto statistics = std::make_unique<LiveStatistics>(
-      *source,
-      LiveStatistics::Options{.eval = eval,
-                              .chunks = text.chunks,
-                              .folder = options.output,
-                              .overwrite = options.force ? OutputFile::Overwrite::kAllow : OutputFile::Overwrite::kRefuse,
-                              .keep = true,
-                              .also_observes = &imatrix,
-                              .progress = &bar},
-      text.record);
-  LiveStatistics& live = *statistics;
-  FeedbackEncoder feedback(std::move(statistics), source->tensors(), kFactorCacheBytes);
-  const TensorEncoder encoder(*source, nullptr, Effort::kDefault, &feedback);
-  if (!options.build.empty())
-    live.follow(plan_builds(*source, options.model, {load_recipe(options.build)}, {}, nullptr).front().types, encoder);
-  live.run_rest();
-  write_importance(options, imatrix, text);
-  live.finish();  // last: with the list the folder is complete
+  StatisticsRunOptions run{.model = options.model,
+                           .folder = options.output,
+                           .build = {},
+                           .overwrite = options.force ? OutputFile::Overwrite::kAllow : OutputFile::Overwrite::kRefuse,
+                           .eval = eval};
+  if (!options.build.empty()) run.build = load_recipe(options.build);
+  collect_statistics(*source, text, run, bar);
   print_cost(source->bytes_read(), size_on_disk(*source), std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
   return 0;
 }

@@ -1,25 +1,18 @@
 #include <iostream>
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <random>
 #include <regex>
 
 #include "cli/cli.h"
-#include "cli/evaluation.h"
-#include "cli/feedback.h"
 #include "cli/progress_bar.h"
 #include "formats/base/parallel.h"
-#include "verify/intact/rederive.h"
 #include "verify/intact/verify.h"
 
 namespace quern::cli {
 namespace {
 
-using nlohmann::ordered_json;
-
 struct VerifyFlags {
-  std::string path, key, source, imatrix, sample, tensors;
-  FeedbackOptions feedback;
+  std::string path, key, source, imatrix, calib_text, statistics, sample, tensors;
   std::optional<uint64_t> seed;
   bool all = false;
   int threads = 0;
@@ -46,6 +39,8 @@ VerifyOptions options_of(const VerifyFlags& flags) {
   if (!flags.key.empty()) options.public_key = flags.key;
   if (!flags.source.empty()) options.source = flags.source;
   if (!flags.imatrix.empty()) options.imatrix = flags.imatrix;
+  options.statistics = flags.statistics;
+  options.calib_text = flags.calib_text;
   if (flags.source.empty() && (flags.all || !flags.sample.empty() || !flags.tensors.empty())) {
     throw Error(ErrorKind::kUsage, "--sample, --tensor and --all need --source");
   }
@@ -66,86 +61,27 @@ VerifyOptions options_of(const VerifyFlags& flags) {
   return options;
 }
 
-const char* word(CheckState state) { return state == CheckState::kOk ? "ok" : state == CheckState::kFailed ? "FAILED" : "skipped"; }
-const char* word(Verdict verdict) { return verdict == Verdict::kDamage ? "damage" : verdict == Verdict::kUnprovable ? "unproved" : "note"; }
-
 void print_text(const VerifyReport& report) {
   size_t width = 0;
   for (const Check& check : report.checks) width = std::max(width, check.name.size());
   for (const Check& check : report.checks) {
-    const std::string state = word(check.state);
+    const std::string state = name_of(check.state);
     std::cout << check.name << std::string(width - check.name.size() + 2, ' ') << state << std::string(9 - state.size(), ' ')
               << check.detail << '\n';
   }
-  for (const Finding& finding : report.findings) std::cout << word(finding.verdict) << ": " << to_string(finding) << '\n';
+  for (const Finding& finding : report.findings) std::cout << name_of(finding.verdict) << ": " << to_string(finding) << '\n';
 }
-
-void print_json(const VerifyReport& report, uint64_t seed) {
-  ordered_json checks = ordered_json::array(), findings = ordered_json::array();
-  for (const Check& check : report.checks) checks.push_back({{"name", check.name}, {"state", word(check.state)}, {"detail", check.detail}});
-  for (const Finding& finding : report.findings) {
-    ordered_json entry = {{"verdict", word(finding.verdict)}, {"check", finding.check}, {"kind", finding.kind}};
-    if (!finding.file.empty()) entry["file"] = finding.file;
-    if (finding.offset) entry["offset"] = *finding.offset;
-    if (!finding.tensor.empty()) entry["tensor"] = finding.tensor;
-    if (finding.slice >= 0) entry["expert"] = finding.slice;
-    entry["message"] = finding.message;
-    findings.push_back(std::move(entry));
-  }
-  const ordered_json root = {{"schema", "quern.verify/1"},
-                             {"intact", report.count(Verdict::kDamage) == 0},
-                             {"checks", checks},
-                             {"findings", findings},
-                             {"seed", seed},
-                             {"bytes_read", report.bytes_read}};
-  std::cout << root.dump(1, ' ', false, ordered_json::error_handler_t::replace) << '\n';
-}
-
-// The statistics of one build after another: a folder's, or the text's, as its record says how many tokens and in which mode.
-class FeedbackOfBuilds {
- public:
-  explicit FeedbackOfBuilds(const VerifyFlags& flags) : flags_(flags) {}
-
-  FeedbackEncoder* open(const BuildRecord& build, const ModelSource& source, const Importance& importance) {
-    FeedbackOptions options = flags_.feedback;
-    if (options.statistics.empty() && options.text.empty()) return nullptr;
-    const std::string mode = build.settings.find_string(kFeedbackModeKey).value_or("");
-    if (options.statistics.empty()) options.mode = mode == kSequentialMode ? "sequential" : "on";
-    options.tokens = std::max<int64_t>(build.settings.find_int(kFeedbackTokensKey).value_or(1), 1);
-    feedback_ = std::make_unique<Feedback>(options, source, flags_.source, eval_options({}).memory_bytes);
-    source_ = feedback_->open();
-    if (feedback_->follows()) {
-      const Effort effort = find_effort(build.settings.find_string("quern.effort").value_or("default")).value_or(Effort::kDefault);
-      feedback_->follow(types_of(build, source), &importance, effort);
-    }
-    return source_.get();
-  }
-
- private:
-  static std::vector<DType> types_of(const BuildRecord& build, const ModelSource& source) {
-    std::vector<DType> types;
-    for (const LogicalTensor& tensor : source.tensors()) {
-      const auto found = std::ranges::find(build.tensors, tensor.name, &TensorRecord::name);
-      types.push_back(found == build.tensors.end() ? tensor.source_type : found->type);
-    }
-    return types;
-  }
-
-  const VerifyFlags& flags_;
-  std::unique_ptr<Feedback> feedback_;
-  std::unique_ptr<FeedbackEncoder> source_;
-};
 
 int run_verify(const VerifyFlags& flags) {
   const ThreadLimit limit(flags.threads);
-  VerifyOptions options = options_of(flags);
-  FeedbackOfBuilds feedback(flags);
-  options.feedback = [&](const BuildRecord& build, const ModelSource& source, const Importance& importance) {
-    return feedback.open(build, source, importance);
-  };
+  const VerifyOptions options = options_of(flags);
   ProgressBar bar;
   const VerifyReport report = verify(options, bar);
-  flags.json ? print_json(report, options.seed) : print_text(report);
+  if (flags.json) {
+    std::cout << verify_to_json(report, options.seed);
+  } else {
+    print_text(report);
+  }
   if (report.count(Verdict::kDamage) > 0) return exit_code(ErrorKind::kGate);
   return report.count(Verdict::kUnprovable) > 0 ? exit_code(ErrorKind::kUnsupported) : 0;
 }
@@ -160,8 +96,8 @@ void add_verify(CLI::App& app, Context& context) {
   verb->add_option("--key", flags->key, "public key that must have signed it")->type_name("PUB.pem")->group("Input");
   verb->add_option("--source", flags->source, "derive tensors again from this checkpoint")->type_name("DIR")->group("Source");
   verb->add_option("--imatrix", flags->imatrix, "it was made with; default: the published one")->type_name("FILE")->group("Source");
-  verb->add_option("--calib-text", flags->feedback.text, "of its error feedback, to run again")->type_name("FILE")->group("Source");
-  verb->add_option("--statistics", flags->feedback.statistics, "or the statistics made of it")->type_name("FOLDER")->group("Source");
+  verb->add_option("--calib-text", flags->calib_text, "of its error feedback, to run again")->type_name("FILE")->group("Source");
+  verb->add_option("--statistics", flags->statistics, "or the statistics made of it")->type_name("FOLDER")->group("Source");
   verb->add_option("--sample", flags->sample, "share of every tensor's chunks; default 5%")->type_name("SHARE")->group("Source");
   verb->add_option("--tensor", flags->tensors, "these only, completely")->type_name("REGEX")->group("Source");
   verb->add_flag("--all", flags->all, "everything, and the sums of the checkpoint")->group("Source");

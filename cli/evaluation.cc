@@ -1,23 +1,12 @@
 #include "cli/evaluation.h"
 
-#include <algorithm>
 #include <cstdio>
 #include <iostream>
 
-#include "formats/base/file.h"
 #include "formats/base/resources.h"
+#include "formats/model/model_facts.h"
 
 namespace quern::cli {
-namespace {
-
-constexpr uint64_t kMaxTextBytes = uint64_t{1} << 30;
-
-uint64_t memory_budget(const std::string& text) {
-  if (!text.empty()) return parse_size(text);
-  return std::min(uint64_t{8} << 30, available_memory_bytes() / 4 * 3);
-}
-
-}  // namespace
 
 void add_evaluation_options(CLI::App& verb, EvaluationOptions& options, bool text_required) {
   CLI::Option* text = verb.add_option("--eval-text", options.text, "text to measure on")->type_name("FILE")->group("Text");
@@ -32,46 +21,12 @@ void add_evaluation_options(CLI::App& verb, EvaluationOptions& options, bool tex
 }
 
 EvalOptions eval_options(const EvaluationOptions& options) {
-  return {.memory_bytes = memory_budget(options.memory), .arithmetic = options.plain ? Arithmetic::kPlain : fastest_arithmetic()};
+  return {.memory_bytes = options.memory.empty() ? default_evaluation_memory() : parse_size(options.memory),
+          .arithmetic = options.plain ? Arithmetic::kPlain : fastest_arithmetic()};
 }
 
-ChunkedText load_chunks(const ModelSource& source, const EvaluationOptions& options) {
-  std::string text = read_text_file(options.text, kMaxTextBytes);
-  if (text.ends_with('\n')) text.pop_back();
-  ChunkedText result;
-  result.tokenizer = make_tokenizer(source.metadata());
-  const std::optional<int32_t> bos = result.tokenizer->adds_bos() ? result.tokenizer->bos_id() : std::nullopt;
-  try {
-    if (text.empty()) throw Error(ErrorKind::kUsage, "the text is empty");
-    const std::vector<int32_t> tokens = result.tokenizer->encode(text, true, false);
-    result.n_text_tokens = static_cast<int64_t>(tokens.size());
-    result.chunks = make_chunks(tokens, options.ctx, options.chunks, bos);
-    result.text_tokens.assign(tokens.begin(), tokens.begin() + static_cast<ptrdiff_t>(result.chunks.size()) * options.ctx);
-  } catch (Error& error) {
-    error.file(options.text);
-    throw;
-  }
-  return result;
-}
-
-uint64_t size_on_disk(const ModelSource& source) {
-  uint64_t sum = 0;
-  for (const SourceFile& file : source.files()) sum += file.size_bytes;
-  return sum;
-}
-
-double bits_per_weight(const ModelSource& source) {
-  double bits = 0.0, weights = 0.0;
-  for (const LogicalTensor& tensor : source.tensors()) {
-    bits += 8.0 * static_cast<double>(tensor.source_bytes);
-    weights += static_cast<double>(tensor.shape.n_elements());
-  }
-  return bits / weights;
-}
-
-std::string shown_name(const std::filesystem::path& path) {
-  const std::filesystem::path name = path.filename();
-  return name.empty() || name == "." || name == ".." ? std::filesystem::weakly_canonical(path).filename().string() : name.string();
+TextOptions text_options(const EvaluationOptions& options) {
+  return {.file = options.text, .ctx = options.ctx, .max_chunks = options.chunks};
 }
 
 void announce_evaluation(const ModelSource& source, const std::string& model, const EvaluationOptions& options, const ChunkedText& text,
@@ -94,6 +49,8 @@ std::string plan_table(const EvalPlan& plan) {
                        {"read ahead", format_size(plan.prefetch_bytes)},
                        {"memory", format_size(plan.total_bytes())}});
 }
+
+std::string with_error(const char* format, Estimate e) { return number(format, e.value) + " +-" + number(format, e.error); }
 
 void print_cost(uint64_t bytes_read, uint64_t size_bytes, double seconds) {
   char time[32];

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <nlohmann/json.hpp>
 
 #include "convert/fill/output_writer.h"
 #include "convert/parts/part_index.h"
@@ -134,6 +135,12 @@ FinishedOutput assemble(const Plan& plan, size_t output, const std::vector<Part>
 fs::path merge_mark(const Plan& plan) { return plan.folder / (relative_name(plan.outputs.front(), 0) + ".merge"); }
 
 }  // namespace
+
+std::string part_report_to_json(const PartReport& report, int64_t k, int64_t n) {
+  const nlohmann::ordered_json root = {
+      {"schema", "quern.part-report/1"}, {"part", k}, {"of", n}, {"data_bytes", report.data_bytes}, {"bytes_read", report.bytes_read}};
+  return root.dump(1) + "\n";
+}
 
 PartReport run_part(const ModelSource& source, const Plan& plan, int64_t k, int64_t n, const fs::path& folder, Progress& progress,
                     const Calibration& calibration) {

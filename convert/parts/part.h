@@ -23,6 +23,9 @@ struct PartReport {
   double seconds = 0;
 };
 
+// "quern.part-report/1" (docs/formats/plan.md), with a newline.
+std::string part_report_to_json(const PartReport& report, int64_t k, int64_t n);
+
 // k counts from 1.
 PartReport run_part(const ModelSource& source, const Plan& plan, int64_t k, int64_t n, const std::filesystem::path& folder,
                     Progress& progress, const Calibration& calibration = {});

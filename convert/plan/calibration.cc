@@ -18,6 +18,13 @@ bool needs_importance(DType type, const PlannedOutput& output) {
 
 }  // namespace
 
+Importance load_importance(const std::filesystem::path& imatrix, bool strict, const ModelSource& source) {
+  if (imatrix.empty()) return {};
+  Importance importance(read_imatrix(imatrix), source.tensors());
+  if (strict) importance.require_sound();
+  return importance;
+}
+
 void check_calibration(const Plan& plan, const Calibration& calibration) {
   const std::string given = calibration.importance.record().sha256, planned = plan.imatrix ? plan.imatrix->sha256 : "";
   if (given != planned) {
@@ -62,7 +69,7 @@ void set_imatrix_keys(const Plan& plan, const Importance& importance, PlannedOut
   output.metadata.set("quern.imatrix.sha256", record.sha256);
 }
 
-void note_blind_types(const ModelSource& source, const Importance* importance, const PlannedOutput& output, Plan& plan) {
+void note_blind_types(const ModelSource& source, const Importance& importance, const PlannedOutput& output, Plan& plan) {
   std::vector<std::string> names;
   std::set<std::string_view> types;
   for (size_t t = 0; t < plan.tensors.size(); ++t) {
@@ -70,7 +77,7 @@ void note_blind_types(const ModelSource& source, const Importance* importance, c
     const Placement& placement = output.tensors[t];
     const bool end = tensor.role == Role::kTokenEmbedding || tensor.role == Role::kOutput;
     if (end || placement.copied || !needs_importance(placement.type, output)) continue;
-    if (importance != nullptr && importance->covers(plan.tensors[t].source_index)) continue;
+    if (importance.covers(plan.tensors[t].source_index)) continue;
     names.push_back(tensor.name);
     types.insert(name_of(placement.type));
   }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <filesystem>
 #include <memory>
 
 #include "convert/plan/plan.h"
@@ -14,6 +15,10 @@ struct Calibration {
   std::unique_ptr<FeedbackEncoder> feedback;  // nullptr: none
 };
 
+// Reads an importance matrix and matches it with the model, which must outlive the result; an empty path gives none. What is wrong with
+// it stands in Importance::findings(); strict: serious findings are thrown (Importance::require_sound).
+Importance load_importance(const std::filesystem::path& imatrix, bool strict, const ModelSource& source);
+
 // Throws kUsage when a plan was made with another importance matrix or other statistics than these, or with none.
 void check_calibration(const Plan& plan, const Calibration& calibration);
 
@@ -24,7 +29,7 @@ void set_imatrix_keys(const Plan& plan, const Importance& importance, PlannedOut
 // ".statistics_sha256" when the statistics are a folder. Those that are collected while they are used are taken to be for all tensors.
 void set_feedback_keys(const Plan& plan, FeedbackEncoder& feedback, PlannedOutput& output);
 // Notes the tensors of an output whose type loses far more than others when nothing is known about their inputs, and has none:
-// the types for which llama-quantize refuses to work. importance: nullptr for none.
-void note_blind_types(const ModelSource& source, const Importance* importance, const PlannedOutput& output, Plan& plan);
+// the types for which llama-quantize refuses to work.
+void note_blind_types(const ModelSource& source, const Importance& importance, const PlannedOutput& output, Plan& plan);
 
 }  // namespace quern

@@ -52,7 +52,7 @@ void set_output_metadata(const Plan& plan, const WantedOutput& wanted, const Pla
 }
 
 PlannedOutput plan_output(const ModelSource& source, const Plan& plan, const WantedOutput& wanted, const std::vector<DType>& types,
-                          const PlanOptions& options) {
+                          const PlanOptions& options, const Calibration& calibration) {
   PlannedOutput output;
   output.mix = wanted.recipe.name;
   output.lossless = wanted.lossless;
@@ -65,8 +65,8 @@ PlannedOutput plan_output(const ModelSource& source, const Plan& plan, const Wan
     output.tensors.push_back(placement);
   }
   set_output_metadata(plan, wanted, options, output);
-  if (options.importance != nullptr) set_imatrix_keys(plan, *options.importance, output);
-  if (options.feedback != nullptr) set_feedback_keys(plan, *options.feedback, output);
+  if (!calibration.importance.empty()) set_imatrix_keys(plan, calibration.importance, output);
+  if (calibration.feedback) set_feedback_keys(plan, *calibration.feedback, output);
   output.label = wanted.recipe.name;
   if (output.lossless) output.label += "-" + std::string(name_of(dominant_type(plan, output)));
   output.stem = options.single_file ? options.output.stem().string()
@@ -115,8 +115,8 @@ void note_requantization(const ModelSource& source, Plan& plan) {
 
 }  // namespace
 
-Plan plan_outputs(const ModelSource& source, const std::filesystem::path& model, const PlanOptions& options,
-                  std::vector<Problem>& problems) {
+Plan plan_outputs(const ModelSource& source, const std::filesystem::path& model, const PlanOptions& options, std::vector<Problem>& problems,
+                  const Calibration& calibration) {
   const std::vector<Problem> of_options = check_options(options);
   problems.insert(problems.end(), of_options.begin(), of_options.end());
   PlanOptions usable = options;
@@ -133,9 +133,9 @@ Plan plan_outputs(const ModelSource& source, const std::filesystem::path& model,
   plan.lists = !options.single_file;
   plan.one_by_one = options.one_by_one;
   if (options.sync_bytes != 0) plan.sync_bytes = options.sync_bytes;
-  if (options.importance != nullptr) plan.imatrix = options.importance->record();
+  if (!calibration.importance.empty()) plan.imatrix = calibration.importance.record();
   plan.imatrix_path = options.imatrix;
-  if (options.feedback != nullptr) plan.statistics = options.feedback->record();
+  if (calibration.feedback) plan.statistics = calibration.feedback->record();
   plan.statistics_path = options.statistics;
   plan.metadata = model_metadata(source.metadata());
   plan.notes.assign(source.notes().begin(), source.notes().end());
@@ -143,22 +143,23 @@ Plan plan_outputs(const ModelSource& source, const std::filesystem::path& model,
   check_overrides(source, options, problems);
   plan.effort = wanted_effort(options, problems);
   for (const WantedOutput& wanted : wanted_outputs(options, plan.effort)) {
-    const auto types = planned_types(source, wanted, plan.tensors, options.importance != nullptr, problems);
+    const auto types = planned_types(source, wanted, plan.tensors, !calibration.importance.empty(), problems);
     if (!types) continue;
-    plan.outputs.push_back(plan_output(source, plan, wanted, *types, usable));
+    plan.outputs.push_back(plan_output(source, plan, wanted, *types, usable, calibration));
     if (wanted.lossless && !options.tensor_types.empty()) plan.notes.push_back(wanted.recipe.name + ": --tensor-type does not apply");
   }
-  for (const PlannedOutput& output : plan.outputs) note_blind_types(source, options.importance, output, plan);
+  for (const PlannedOutput& output : plan.outputs) note_blind_types(source, calibration.importance, output, plan);
   check_types(plan, problems);
   return plan;
 }
 
-Plan make_plan(const ModelSource& source, const std::filesystem::path& model, const PlanOptions& options, std::vector<Problem>& problems) {
-  Plan plan = plan_outputs(source, model, options, problems);
+Plan make_plan(const ModelSource& source, const std::filesystem::path& model, const PlanOptions& options, std::vector<Problem>& problems,
+               const Calibration& calibration) {
+  Plan plan = plan_outputs(source, model, options, problems, calibration);
   plan.sources = plan_sources(source);
   if (plan.outputs.empty()) return plan;
   note_requantization(source, plan);
-  plan_memory(source, options.memory_bytes, options.feedback != nullptr ? options.feedback->resident_bytes() : 0, plan, problems);
+  plan_memory(source, options.memory_bytes, calibration.feedback ? calibration.feedback->resident_bytes() : 0, plan, problems);
   return plan;
 }
 

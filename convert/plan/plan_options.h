@@ -6,35 +6,30 @@
 #include <string>
 #include <vector>
 
-#include "formats/statistics/importance.h"
 #include "quantize/plain/encode.h"
 #include "recipes/recipe.h"
 
 namespace quern {
 
-class FeedbackEncoder;
-
-// What is wanted of a conversion.
+// What is wanted of a conversion. What steers the encoders is given beside it (convert/plan/calibration.h).
 struct PlanOptions {
   std::filesystem::path output;  // folder of the outputs; with single_file the output itself
   bool single_file = false;
-  std::vector<std::string> types;          // names of mixes
-  std::vector<Recipe> recipes;             // outputs beside those of `types`
-  std::vector<std::string> tensor_types;   // "REGEX=TYPE"; the first that matches a tensor name wins
-  std::optional<std::string> tensors;      // REGEX: only these tensors, in a file that says so
-  uint64_t split_bytes = 0;                // most tensor bytes per file; 0: one file
-  bool metadata_shard = false;             // when split, the first file holds no tensors
-  bool folder_per_type = false;            // split outputs go into a folder of their own, named by the type
-  uint64_t memory_bytes = 0;               // bound of the resident memory; 0: default_memory_budget()
-  bool force = false;                      // existing files may be replaced
-  bool mtp = false;                        // the model was opened with ModelOptions::mtp
-  const Importance* importance = nullptr;  // of this model; nullptr: none
-  std::filesystem::path imatrix;           // where it was read from
-  FeedbackEncoder* feedback = nullptr;     // for error feedback, of this model; nullptr: none
-  std::filesystem::path statistics;        // the folder it was read from
-  std::optional<Effort> effort;            // of the encoders; empty: what the recipes say, else the default
-  bool one_by_one = false;                 // outputs are made in runs of their own
-  uint64_t sync_bytes = 0;                 // written between two records of the journal; 0: kSyncBytes
+  std::vector<std::string> types;         // names of mixes
+  std::vector<Recipe> recipes;            // outputs beside those of `types`
+  std::vector<std::string> tensor_types;  // "REGEX=TYPE"; the first that matches a tensor name wins
+  std::optional<std::string> tensors;     // REGEX: only these tensors, in a file that says so
+  uint64_t split_bytes = 0;               // most tensor bytes per file; 0: one file
+  bool metadata_shard = false;            // when split, the first file holds no tensors
+  bool folder_per_type = false;           // split outputs go into a folder of their own, named by the type
+  uint64_t memory_bytes = 0;              // bound of the resident memory; 0: default_memory_budget()
+  bool force = false;                     // existing files may be replaced
+  bool mtp = false;                       // the model was opened with ModelOptions::mtp
+  std::filesystem::path imatrix;          // where the importance was read from
+  std::filesystem::path statistics;       // the folder that those for error feedback were read from
+  std::optional<Effort> effort;           // of the encoders; empty: what the recipes say, else the default
+  bool one_by_one = false;                // outputs are made in runs of their own
+  uint64_t sync_bytes = 0;                // written between two records of the journal; 0: kSyncBytes
 };
 
 }  // namespace quern

@@ -142,6 +142,11 @@ std::unique_ptr<StatisticsSource> open_statistics(const std::filesystem::path& f
   return statistics;
 }
 
+std::unique_ptr<FeedbackEncoder> open_feedback(const std::filesystem::path& statistics, std::span<const LogicalTensor> tensors) {
+  if (statistics.empty()) return nullptr;
+  return std::make_unique<FeedbackEncoder>(open_statistics(statistics, tensors), tensors, kFactorCacheBytes);
+}
+
 FeedbackEncoder::FeedbackEncoder(std::unique_ptr<StatisticsSource> statistics, std::span<const LogicalTensor> tensors, uint64_t cache_bytes)
     : statistics_(std::move(statistics)), tensors_(tensors), inputs_(tensors.size()), cache_bytes_(cache_bytes) {}
 

@@ -112,4 +112,9 @@ class FeedbackEncoder {
   std::list<Key> recent_;  // last used first
 };
 
+// An encoder with the statistics of a folder, whose cache of factors is kFactorCacheBytes; nullptr for an empty path. tensors: of the model
+// that is encoded; they must outlive it. Throws as open_statistics does.
+inline constexpr uint64_t kFactorCacheBytes = uint64_t{256} << 20;
+std::unique_ptr<FeedbackEncoder> open_feedback(const std::filesystem::path& statistics, std::span<const LogicalTensor> tensors);
+
 }  // namespace quern

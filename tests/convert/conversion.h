@@ -37,9 +37,10 @@ inline std::string messages(const std::vector<Problem>& problems) {
 }
 
 // A plan that must have no problems.
-inline Plan plan_for(const ModelSource& source, const std::filesystem::path& model, const PlanOptions& options) {
+inline Plan plan_for(const ModelSource& source, const std::filesystem::path& model, const PlanOptions& options,
+                     const Calibration& calibration = {}) {
   std::vector<Problem> problems;
-  Plan plan = make_plan(source, model, options, problems);
+  Plan plan = make_plan(source, model, options, problems, calibration);
   check_files(plan, source, problems);
   EXPECT_EQ(messages(problems), "");
   return plan;

@@ -79,10 +79,9 @@ struct Fed {
 
   Plan plan(const fs::path& folder, std::vector<std::string> types, uint64_t extra) const {
     PlanOptions options = options_for(folder, std::move(types));
-    options.feedback = calibration.feedback.get();
     options.statistics = dir / "stats";
-    options.memory_bytes = plan_for(*source, model, options).base_bytes + extra;
-    return plan_for(*source, model, options);
+    options.memory_bytes = plan_for(*source, model, options, calibration).base_bytes + extra;
+    return plan_for(*source, model, options, calibration);
   }
 };
 

@@ -54,7 +54,6 @@ struct Measured {
 
   PlanOptions options(const fs::path& folder, std::vector<std::string> types) const {
     PlanOptions result = options_for(folder, std::move(types));
-    result.importance = &calibration.importance;
     result.imatrix = dir / "i.gguf";
     return result;
   }
@@ -62,8 +61,8 @@ struct Measured {
   Plan build(const fs::path& folder, std::vector<std::string> types, int threads = 2, uint64_t extra = uint64_t{2} << 30) const {
     const ThreadLimit limit(threads);
     PlanOptions of_run = options(folder, std::move(types));
-    of_run.memory_bytes = plan_for(*source, model, of_run).base_bytes + extra;
-    Plan plan = plan_for(*source, model, of_run);
+    of_run.memory_bytes = plan_for(*source, model, of_run, calibration).base_bytes + extra;
+    Plan plan = plan_for(*source, model, of_run, calibration);
     run_plan(*source, plan, no_progress(), calibration);
     return plan;
   }
@@ -109,8 +108,8 @@ TEST(ConvertWithImportance, GivesTheSameBytesOnAnyNumberOfThreadsAnyBudgetAndInP
         EXPECT_EQ(hashes(folder), first) << model << ", " << threads << " threads, " << extra << " bytes";
       }
     }
-    Plan plan = plan_from_json(
-        plan_to_json(plan_for(*measured.source, measured.model, measured.options(measured.dir / "p", {"Q4_K_M", "IQ4_NL"}))));
+    Plan plan = plan_from_json(plan_to_json(
+        plan_for(*measured.source, measured.model, measured.options(measured.dir / "p", {"Q4_K_M", "IQ4_NL"}), measured.calibration)));
     std::vector<fs::path> indexes;
     for (int k = 1; k <= 3; ++k) {
       indexes.push_back(run_part(*measured.source, plan, k, 3, measured.dir / "parts", no_progress(), measured.calibration).index);
@@ -136,8 +135,8 @@ TEST(ConvertWithImportance, BuildsSayWhichMatrixTheyWereMadeWith) {
 
 TEST(ConvertWithImportance, APlanRunsWithItsOwnMatrixOnly) {
   const Measured measured("mini-llama3");
-  const Plan plan =
-      plan_from_json(plan_to_json(plan_for(*measured.source, measured.model, measured.options(measured.dir / "out", {"Q4_0"}))));
+  const Plan plan = plan_from_json(
+      plan_to_json(plan_for(*measured.source, measured.model, measured.options(measured.dir / "out", {"Q4_0"}), measured.calibration)));
   EXPECT_EQ(plan.imatrix_path, measured.dir / "i.gguf");
   EXPECT_ERROR(run_plan(*measured.source, plan, no_progress()), ErrorKind::kUsage, "another importance matrix: 'i.gguf'");
   const Plan without = plan_for(*measured.source, measured.model, options_for(measured.dir / "out", {"Q4_0"}));
@@ -153,8 +152,8 @@ TEST(ConvertWithImportance, SaysWhichTensorsNeedOneAndHaveNone) {
   const Plan plan = plan_for(*source, bundled("mini-v4"), options);
   EXPECT_THAT(plan.notes, testing::Contains(HasSubstr("IQ2_XXS without an importance matrix for")));
   const Measured measured("mini-v4");
-  options.importance = &measured.calibration.importance;
-  EXPECT_THAT(plan_for(*source, bundled("mini-v4"), options).notes, testing::Not(testing::Contains(HasSubstr("without an importance"))));
+  EXPECT_THAT(plan_for(*source, bundled("mini-v4"), options, measured.calibration).notes,
+              testing::Not(testing::Contains(HasSubstr("without an importance"))));
 }
 
 }  // namespace

@@ -4,10 +4,14 @@
 #include <map>
 #include <set>
 
+#include "formats/base/counted.h"
 #include "formats/base/error.h"
 #include "formats/base/file.h"
 #include "formats/gguf/gguf.h"
 #include "formats/model/model_source.h"
+#include "formats/statistics/importance.h"
+#include "verify/calibrate/feedback.h"
+#include "verify/drift/chunked_text.h"
 #include "verify/intact/build_check.h"
 #include "verify/intact/file_scan.h"
 #include "verify/intact/rederive.h"
@@ -20,7 +24,14 @@ namespace {
 
 constexpr std::string_view kShardMark = "-of-";
 
-std::string plural(size_t n, const char* what) { return std::to_string(n) + " " + what + (n == 1 ? "" : "s"); }
+std::vector<DType> recorded_types(const BuildRecord& build, const ModelSource& source) {
+  std::vector<DType> types;
+  for (const LogicalTensor& tensor : source.tensors()) {
+    const auto found = std::ranges::find(build.tensors, tensor.name, &TensorRecord::name);
+    types.push_back(found == build.tensors.end() ? tensor.source_type : found->type);
+  }
+  return types;
+}
 
 class Verification {
  public:
@@ -89,16 +100,16 @@ class Verification {
       n_tensors += build.tensors.size();
       for (const TensorRecord& tensor : build.tensors) n_slices += tensor.slices.size();
     }
-    const std::string looked = plural(n_files, "file") + ", " + plural(n_tensors, "tensor") + ", " + plural(n_slices, "expert slice");
+    const std::string looked = counted(n_files, "file") + ", " + counted(n_tensors, "tensor") + ", " + counted(n_slices, "expert slice");
     const std::vector<fs::path> unrecorded = unrecorded_models();
     for (const fs::path& model : unrecorded) check_unrecorded(model, report_.findings, progress_);
     progress_.end();
     if (folder_.manifest)
-      add_check("manifest", true, plural(folder_.builds.size(), "build"));
+      add_check("manifest", true, counted(folder_.builds.size(), "build"));
     else
       add_check("manifest", false, "there is no manifest.json");
     add_check("contents", !folder_.builds.empty(), folder_.builds.empty() ? "nothing is recorded to compare with" : looked);
-    add_check("structure", true, plural(n_files + unrecorded.size(), "GGUF file"));
+    add_check("structure", true, counted(n_files + unrecorded.size(), "GGUF file"));
     add_check("weights", true, "all scales and weights are finite");
   }
 
@@ -171,7 +182,7 @@ class Verification {
   void check_sums() {
     if (folder_.sums) compare_sums(*folder_.sums, "sums", kSumsName);
     add_check("sums", folder_.sums.has_value() || folder_.has(kSumsName),
-              folder_.sums ? plural(folder_.sums->size(), "file") : "there is no SHA256SUMS");
+              folder_.sums ? counted(folder_.sums->size(), "file") : "there is no SHA256SUMS");
   }
 
   void check_signature() {
@@ -194,7 +205,7 @@ class Verification {
       compare_sums(subjects, "signature", kAttestationName);
       check_unsigned(subjects);
       if (!options_.public_key) return add_check("signature", false, "give --key to check it; it claims to be by " + signers);
-      add_check("signature", true, "by " + signers + " over " + plural(subjects.size(), "file"));
+      add_check("signature", true, "by " + signers + " over " + counted(subjects.size(), "file"));
     } catch (const Error& error) {
       if (error.kind() != ErrorKind::kFormat || (options_.public_key && error.what() != error.message())) throw;
       report_.findings.push_back(damage("signature", "changed-attestation", kAttestationName, error.message()));
@@ -237,6 +248,17 @@ class Verification {
     return {};
   }
 
+  // Where the statistics of a build with error feedback come from: a folder, or the text, of which its record says how many tokens were run
+  // and in which mode. nullptr for a build without, and when neither is given.
+  std::unique_ptr<BuildFeedback> feedback_of(const BuildRecord& build, const ModelSource& source) const {
+    const std::optional<std::string> mode = build.settings.find_string(kFeedbackModeKey);
+    if (!mode || (options_.statistics.empty() && options_.calib_text.empty())) return nullptr;
+    FeedbackOptions feedback{.mode = "", .statistics = options_.statistics, .text = options_.calib_text};
+    if (feedback.statistics.empty()) feedback.mode = *mode == kSequentialMode ? "sequential" : "on";
+    feedback.tokens = std::max<int64_t>(build.settings.find_int(kFeedbackTokensKey).value_or(1), 1);
+    return make_feedback(feedback, source, *options_.source, default_evaluation_memory());
+  }
+
   void check_source() {
     if (folder_.builds.empty())
       throw Error(ErrorKind::kUsage, "--source: nothing is recorded of this build, so nothing can be derived again");
@@ -251,8 +273,13 @@ class Verification {
       model.mtp = build.mtp;
       const std::unique_ptr<ModelSource> source = open_model(*options_.source, model);
       const Importance importance = importance_of(build, *source);
-      const bool fed = build.settings.find_string(kFeedbackModeKey).has_value();
-      options.feedback = fed && options_.feedback ? options_.feedback(build, *source, importance) : nullptr;
+      const std::unique_ptr<BuildFeedback> feedback = feedback_of(build, *source);
+      const std::unique_ptr<FeedbackEncoder> encoder = feedback ? feedback->open() : nullptr;
+      if (feedback && feedback->follows()) {
+        const Effort effort = find_effort(build.settings.find_string("quern.effort").value_or("default")).value_or(Effort::kDefault);
+        feedback->follow(recorded_types(build, *source), &importance, effort);
+      }
+      options.feedback = encoder.get();
       const RederiveCount count = rederive(folder_, build, *source, importance, options, report_.findings, progress_);
       sum.n_tensors += count.n_tensors;
       sum.n_chunks += count.n_chunks;
@@ -261,8 +288,8 @@ class Verification {
     }
     const bool differs = report_.count(Verdict::kDamage) != before;
     if (folder_.manifest) compare_source_files(differs || options_.sample >= 1);
-    std::string detail = plural(static_cast<size_t>(sum.n_chunks), "chunk") + " of " + std::to_string(sum.n_chunks_in_all) + " in " +
-                         plural(static_cast<size_t>(sum.n_tensors), "tensor") + " derived again";
+    std::string detail = counted(static_cast<size_t>(sum.n_chunks), "chunk") + " of " + std::to_string(sum.n_chunks_in_all) + " in " +
+                         counted(static_cast<size_t>(sum.n_tensors), "tensor") + " derived again";
     if (options_.sample < 1 && !options_.tensors) detail += ", seed " + std::to_string(options_.seed);
     add_check("source", true, detail);
   }

@@ -2,16 +2,12 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "convert/record/build_record.h"
 #include "formats/base/progress.h"
-#include "formats/model/model_source.h"
-#include "formats/statistics/importance.h"
-#include "quantize/feedback/feedback_encoder.h"
 #include "verify/records/finding.h"
 
 namespace quern {
@@ -19,15 +15,13 @@ namespace quern {
 // Is a build what its publisher made? Signature, sums and records against the files, the files against the rules of GGUF, and with
 // the original checkpoint the bytes themselves. Whatever is wrong is named as exactly as the records allow.
 
-// Where the statistics of a build with error feedback come from; nullptr when there are none. The result outlives the check of that build.
-using FeedbackOfBuild = std::function<FeedbackEncoder*(const BuildRecord& build, const ModelSource& source, const Importance& importance)>;
-
 struct VerifyOptions {
   std::filesystem::path path;                       // a published folder, an output folder of convert, or a GGUF file (first shard)
   std::optional<std::filesystem::path> public_key;  // the attestation must be signed by it
   std::optional<std::filesystem::path> source;      // checkpoint to derive tensors from again
   std::optional<std::filesystem::path> imatrix;     // that the build was made with; default: the one published beside it
-  FeedbackOfBuild feedback;                         // empty: none
+  std::filesystem::path statistics;                 // of the error feedback of builds: a folder,
+  std::filesystem::path calib_text;                 // or the text, which is run again; both empty: none
   double sample = 0.05;                             // share of the chunks of every tensor, at least one; 1: all
   std::optional<std::string> tensors;               // regular expression: these only, completely
   uint64_t seed = 0;                                // decides the sample
@@ -51,5 +45,11 @@ struct VerifyReport {
 
 // Throws only for what keeps it from looking at all: no such path, an unreadable key, a usage mistake, an interrupt.
 VerifyReport verify(const VerifyOptions& options, Progress& progress);
+
+// Words for people and for JSON: "ok", "FAILED", "skipped"; "damage", "unproved", "note".
+const char* name_of(CheckState state);
+const char* name_of(Verdict verdict);
+// "quern.verify/1", with a newline. seed: of the sample.
+std::string verify_to_json(const VerifyReport& report, uint64_t seed);
 
 }  // namespace quern

@@ -1,17 +1,18 @@
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <string>
 #include <vector>
 
+#include "convert/plan/calibration.h"
 #include "convert/plan/plan.h"
 #include "formats/model/model_source.h"
-#include "formats/statistics/importance.h"
 #include "recipes/recipe.h"
 
-namespace quern::cli {
+namespace quern {
 
-// What the verbs that measure builds without writing them have in common.
+// Builds for those who measure or compare them without writing them.
 
 // A file that convert would write.
 struct PlannedBuild {
@@ -23,6 +24,12 @@ struct PlannedBuild {
 // Types and exact sizes for recipes and named mixes, in this order. Recipes that cannot be used on this model are left out when there
 // are several; for a single one the problem is thrown.
 std::vector<PlannedBuild> plan_builds(const ModelSource& source, const std::filesystem::path& model, const std::vector<Recipe>& recipes,
-                                      const std::vector<std::string>& mixes, const Importance* importance);
+                                      const std::vector<std::string>& mixes, const Calibration& calibration = {});
 
-}  // namespace quern::cli
+// The types of an output's tensors, one per tensor of the plan.
+std::vector<DType> types_of(const PlannedOutput& output);
+
+// The types that an output of the plan gives the tensors of the model; those that it leaves out stay as they are.
+std::vector<DType> types_of_build(const ModelSource& source, const Plan& plan, const PlannedOutput& output);
+
+}  // namespace quern

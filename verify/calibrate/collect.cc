@@ -1,0 +1,60 @@
+#include "verify/calibrate/collect.h"
+
+#include <algorithm>
+
+#include "convert/plan/planned_build.h"
+#include "verify/calibrate/live_statistics.h"
+
+namespace quern {
+namespace {
+
+EvalOptions observed_by(ActivationObserver& observer, EvalOptions options, uint64_t memory_bytes) {
+  options.observer = &observer;
+  options.memory_bytes -= memory_bytes;
+  return options;
+}
+
+}  // namespace
+
+ImatrixRun::ImatrixRun(const ModelSource& source, const EvalOptions& options)
+    : collector_(source.tensors()),
+      sums_bytes_(std::min(collector_.memory_bytes(), options.memory_bytes)),
+      evaluator_(source, observed_by(collector_, options, sums_bytes_)) {}
+
+Imatrix ImatrixRun::collect(const ChunkedText& text, const std::string& text_name, Progress& progress) {
+  evaluator_.start(text.chunks);
+  evaluator_.embed();
+  evaluator_.run_layers(0, evaluator_.hparams().n_layers, progress);
+  evaluator_.finish("output_norm.weight");
+  Imatrix imatrix = collector_.take();
+  imatrix.datasets = {text_name};
+  imatrix.chunk_count = std::ssize(text.chunks);
+  imatrix.chunk_size = std::ssize(text.chunks.front().tokens);
+  return imatrix;
+}
+
+void collect_statistics(const ModelSource& source, const CalibrationText& text, const StatisticsRunOptions& options, Progress& progress) {
+  ImatrixCollector collector(source.tensors());
+  auto statistics = std::make_unique<LiveStatistics>(source,
+                                                     LiveStatistics::Options{.eval = options.eval,
+                                                                             .chunks = text.chunks,
+                                                                             .folder = options.folder,
+                                                                             .overwrite = options.overwrite,
+                                                                             .keep = true,
+                                                                             .also_observes = &collector,
+                                                                             .progress = &progress},
+                                                     text.record);
+  LiveStatistics& live = *statistics;
+  FeedbackEncoder feedback(std::move(statistics), source.tensors(), kFactorCacheBytes);
+  const TensorEncoder encoder(source, nullptr, Effort::kDefault, &feedback);
+  if (options.build) live.follow(plan_builds(source, options.model, {*options.build}, {}).front().types, encoder);
+  live.run_rest();
+  Imatrix imatrix = collector.take();
+  imatrix.datasets = {text.record.text};
+  imatrix.chunk_count = std::ssize(text.chunks);
+  imatrix.chunk_size = text.record.ctx;
+  write_imatrix(imatrix, ImatrixFormat::kGguf, options.folder / "imatrix.gguf", OutputFile::Overwrite::kAllow);
+  live.finish();
+}
+
+}  // namespace quern
