@@ -1,26 +1,19 @@
 #include <cmath>
 #include <iostream>
 #include <memory>
-#include <nlohmann/json.hpp>
 
 #include "cli/build.h"
+#include "convert/plan/estimate.h"
 #include "convert/plan/make_plan.h"
+#include "convert/plan/planned_build.h"
 #include "formats/base/file.h"
 #include "formats/base/resources.h"
-#include "formats/model/model_outline.h"
-#include "recipes/machines.h"
-#include "recipes/size_estimate.h"
 
 namespace quern::cli {
 namespace {
 
-using nlohmann::ordered_json;
-
 constexpr int64_t kDefaultContext = 32768;
 constexpr int64_t kMostContext = 16777216;
-// A tokenizer's keys: token, type, score or merge. 38 to 61 bytes per token in the families that are supported.
-constexpr uint64_t kTokenizerBytesPerToken = 50;
-
 struct EstimateOptions {
   std::string model;
   std::vector<std::string> types, recipes, tensor_types, machines;
@@ -29,27 +22,6 @@ struct EstimateOptions {
   bool force = false;
   bool json = false;
 };
-
-// One output with what it costs.
-struct Estimate {
-  std::string name;
-  uint64_t tensor_bytes = 0;
-  uint64_t file_bytes = 0;
-  RunCost cost;
-};
-
-// The shipped recipes that this model can have: not every checkpoint has a lossless build.
-std::vector<Recipe> possible_recipes(const ModelSource& source, const PlanOptions& options) {
-  std::vector<Recipe> possible;
-  for (const Recipe& recipe : shipped_recipes()) {
-    PlanOptions alone = options;
-    alone.recipes = {recipe};
-    std::vector<Problem> problems;
-    plan_outputs(source, "", alone, problems);
-    if (problems.empty()) possible.push_back(recipe);
-  }
-  return possible;
-}
 
 PlanOptions plan_options(const EstimateOptions& options, const ModelSource& source) {
   PlanOptions plan;
@@ -83,62 +55,21 @@ std::vector<Machine> wanted_machines(const EstimateOptions& options) {
   return machines;
 }
 
-uint64_t tokenizer_bytes(const ModelSource& source) {
-  for (const LogicalTensor& tensor : source.tensors()) {
-    if (tensor.role == Role::kTokenEmbedding) return kTokenizerBytesPerToken * static_cast<uint64_t>(tensor.shape.n_rows());
-  }
-  return 0;
-}
-
-std::vector<DType> types_of(const PlannedOutput& output) {
-  std::vector<DType> types;
-  for (const Placement& placement : output.tensors) types.push_back(placement.type);
-  return types;
-}
-
-std::vector<Estimate> estimate(const ModelOutline& outline, const Plan& plan, int64_t context) {
-  std::vector<Estimate> estimates;
-  for (const PlannedOutput& output : plan.outputs) {
-    Estimate estimate{output.label, output.tensor_bytes, 0, {}};
-    for (const PlannedFile& file : output.files) estimate.file_bytes += file.size_bytes;
-    if (!outline.has_tokenizer) estimate.file_bytes += tokenizer_bytes(*outline.source);
-    estimate.cost = run_cost(outline.source->metadata(), outline.source->tensors(), types_of(output), context);
-    estimates.push_back(std::move(estimate));
-  }
-  return estimates;
-}
-
-const char* verdict_name(MachineFit::Verdict verdict) {
-  switch (verdict) {
-    case MachineFit::Verdict::kFits:
-      return "yes";
-    case MachineFit::Verdict::kFitsWithRaisedLimit:
-      return "raised limit";
-    case MachineFit::Verdict::kTooLarge:
-      break;
-  }
-  return "no";
-}
-
 std::string signed_size(int64_t bytes) {
   const std::string size = format_size(static_cast<uint64_t>(std::abs(bytes)));
   return bytes < 0 ? "-" + size : size;
 }
 
-double bits_per_weight_of(const Estimate& estimate, int64_t n_weights) {
-  return 8.0 * static_cast<double>(estimate.tensor_bytes) / static_cast<double>(n_weights);
-}
-
-void print_tables(const std::vector<Estimate>& estimates, const std::vector<Machine>& machines, int64_t n_weights) {
+void print_tables(const std::vector<BuildEstimate>& estimates, const std::vector<Machine>& machines, int64_t n_weights) {
   std::vector<std::vector<std::string>> builds = {{"build", "bpw", "file", "tensor bytes", "memory", "read/token"}};
-  for (const Estimate& estimate : estimates) {
+  for (const BuildEstimate& estimate : estimates) {
     const RunCost& cost = estimate.cost;
-    builds.push_back({estimate.name, number("%.4f", bits_per_weight_of(estimate, n_weights)), format_size(estimate.file_bytes),
+    builds.push_back({estimate.name, number("%.4f", bits_per_weight(estimate, n_weights)), format_size(estimate.file_bytes),
                       std::to_string(estimate.tensor_bytes), format_size(cost.total_bytes()),
                       format_size(cost.weights.active_bytes() + cost.cache.read_bytes)});
   }
   std::cout << format_table(builds);
-  for (const Estimate& estimate : estimates) {
+  for (const BuildEstimate& estimate : estimates) {
     const RunCost& cost = estimate.cost;
     std::cout << '\n'
               << estimate.name << ": " << format_size(cost.weights.total_bytes()) << " weights + " << format_size(cost.cache.size_bytes)
@@ -152,44 +83,6 @@ void print_tables(const std::vector<Estimate>& estimates, const std::vector<Mach
     }
     std::cout << format_table(rows);
   }
-}
-
-ordered_json to_json(const Estimate& estimate, const std::vector<Machine>& machines, int64_t n_weights) {
-  const RunCost& cost = estimate.cost;
-  ordered_json fits = ordered_json::array();
-  for (const Machine& machine : machines) {
-    const MachineFit fit = fit_on(machine, cost);
-    fits.push_back({{"id", machine.id},
-                    {"fits", verdict_name(fit.verdict)},
-                    {"left_bytes", fit.left_bytes},
-                    {"tokens_per_second", fit.tokens_per_second}});
-  }
-  return {{"name", estimate.name},
-          {"bits_per_weight", bits_per_weight_of(estimate, n_weights)},
-          {"tensor_bytes", estimate.tensor_bytes},
-          {"file_bytes", estimate.file_bytes},
-          {"memory",
-           {{"weights", cost.weights.total_bytes()},
-            {"cache", cost.cache.size_bytes},
-            {"scratch", cost.scratch_bytes},
-            {"total", cost.total_bytes()}}},
-          {"read_per_token", {{"weights", cost.weights.active_bytes()}, {"cache", cost.cache.read_bytes}}},
-          {"machines", fits}};
-}
-
-void print_json(const ModelOutline& outline, const Plan& plan, const std::vector<Estimate>& estimates, const std::vector<Machine>& machines,
-                int64_t context) {
-  ordered_json builds = ordered_json::array();
-  for (const Estimate& estimate : estimates) builds.push_back(to_json(estimate, machines, plan.n_weights()));
-  const ordered_json root = {{"schema", "quern.estimate/1"},
-                             {"architecture", outline.source->metadata().find_string("general.architecture").value_or("")},
-                             {"weights", plan.n_weights()},
-                             {"context", context},
-                             {"headers_read", outline.has_headers},
-                             {"file_bytes_exact", outline.has_tokenizer},
-                             {"builds", builds},
-                             {"notes", plan.notes}};
-  std::cout << root.dump(1) << '\n';
 }
 
 // What the one output does to this model, as rules by role, part and layer.
@@ -216,9 +109,9 @@ int run_plan_verb(const EstimateOptions& options) {
   if (!outline.has_tokenizer) std::cerr << "quern: note: without a tokenizer the metadata is estimated; the bytes of tensors are exact\n";
   if (!options.write_recipe.empty()) write_recipe(options, *outline.source, plan);
 
-  const std::vector<Estimate> estimates = estimate(outline, plan, options.context);
+  const std::vector<BuildEstimate> estimates = estimate_builds(outline, plan, options.context);
   if (options.json) {
-    print_json(outline, plan, estimates, machines, options.context);
+    std::cout << estimates_to_json(outline, plan, estimates, machines, options.context);
   } else {
     print_tables(estimates, machines, plan.n_weights());
   }
