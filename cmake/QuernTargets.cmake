@@ -18,17 +18,15 @@ target_compile_options(quern_options INTERFACE -ffp-contract=off -Wall -Wextra -
                                                $<$<BOOL:${QUERN_WERROR}>:-Werror>)
 target_include_directories(quern_options INTERFACE ${PROJECT_SOURCE_DIR})
 
-# quern_library(NAME DEPENDS lib...): a static library quern_NAME (alias quern::NAME) of all .cc files at or below this folder,
-# less those in the folders named by EXCLUDE. DEPENDS states the arrows of docs/architecture.md. The library and its headers are
-# installed; headers keep their path from the repository root, so that users write the includes that we write.
+# quern_library(NAME DEPENDS lib... DOORS header...): a static library quern_NAME (alias quern::NAME) of all .cc files at or below this
+# folder, less those in the folders named by EXCLUDE. DEPENDS states the arrows of docs/architecture.md. DOORS are the headers that other
+# libraries and users may include, each by its path from the root of the repository, one a line, as in an #include. The library is
+# installed, and the doors with what they include (QuernInstall.cmake).
 function(quern_library name)
-  cmake_parse_arguments(ARG "" "" "DEPENDS;PRIVATE_DEPENDS;EXCLUDE" ${ARGN})
+  cmake_parse_arguments(ARG "" "" "DEPENDS;PRIVATE_DEPENDS;EXCLUDE;DOORS" ${ARGN})
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.cc)
-  file(GLOB_RECURSE headers RELATIVE ${PROJECT_SOURCE_DIR} CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.h)
-  file(RELATIVE_PATH folder ${PROJECT_SOURCE_DIR} ${CMAKE_CURRENT_SOURCE_DIR})
   foreach(excluded IN LISTS ARG_EXCLUDE)
     list(FILTER sources EXCLUDE REGEX "^${CMAKE_CURRENT_SOURCE_DIR}/${excluded}/")
-    list(FILTER headers EXCLUDE REGEX "^${folder}/${excluded}/")
   endforeach()
   add_library(quern_${name} STATIC ${sources})
   add_library(quern::${name} ALIAS quern_${name})
@@ -38,10 +36,12 @@ function(quern_library name)
                                                   $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}/quern>)
   set_target_properties(quern_${name} PROPERTIES EXPORT_NAME ${name})
   install(TARGETS quern_${name} EXPORT quern_targets ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
-  foreach(header IN LISTS headers)
-    cmake_path(GET header PARENT_PATH header_folder)
-    install(FILES ${PROJECT_SOURCE_DIR}/${header} DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/quern/${header_folder})
+  foreach(door IN LISTS ARG_DOORS)
+    if(NOT EXISTS ${PROJECT_SOURCE_DIR}/${door})
+      message(FATAL_ERROR "quern_${name}: the door ${door} does not exist")
+    endif()
   endforeach()
+  set_property(GLOBAL APPEND PROPERTY QUERN_DOORS ${ARG_DOORS})
 endfunction()
 
 # How much longer tests may take than in a release build.
