@@ -5,6 +5,7 @@
 
 #include "convert/fill/journal.h"
 #include "convert/plan/memory.h"
+#include "convert/plan/planned_build.h"
 #include "convert/report_json.h"
 #include "formats/base/counted.h"
 #include "formats/base/resources.h"

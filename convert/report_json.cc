@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "convert/plan/memory.h"
+#include "convert/plan/planned_build.h"
 #include "formats/base/resources.h"
 
 namespace quern {
@@ -27,16 +28,6 @@ ordered_json to_json(const OutputReport& output) {
 }
 
 }  // namespace
-
-uint64_t size_of(const PlannedOutput& output) {
-  uint64_t size = 0;
-  for (const PlannedFile& file : output.files) size += file.size_bytes;
-  return size;
-}
-
-double bits_per_weight(const Plan& plan, const PlannedOutput& output) {
-  return 8.0 * static_cast<double>(output.tensor_bytes) / static_cast<double>(plan.n_weights());
-}
 
 std::string forecast_to_json(const Plan& plan, int threads) {
   ordered_json outputs = ordered_json::array();

@@ -13,9 +13,4 @@ namespace quern {
 std::string forecast_to_json(const Plan& plan, int threads);
 std::string report_to_json(const ConvertReport& report);
 
-// Bytes of all files of an output.
-uint64_t size_of(const PlannedOutput& output);
-// Stored bits of its tensors divided by the weights of the plan.
-double bits_per_weight(const Plan& plan, const PlannedOutput& output);
-
 }  // namespace quern

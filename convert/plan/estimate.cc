@@ -60,8 +60,7 @@ std::vector<Recipe> possible_recipes(const ModelSource& source, const PlanOption
 std::vector<BuildEstimate> estimate_builds(const ModelOutline& outline, const Plan& plan, int64_t context) {
   std::vector<BuildEstimate> estimates;
   for (const PlannedOutput& output : plan.outputs) {
-    BuildEstimate estimate{output.label, output.tensor_bytes, 0, {}};
-    for (const PlannedFile& file : output.files) estimate.file_bytes += file.size_bytes;
+    BuildEstimate estimate{output.label, output.tensor_bytes, size_of(output), {}};
     if (!outline.has_tokenizer) estimate.file_bytes += tokenizer_bytes(*outline.source);
     estimate.cost = run_cost(outline.source->metadata(), outline.source->tensors(), types_of(output), context);
     estimates.push_back(std::move(estimate));

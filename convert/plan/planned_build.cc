@@ -5,6 +5,16 @@
 
 namespace quern {
 
+uint64_t size_of(const PlannedOutput& output) {
+  uint64_t size = 0;
+  for (const PlannedFile& file : output.files) size += file.size_bytes;
+  return size;
+}
+
+double bits_per_weight(const Plan& plan, const PlannedOutput& output) {
+  return 8.0 * static_cast<double>(output.tensor_bytes) / static_cast<double>(plan.n_weights());
+}
+
 std::vector<DType> types_of(const PlannedOutput& output) {
   std::vector<DType> types;
   for (const Placement& placement : output.tensors) types.push_back(placement.type);
@@ -30,9 +40,7 @@ std::vector<PlannedBuild> plan_builds(const ModelSource& source, const std::file
   if (plan.outputs.empty() && !problems.empty()) throw Error(problems.front().kind, problems.front().message);
   std::vector<PlannedBuild> builds;
   for (const PlannedOutput& output : plan.outputs) {
-    PlannedBuild build{output.mix, types_of_build(source, plan, output), 0};
-    for (const PlannedFile& file : output.files) build.size_bytes += file.size_bytes;
-    builds.push_back(std::move(build));
+    builds.push_back({output.mix, types_of_build(source, plan, output), size_of(output)});
   }
   return builds;
 }

@@ -12,7 +12,13 @@
 
 namespace quern {
 
-// Builds for those who measure or compare them without writing them.
+// What a plan says of a build, and builds for those who measure or compare them without writing them.
+
+// Bytes of all files of an output.
+uint64_t size_of(const PlannedOutput& output);
+
+// Stored bits of an output's tensors divided by the weights of the plan.
+double bits_per_weight(const Plan& plan, const PlannedOutput& output);
 
 // A file that convert would write.
 struct PlannedBuild {
