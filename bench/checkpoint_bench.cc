@@ -57,7 +57,8 @@ CheckpointSource make_source(const test::TempDir& dir) {
   rules.rules.back().shape = {rules.rules.back().n_head, kCols, 128};
   rules.rules.back().nope_dim = rules.rules.back().value_dim = 128;
   test::write_bytes(dir / "model.safetensors", file.file());
-  return CheckpointSource(safetensors::Checkpoint(dir.path()), rules, {128, 128}, Metadata());
+  const ModelConfig config = ModelConfig::parse(R"({"quantization_config": {"weight_block_size": [128, 128]}})");
+  return CheckpointSource(safetensors::Checkpoint(dir.path()), rules, config, Metadata());
 }
 
 int64_t chunk_rows(const LogicalTensor& tensor) { return kChunkWeights / tensor.shape.row_length(); }

@@ -48,28 +48,27 @@ void SimulatedSource::fetch(size_t tensor, int64_t first_row, int64_t n_rows, Ra
   raw.tensor = tensor;
   raw.first_row = first_row;
   raw.n_rows = n_rows;
-  raw.scales.clear();
-  if (cache_ != nullptr && cache_->find(key, raw.weights)) return;
+  if (cache_ != nullptr && cache_->find(key, raw.bytes)) return;
   RawRows stored;
   base_.fetch(tensor, first_row, n_rows, stored);
   const int64_t n_columns = tensors_[tensor].shape.row_length();
   const auto row_bytes = static_cast<int64_t>(row_size_bytes(key.type, n_columns));
   std::vector<float> weights(static_cast<size_t>(n_rows * n_columns));
   base_.decode(stored, weights);
-  raw.weights.resize(static_cast<size_t>(n_rows * row_bytes));
+  raw.bytes.resize(static_cast<size_t>(n_rows * row_bytes));
   parallel_for(n_rows, 16, [&](int64_t begin, int64_t end) {
     const auto part = [&](auto span, int64_t unit) {
       return span.subspan(static_cast<size_t>(begin * unit), static_cast<size_t>((end - begin) * unit));
     };
     encoder_.encode(tensor, key.type, first_row + begin, end - begin, part(std::span<const float>(weights), n_columns),
-                    part(std::span<std::byte>(raw.weights), row_bytes));
+                    part(std::span<std::byte>(raw.bytes), row_bytes));
   });
-  if (cache_ != nullptr) cache_->add(key, raw.weights);
+  if (cache_ != nullptr) cache_->add(key, raw.bytes);
 }
 
 void SimulatedSource::decode(const RawRows& raw, std::span<float> out) const {
   if (!encoded(raw.tensor)) return base_.decode(raw, out);
-  decode_blocks(tensors_[raw.tensor].source_type, raw.weights, out);
+  decode_blocks(tensors_[raw.tensor].source_type, raw.bytes, out);
 }
 
 bool SimulatedSource::can_copy(size_t tensor, DType type) const {
@@ -78,8 +77,8 @@ bool SimulatedSource::can_copy(size_t tensor, DType type) const {
 
 void SimulatedSource::copy(const RawRows& raw, DType type, std::span<std::byte> out) const {
   if (!encoded(raw.tensor)) return base_.copy(raw, type, out);
-  QUERN_CHECK(type == tensors_[raw.tensor].source_type && out.size() == raw.weights.size());
-  std::copy(raw.weights.begin(), raw.weights.end(), out.begin());
+  QUERN_CHECK(type == tensors_[raw.tensor].source_type && out.size() == raw.bytes.size());
+  std::copy(raw.bytes.begin(), raw.bytes.end(), out.begin());
 }
 
 }  // namespace quern

@@ -188,7 +188,7 @@ class Pipeline {
     }
     for (int i = 0; i < n; ++i) {
       auto work = std::make_unique<Work>();
-      work->raw.weights.reserve(static_cast<size_t>(raw));
+      work->raw.bytes.reserve(static_cast<size_t>(raw));
       work->weights.reserve(weights);
       work->encoded.resize(encoded.size());
       for (size_t k = 0; k < encoded.size(); ++k) work->encoded[k].reserve(static_cast<size_t>(encoded[k]));
@@ -292,7 +292,7 @@ class Pipeline {
   // The source's bytes in the source's type: nothing to compare.
   bool is_as_stored(const Work& work, size_t k) const {
     const LogicalTensor& stored = source_.tensors()[plan_.tensors[work.chunk.tensor].source_index];
-    return work.types.copied[k] && work.types.types[k] == stored.source_type && std::ranges::equal(work.encoded[k], work.raw.weights);
+    return work.types.copied[k] && work.types.types[k] == stored.source_type && std::ranges::equal(work.encoded[k], work.raw.bytes);
   }
 
   void compare(const Work& work, size_t k, bool as_stored, Piece& piece) {

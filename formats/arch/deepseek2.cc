@@ -101,7 +101,6 @@ RopeConfig rope_of(const ModelConfig& config) {
 void check(const ModelConfig& config) {
   refuse_unless_silu(config);
   refuse_sliding_layers(config);
-  refuse_unknown_quantization(config);
   if (config.get_bool("attention_bias", false)) refuse("attention_bias is true; GGUF architecture deepseek2 has no attention biases");
   if (!config.get_bool("rope_interleave", true)) {
     refuse("rope_interleave is false; GGUF architecture deepseek2 rotates neighbouring rows only");

@@ -77,7 +77,6 @@ void check(const ModelConfig& config) {
   refuse_other_value(config, "scoring_func", "sqrtsoftplus");
   refuse_other_value(config, "topk_method", "noaux_tc");
   refuse_unless_silu(config);
-  refuse_unknown_quantization(config);
   if (config.get_bool("attention_bias", false)) refuse("attention_bias is true; GGUF architecture deepseek4 has no attention biases");
   if (config.find_int("n_group", 0, INT32_MAX).value_or(0) > 1) refuse("n_group is set; GGUF architecture deepseek4 has no expert groups");
   const Dims d = dims_of(config);

@@ -50,7 +50,6 @@ void check_width(const char* key, int64_t width) {
 }
 
 void check(const ModelConfig& config) {
-  refuse_unknown_quantization(config);
   check_layer_types(config);
   refuse_other_constant(config, "swiglu_limit", 7.0);
   refuse_other_constant(config, "swiglu_alpha", 1.702);

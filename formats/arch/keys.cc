@@ -197,13 +197,4 @@ void refuse_sliding_layers(const ModelConfig& config) {
   }
 }
 
-void refuse_unknown_quantization(const ModelConfig& config) {
-  if (!config.has_prefix("quantization_config.")) return;
-  const std::string method = config.find_string("quantization_config.quant_method").value_or("");
-  if (method != "fp8" && method != "mxfp4") {
-    refuse("quantization_config has quant_method '" + printable(method) +
-           "', known are 'fp8' and 'mxfp4'; convert the original checkpoint");
-  }
-}
-
 }  // namespace quern::arch

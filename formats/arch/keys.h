@@ -76,8 +76,7 @@ void set_common_keys(const ModelConfig& config, const CommonDims& dims, const Ro
 
 // Refusals shared by all families; each throws kUnsupported with the value found.
 void refuse_unless_silu(const ModelConfig& config);
-void refuse_sliding_layers(const ModelConfig& config);        // a layer_types entry other than full_attention
-void refuse_unknown_quantization(const ModelConfig& config);  // quantization_config of another method than FP8 or MXFP4
-[[noreturn]] void refuse(const std::string& reason);          // "config.json: REASON"
+void refuse_sliding_layers(const ModelConfig& config);  // a layer_types entry other than full_attention
+[[noreturn]] void refuse(const std::string& reason);    // "config.json: REASON"
 
 }  // namespace quern::arch

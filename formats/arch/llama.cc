@@ -25,7 +25,6 @@ CommonDims dims_of(const ModelConfig& config) {
 void check(const ModelConfig& config) {
   refuse_unless_silu(config);
   refuse_sliding_layers(config);
-  refuse_unknown_quantization(config);
   rope_of(config);
   dims_of(config);
 }

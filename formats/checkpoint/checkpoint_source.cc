@@ -56,15 +56,24 @@ class CheckpointSource::Claims {
  public:
   explicit Claims(const safetensors::Checkpoint& checkpoint) : checkpoint_(checkpoint), claimed_(checkpoint.tensors().size()) {}
 
-  void add(const StoredTensor* tensor) {
-    if (tensor != nullptr) claimed_[static_cast<size_t>(tensor - checkpoint_.tensors().data())] = true;
+  // Whether it had no rule before.
+  bool add(const StoredTensor* tensor) {
+    if (tensor == nullptr) return false;
+    const auto number = static_cast<size_t>(tensor - checkpoint_.tensors().data());
+    const bool is_new = !claimed_[number];
+    claimed_[number] = true;
+    return is_new;
   }
   void add(const TensorRule& rule) {
     for (const std::string& name : checkpoint::stored_names(rule)) add(checkpoint_.find(name));
   }
-  void add_scales(const Assembly& assembly) {
-    for (const checkpoint::EncodedTensor& part : assembly.parts) add(part.scales);
+  void add_planes(const Assembly& assembly) {
+    for (const encodings::EncodedTensor& part : assembly.parts) {
+      for (const encodings::Plane& plane : part.planes()) add(plane.tensor);
+      for (const StoredTensor* tensor : part.dropped) n_dropped_ += add(tensor) ? 1 : 0;
+    }
   }
+  int64_t n_dropped() const noexcept { return n_dropped_; }
 
   void report_rest(const ArchRules& rules, Problems& problems) const {
     for (size_t i = 0; i < claimed_.size(); ++i) {
@@ -76,19 +85,27 @@ class CheckpointSource::Claims {
  private:
   // The scale of an ignored tensor is ignored with it.
   static bool is_ignored(const ArchRules& rules, std::string_view name) {
-    const std::string weights = checkpoint::weights_of_scale(name);
+    const std::vector<std::string> weights = encodings::weights_of(name);
     return std::ranges::any_of(rules.ignored, [&](const std::string& pattern) {
-      return matches_pattern(pattern, name) || (!weights.empty() && matches_pattern(pattern, weights));
+      return matches_pattern(pattern, name) ||
+             std::ranges::any_of(weights, [&](const std::string& one) { return matches_pattern(pattern, one); });
     });
   }
 
+  const StoredTensor* find_weights_of(std::string_view companion) const {
+    for (const std::string& name : encodings::weights_of(companion)) {
+      if (const StoredTensor* weights = checkpoint_.find(name)) return weights;
+    }
+    return nullptr;
+  }
+
   void report(const std::string& name, Problems& problems) const {
-    const std::string_view foreign = checkpoint::foreign_encoding(name);
+    const std::string_view foreign = encodings::foreign_encoding(name);
     if (!foreign.empty()) {
       problems.add(ErrorKind::kUnsupported, in_quotes(name) + " belongs to an encoding that is not supported: " + std::string(foreign));
       return;
     }
-    const StoredTensor* weights = checkpoint_.find(checkpoint::weights_of_scale(name));
+    const StoredTensor* weights = find_weights_of(name);
     if (weights == nullptr) return problems.add(ErrorKind::kFormat, "no rule claims the stored tensor " + in_quotes(name));
     const bool weights_claimed = claimed_[static_cast<size_t>(weights - checkpoint_.tensors().data())];
     if (weights_claimed) problems.add(ErrorKind::kFormat, in_quotes(name) + " is a scale without use: its weights are not FP8 or FP4");
@@ -96,10 +113,11 @@ class CheckpointSource::Claims {
 
   const safetensors::Checkpoint& checkpoint_;
   std::vector<bool> claimed_;
+  int64_t n_dropped_ = 0;
 };
 
-CheckpointSource::CheckpointSource(safetensors::Checkpoint checkpoint, const ArchRules& rules, const checkpoint::QuantizationConfig& config,
-                                   Metadata metadata, std::vector<std::string> notes)
+CheckpointSource::CheckpointSource(safetensors::Checkpoint checkpoint, const ArchRules& rules, const ModelConfig& config, Metadata metadata,
+                                   std::vector<std::string> notes)
     : checkpoint_(std::move(checkpoint)), metadata_(std::move(metadata)), notes_(std::move(notes)), files_(list_files(checkpoint_)) {
   notes_.insert(notes_.end(), rules.notes.begin(), rules.notes.end());
   Problems problems;
@@ -110,10 +128,13 @@ CheckpointSource::CheckpointSource(safetensors::Checkpoint checkpoint, const Arc
     if (is_duplicate(rule)) continue;
     std::optional<Assembly> assembly = checkpoint::assemble(checkpoint_, config, rule, problems);
     if (!assembly) continue;
-    claims.add_scales(*assembly);
+    claims.add_planes(*assembly);
     add_tensor(rule, std::move(*assembly));
   }
   claims.report_rest(rules, problems);
+  if (claims.n_dropped() > 0) {
+    notes_.push_back(std::to_string(claims.n_dropped()) + " scales of activations are left out: they say nothing about the weights");
+  }
   problems.throw_if_any();
   uint64_t size_bytes = 0;
   for (const SourceFile& file : files_) size_bytes += file.size_bytes;
@@ -142,7 +163,7 @@ void CheckpointSource::add_tensor(const TensorRule& rule, Assembly assembly) {
   tensor.row_alignment = checkpoint::row_alignment(assembly);
   tensor.source_type = checkpoint::source_type(assembly);
   tensor.source_bytes = checkpoint::source_bytes(assembly);
-  tensor.source_names = checkpoint::stored_names(rule);
+  for (const encodings::EncodedTensor& part : assembly.parts) tensor.source_names.push_back(part.codes().tensor->name);
   tensors_.push_back(std::move(tensor));
   assemblies_.push_back(std::move(assembly));
 }
@@ -168,7 +189,7 @@ void CheckpointSource::decode(const RawRows& raw, std::span<float> out) const {
   }
 }
 
-bool CheckpointSource::can_copy(size_t tensor, DType type) const { return checkpoint::can_copy(assemblies_.at(tensor), type); }
+bool CheckpointSource::can_copy(size_t tensor, DType type) const { return checkpoint::can_copy(checkpoint_, assemblies_.at(tensor), type); }
 
 void CheckpointSource::copy(const RawRows& raw, DType type, std::span<std::byte> out) const {
   try {

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "formats/arch/config.h"
 #include "formats/checkpoint/rows.h"
 
 namespace quern {
@@ -11,11 +12,11 @@ namespace quern {
 // A safetensors checkpoint as a model: the rules of its architecture applied to its stored tensors.
 class CheckpointSource final : public ModelSource {
  public:
-  // Claims every stored tensor for a rule, its scales included, and reports all that is left over, missing or misshapen in one Error.
-  // `ignored` entries of the rules are dropped silently, what they mean is in the rules' notes. Bytes are read only where a rule
+  // Claims every stored tensor for a rule, companions of its weights included, and reports all that is left over, missing or misshapen in
+  // one Error. `ignored` entries of the rules are dropped silently, what they mean is in the rules' notes. Bytes are read only where a rule
   // names a tensor that it may duplicate.
-  CheckpointSource(safetensors::Checkpoint checkpoint, const ArchRules& rules, const checkpoint::QuantizationConfig& config,
-                   Metadata metadata, std::vector<std::string> notes = {});
+  CheckpointSource(safetensors::Checkpoint checkpoint, const ArchRules& rules, const ModelConfig& config, Metadata metadata,
+                   std::vector<std::string> notes = {});
 
   const Metadata& metadata() const noexcept override { return metadata_; }
   std::span<const LogicalTensor> tensors() const noexcept override { return tensors_; }

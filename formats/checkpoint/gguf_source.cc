@@ -56,10 +56,9 @@ void GgufSource::fetch(size_t tensor, int64_t first_row, int64_t n_rows, RawRows
   raw.tensor = tensor;
   raw.first_row = first_row;
   raw.n_rows = n_rows;
-  raw.weights.resize(raw_bytes(tensor, n_rows));
-  raw.scales.clear();
-  file_.read(file_.tensors()[tensor], static_cast<uint64_t>(first_row) * row_bytes(tensor), raw.weights);
-  bytes_read_ += raw.weights.size();
+  raw.bytes.resize(raw_bytes(tensor, n_rows));
+  file_.read(file_.tensors()[tensor], static_cast<uint64_t>(first_row) * row_bytes(tensor), raw.bytes);
+  bytes_read_ += raw.bytes.size();
 }
 
 void GgufSource::refuse_row_of(const RawRows& raw, int64_t weight) const {
@@ -76,7 +75,7 @@ void GgufSource::decode(const RawRows& raw, std::span<float> out) const {
     throw Error(ErrorKind::kUnsupported, "holds " + std::string(name_of(tensor.source_type)) + ", which are no weights")
         .tensor(tensor.name);
   }
-  decode_blocks(tensor.source_type, raw.weights, out);
+  decode_blocks(tensor.source_type, raw.bytes, out);
   const int64_t bad = find_nonfinite_block(DType::F32, std::as_bytes(out));
   if (bad >= 0) refuse_row_of(raw, bad);
 }
@@ -84,10 +83,10 @@ void GgufSource::decode(const RawRows& raw, std::span<float> out) const {
 bool GgufSource::can_copy(size_t tensor, DType type) const { return tensors_.at(tensor).source_type == type; }
 
 void GgufSource::copy(const RawRows& raw, DType type, std::span<std::byte> out) const {
-  QUERN_CHECK(can_copy(raw.tensor, type) && out.size() == raw.weights.size());
-  const int64_t bad = find_nonfinite_block(type, raw.weights);
+  QUERN_CHECK(can_copy(raw.tensor, type) && out.size() == raw.bytes.size());
+  const int64_t bad = find_nonfinite_block(type, raw.bytes);
   if (bad >= 0) refuse_row_of(raw, bad * traits(type).block_weights);
-  std::ranges::copy(raw.weights, out.begin());
+  std::ranges::copy(raw.bytes, out.begin());
 }
 
 }  // namespace quern

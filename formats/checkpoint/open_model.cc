@@ -5,6 +5,7 @@
 #include "formats/checkpoint/checkpoint_source.h"
 #include "formats/checkpoint/gguf_source.h"
 #include "formats/checkpoint/outline_source.h"
+#include "formats/encodings/registry.h"
 #include "formats/model/model_outline.h"
 #include "formats/tokenizer/import.h"
 
@@ -57,6 +58,7 @@ Description describe(ModelConfig config, const fs::path& folder) {
   Description description{std::move(config), nullptr, folder};
   description.arch = &find_arch(description.config);
   description.arch->check(description.config);
+  encodings::refuse_unknown_method(description.config);
   return description;
 }
 
@@ -72,13 +74,13 @@ Metadata metadata_of(const Description& model, const ArchRules& rules, const Mod
 }
 
 std::unique_ptr<ModelSource> open_checkpoint(const Description& model, const ModelOptions& options, bool with_tokenizer) {
-  const checkpoint::QuantizationConfig quantization = checkpoint::read_quantization_config(model.config);
+  encodings::check_config(model.config);
   safetensors::Checkpoint checkpoint(model.folder);
-  const HasTensor has_tensor = [&](std::string_view name) { return checkpoint.find(name) != nullptr; };
+  const HasTensor has_tensor = [&](std::string_view name) { return encodings::is_stored(checkpoint, model.config, name); };
   const ArchRules rules = model.arch->rules(model.config, options.mtp, has_tensor);
   std::vector<std::string> notes;
   Metadata metadata = metadata_of(model, rules, options, with_tokenizer, notes);
-  return std::make_unique<CheckpointSource>(std::move(checkpoint), rules, quantization, std::move(metadata), std::move(notes));
+  return std::make_unique<CheckpointSource>(std::move(checkpoint), rules, model.config, std::move(metadata), std::move(notes));
 }
 
 constexpr const char* kIndexName = "model.safetensors.index.json";

@@ -1,6 +1,7 @@
 #include "formats/checkpoint/outline_source.h"
 
 #include "formats/base/error.h"
+#include "formats/encodings/registry.h"
 
 namespace quern {
 namespace {
@@ -14,19 +15,11 @@ DType plain_type(const ModelConfig& config) {
   return name == "float32" ? DType::F32 : DType::BF16;
 }
 
-// DeepSeek-V4 states the type of its experts, gpt-oss a method that applies to nothing else.
-bool has_fp4_experts(const ModelConfig& config) {
-  return config.find_string("expert_dtype") == "fp4" || config.find_string("quantization_config.quant_method") == "mxfp4";
-}
-
 }  // namespace
 
 OutlineSource::OutlineSource(const ModelConfig& config, const ArchRules& rules, Metadata metadata, std::vector<std::string> notes)
     : metadata_(std::move(metadata)), notes_(std::move(notes)) {
   const DType plain = plain_type(config);
-  const DType expert = has_fp4_experts(config) ? DType::MXFP4 : plain;
-  inexact_fp8_ =
-      config.find_string("quantization_config.quant_method") == "fp8" && config.find_string("quantization_config.scale_fmt") != "ue8m0";
   for (const TensorRule& rule : rules.rules) {
     if (!rule.drop_if_equal_to.empty()) continue;
     LogicalTensor tensor;
@@ -36,20 +29,18 @@ OutlineSource::OutlineSource(const ModelConfig& config, const ArchRules& rules, 
     tensor.keep = rule.keep;
     tensor.layer = rule.layer;
     if (rule.role == Role::kRoutedExpert && rule.shape.rank() == 3) tensor.n_slices = rule.shape[0];
-    tensor.source_type = rule.role == Role::kRoutedExpert ? expert : plain;
-    if (rule.keep == Keep::kInteger) tensor.source_type = DType::I32;
-    if (rule.keep == Keep::kF32) tensor.source_type = DType::F32;
+    encodings::Promise promise{rule.keep == Keep::kInteger ? DType::I32 : DType::F32, {}};
+    if (rule.keep != Keep::kInteger && rule.keep != Keep::kF32) promise = encodings::promise(config, tensor, plain);
+    tensor.source_type = promise.type;
     tensor.source_bytes = tensor_size_bytes(tensor.source_type, tensor.shape);
     tensors_.push_back(std::move(tensor));
+    inexact_.push_back(std::move(promise.inexact));
   }
 }
 
-// The matrices within blocks are FP8; the embedding and what is kept are not.
 Exactness OutlineSource::exactness(size_t tensor) const {
-  const LogicalTensor& t = tensors_.at(tensor);
-  const bool fp8 = inexact_fp8_ && t.keep == Keep::kMix && t.layer >= 0 && t.shape.rank() >= 2 && t.source_type != DType::MXFP4;
-  if (fp8) return {std::nullopt, "FP8 weights, and config.json does not say that their scales are powers of two"};
-  return {t.source_type, ""};
+  if (!inexact_.at(tensor).empty()) return {std::nullopt, inexact_[tensor]};
+  return {tensors_[tensor].source_type, {}};
 }
 
 uint64_t OutlineSource::raw_bytes(size_t, int64_t) const { no_weights(); }

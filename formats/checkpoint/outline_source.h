@@ -9,9 +9,9 @@
 
 namespace quern {
 
-// The tensors that an architecture's rules say a model has, with the types that its config.json says they are stored in: FP4 experts
-// become MXFP4, FP8 becomes BF16 (exactly so where scale_fmt says that scales are powers of two), everything else is what torch_dtype
-// names. It has no weights: reading them throws kInternal.
+// The tensors that an architecture's rules say a model has, with the types that its config.json says they are stored in: what an encoding
+// promises (FP4 experts become MXFP4, FP8 is exact where scale_fmt says that scales are powers of two), everything else as torch_dtype
+// names it. It has no weights: reading them throws kInternal.
 class OutlineSource final : public ModelSource {
  public:
   OutlineSource(const ModelConfig& config, const ArchRules& rules, Metadata metadata, std::vector<std::string> notes);
@@ -33,7 +33,7 @@ class OutlineSource final : public ModelSource {
   Metadata metadata_;
   std::vector<std::string> notes_;
   std::vector<LogicalTensor> tensors_;
-  bool inexact_fp8_ = false;  // FP8 with scales of any value
+  std::vector<std::string> inexact_;  // of each tensor: why no type holds every value, empty if source_type does
 };
 
 }  // namespace quern

@@ -2,52 +2,43 @@
 
 #include <algorithm>
 #include <bit>
-#include <cstring>
 
-#include "formats/base/bytes.h"
-#include "formats/types/decode.h"
+#include "formats/base/error.h"
+
+// A chunk of rows of a GGUF tensor is a list of segments, runs of stored rows inside one slice of one stored tensor (transforms.h). For
+// each of them the planes of its encoding are read, and the encoding makes floats or blocks of its rows, which go where the transform
+// wants them. What an encoding is does not matter here, only how many rows it likes to get at once.
 
 namespace quern::checkpoint {
 namespace {
 
-// Largest scale byte with which every e2m1 code is a finite float: 6 * 2^(252 - 127).
-constexpr uint8_t kMaxFp4Scale = 252;
+using encodings::BadRow;
+using encodings::EncodedTensor;
+using encodings::kNonfinite;
+using encodings::Plane;
+using encodings::Tile;
 
-// The weights and scales of a segment inside a RawRows.
-struct SegmentBytes {
-  const std::byte* weights;
-  const std::byte* scales;
-
-  const std::byte* weight_row(const Segment& segment, int64_t row) const {
-    return weights + static_cast<uint64_t>(row) * segment.part->row_bytes;
-  }
-  const std::byte* scale_row(const Segment& segment, int64_t row) const {
-    const int64_t block_row = (segment.first + row) / segment.part->block_rows - segment.first_block_row();
-    return scales + static_cast<uint64_t>(block_row) * segment.part->scale_row_bytes;
-  }
-};
-
-// Calls body(segment, bytes) for all segments of `raw`, after checking that it holds them.
+// Calls body(segment, tile) for all segments of `raw`, after checking that it holds them.
 template <typename Body>
 void for_each_segment(const Assembly& assembly, const RawRows& raw, Body body) {
-  uint64_t weight_bytes = 0;
-  uint64_t scale_bytes = 0;
+  uint64_t at = 0;
   for (const Segment& segment : segments(assembly, raw.first_row, raw.n_rows)) {
-    const SegmentBytes bytes{raw.weights.data() + weight_bytes, raw.scales.data() + scale_bytes};
-    weight_bytes += segment.weight_bytes();
-    scale_bytes += segment.scale_bytes();
-    QUERN_CHECK(weight_bytes <= raw.weights.size() && scale_bytes <= raw.scales.size());
-    body(segment, bytes);
+    Tile tile{segment.first, segment.n, {}};
+    for (size_t p = 0; p < segment.part->n_planes; ++p) {
+      tile.planes[p] = raw.bytes.data() + at;
+      at += segment.part->planes()[p].bytes_of(segment.first, segment.n);
+    }
+    QUERN_CHECK(at <= raw.bytes.size());
+    body(segment, tile);
   }
 }
 
-[[noreturn]] void throw_bad_row(const Assembly& assembly, const Segment& segment, int64_t out_row, int64_t stored_row, const char* what) {
+// `row` is that of the slice.
+[[noreturn]] void throw_bad_row(const Assembly& assembly, const Segment& segment, int64_t out_row, int64_t row, const char* what) {
   throw Error(ErrorKind::kFormat, "row " + std::to_string(out_row / assembly.moved_per_row) + " has " + what + " (stored in '" +
-                                      segment.part->weights->name + "', row " +
-                                      std::to_string(segment.slice * segment.part->rows + segment.first + stored_row) + ")");
+                                      segment.part->codes().tensor->name + "', row " +
+                                      std::to_string(segment.slice * segment.part->rows + row) + ")");
 }
-
-constexpr const char* kNonfinite = "a NaN or infinite weight";
 
 // Without an early exit, so that it vectorises: almost every row passes.
 bool all_finite(std::span<const float> values) noexcept {
@@ -56,160 +47,69 @@ bool all_finite(std::span<const float> values) noexcept {
   return n_bad == 0;
 }
 
+// Rows that go to the encoding at once: few enough for the first-level cache, whole tiles where the file holds the transposed matrix,
+// and one by one where the transform takes them apart.
+int64_t rows_at_once(const Assembly& assembly, const EncodedTensor& part) noexcept {
+  if (interleaves(assembly.transform) || assembly.transform == Transform::kPermuteHeads) return 1;
+  if (part.codes().n_stripes > 1) return part.tile_rows;
+  constexpr int64_t kWeights = 4096;
+  return std::max<int64_t>(1, kWeights / part.cols);
+}
+
+// Calls body(out_row, row, n) for runs of rows of a segment that are consecutive in the output and, from `row` of the slice on, in
+// the file.
+template <typename Body>
+void for_each_run(const Assembly& assembly, const Segment& segment, Body body) {
+  const int64_t step = rows_at_once(assembly, *segment.part);
+  const int64_t end = segment.out_first + segment.out_n;
+  for (int64_t out_row = segment.out_first; out_row < end; out_row += step) {
+    body(out_row, segment.first + row_in_segment(assembly, segment, out_row), std::min(step, end - out_row));
+  }
+}
+
 // kSplitKeyB: stored rows are the key's dimensions of one head and columns its ranks; the output has one row per rank.
 void decode_transposed(const Assembly& assembly, const RawRows& raw, std::span<float> out) {
-  const int64_t first_row = raw.first_row;
-  std::vector<float> head(static_cast<size_t>(assembly.nope_dim * assembly.slice_rows));
-  for_each_segment(assembly, raw, [&](const Segment& segment, const SegmentBytes& bytes) {
-    const int64_t rank = assembly.slice_rows;
+  const int64_t rank = assembly.slice_rows;
+  std::vector<float> head(static_cast<size_t>(assembly.nope_dim * rank));
+  for_each_segment(assembly, raw, [&](const Segment& segment, const Tile& tile) {
     for (int64_t row = 0; row < segment.n; ++row) {
       const std::span<float> decoded = std::span(head).subspan(static_cast<size_t>(row * rank), static_cast<size_t>(rank));
-      decode_row(*segment.part, bytes.weight_row(segment, row), bytes.scale_row(segment, row), decoded);
-      if (!all_finite(decoded)) throw_bad_row(assembly, segment, segment.out_first, row, kNonfinite);
+      segment.part->encoding->decode(*segment.part, tile, segment.first + row, 1, decoded.data(), rank);
+      if (!all_finite(decoded)) throw_bad_row(assembly, segment, segment.out_first, segment.first + row, kNonfinite);
     }
     for (int64_t i = 0; i < segment.out_n; ++i) {
       const int64_t out_row = segment.out_first + i;
-      float* to = out.data() + (out_row - first_row) * assembly.cols;
+      float* to = out.data() + (out_row - raw.first_row) * assembly.cols;
       for (int64_t n = 0; n < assembly.nope_dim; ++n) to[n] = head[static_cast<size_t>(n * rank + out_row % rank)];
     }
   });
-}
-
-void repack_mxfp4_block(const std::byte* pairs, std::byte scale, std::byte* block) noexcept {
-  const auto* s = reinterpret_cast<const uint8_t*>(pairs);
-  auto* qs = reinterpret_cast<uint8_t*>(block + 1);
-  block[0] = scale;
-  // Weights 0..15 are in s[0..7] and go to the low nibbles of qs, 16..31 are in s[8..15] and go to the high ones.
-  for (size_t k = 0; k < 8; ++k) {
-    qs[2 * k] = static_cast<uint8_t>((s[k] & 0x0F) | (s[k + 8] << 4));
-    qs[2 * k + 1] = static_cast<uint8_t>((s[k] >> 4) | (s[k + 8] & 0xF0));
-  }
-}
-
-bool copy_fp4_row(const EncodedTensor& part, const std::byte* weights, const std::byte* scales, std::byte* out) noexcept {
-  constexpr int64_t kSourceBytes = kFp4BlockWeights / 2;
-  constexpr int64_t kBlockBytes = kSourceBytes + 1;
-  uint8_t largest = 0;
-  for (int64_t block = 0; block < part.cols / kFp4BlockWeights; ++block) {
-    repack_mxfp4_block(weights + block * kSourceBytes, scales[block], out + block * kBlockBytes);
-    largest = std::max(largest, static_cast<uint8_t>(scales[block]));
-  }
-  return largest <= kMaxFp4Scale;
-}
-
-bool copy_i64_row(const EncodedTensor& part, const std::byte* from, std::byte* out) noexcept {
-  bool fits = true;
-  for (int64_t i = 0; i < part.cols; ++i) {
-    const auto value = load_le<int64_t>(from + 8 * i);
-    const auto narrow = static_cast<int32_t>(value);
-    fits &= narrow == value;
-    store_le(out + 4 * i, narrow);
-  }
-  return fits;
-}
-
-bool is_integer(DType dtype) { return dtype == DType::I32 || dtype == DType::I64; }
-
-// Returns what is wrong with the row, or nullptr.
-const char* copy_row(const Segment& segment, const std::byte* weights, const std::byte* scales, std::byte* out) {
-  const EncodedTensor& part = *segment.part;
-  const DType dtype = part.weights->dtype;
-  if (part.encoding == Encoding::kFp4Pairs) {
-    return copy_fp4_row(part, weights, scales, out) ? nullptr : "an e8m0 scale above 2^125";
-  }
-  if (dtype == DType::I64) return copy_i64_row(part, weights, out) ? nullptr : "a value outside the range of I32";
-  std::memcpy(out, weights, part.row_bytes);
-  const bool good = is_integer(dtype) || find_nonfinite_block(dtype, {weights, part.row_bytes}) < 0;
-  return good ? nullptr : kNonfinite;
-}
-
-DType part_type(const EncodedTensor& part) noexcept {
-  if (part.encoding == Encoding::kFp4Pairs) return DType::MXFP4;
-  switch (part.weights->dtype) {
-    case DType::F8_E4M3:
-    case DType::F8_E5M2:
-      return DType::BF16;
-    case DType::F64:
-      return DType::F32;
-    case DType::I64:
-      return DType::I32;
-    default:
-      return part.weights->dtype;
-  }
-}
-
-// Type that copy_rows makes of a part, empty if none.
-std::optional<DType> copied_type(const EncodedTensor& part) noexcept {
-  const DType dtype = part.weights->dtype;
-  if (part.encoding == Encoding::kBlockFp8 || dtype == DType::F64 || dtype == DType::F8_E5M2) return std::nullopt;
-  return part_type(part);
-}
-
-// e4m3 has 4 significant bits and e5m2 3, so a power of two as the scale leaves them as they are in BF16, unless the exponent of the
-// largest or the smallest code leaves BF16's range: 2^-9 * 2^-124 is BF16's smallest subnormal 2^-133, 448 * 2^119 is below 2^128.
-// e5m2 reaches further both ways: 2^-16 and 57344.
-bool exact_in_bf16(DType weights, float scale) noexcept {
-  const auto bits = std::bit_cast<uint32_t>(scale);
-  const int exponent = static_cast<int>(bits >> 23 & 0xFF) - 127;
-  const bool power_of_two = (bits & 0x807FFFFF) == 0;  // subnormals are too small anyway
-  return power_of_two && (weights == DType::F8_E4M3 ? exponent >= -124 && exponent <= 119 : exponent >= -117 && exponent <= 112);
-}
-
-constexpr const char* kBf16Bound = "BF16 moves a weight by at most 2^-8 of its size";
-
-Exactness fp8_exactness(const safetensors::Checkpoint& checkpoint, const EncodedTensor& part) {
-  const safetensors::StoredTensor& scales = *part.scales;
-  const uint64_t element_bytes = static_cast<uint64_t>(traits(scales.dtype).block_bytes);
-  constexpr uint64_t kPieceBytes = 64 << 10;  // V3's scales fail at the first one, so the first piece decides
-  std::vector<std::byte> piece;
-  for (uint64_t at = 0; at < scales.size_bytes; at += piece.size()) {
-    piece.resize(std::min(kPieceBytes, scales.size_bytes - at));
-    checkpoint.read(scales, at, piece);
-    for (int64_t i = 0; i < static_cast<int64_t>(piece.size() / element_bytes); ++i) {
-      if (exact_in_bf16(part.weights->dtype, scale_value(scales.dtype, piece.data(), i))) continue;
-      return {std::nullopt, "the FP8 scales in '" + scales.name + "' are not all powers of two within BF16's range; " + kBf16Bound};
-    }
-  }
-  return {DType::BF16, {}};
-}
-
-Exactness part_exactness(const safetensors::Checkpoint& checkpoint, const EncodedTensor& part) {
-  if (part.encoding == Encoding::kBlockFp8) return fp8_exactness(checkpoint, part);
-  if (part.weights->dtype == DType::F64) {
-    return {std::nullopt, "'" + part.weights->name + "' is F64; F32 moves a weight by at most 2^-24 of its size, BF16 by at most 2^-8"};
-  }
-  return {part_type(part), {}};
 }
 
 }  // namespace
 
 uint64_t fetch_rows(const safetensors::Checkpoint& checkpoint, const Assembly& assembly, bool drop_behind, RawRows& raw) {
   const std::vector<Segment> list = segments(assembly, raw.first_row, raw.n_rows);
-  uint64_t weight_bytes = 0;
-  uint64_t scale_bytes = 0;
-  for (const Segment& segment : list) {
-    weight_bytes += segment.weight_bytes();
-    scale_bytes += segment.scale_bytes();
-  }
-  raw.weights.resize(weight_bytes);
-  raw.scales.resize(scale_bytes);
+  uint64_t size_bytes = 0;
+  for (const Segment& segment : list) size_bytes += segment.size_bytes();
+  raw.bytes.resize(size_bytes);
 
-  std::byte* weights = raw.weights.data();
-  std::byte* scales = raw.scales.data();
+  std::byte* to = raw.bytes.data();
   for (const Segment& segment : list) {
-    const EncodedTensor& part = *segment.part;
-    const auto first = static_cast<uint64_t>(segment.slice * part.rows + segment.first);
-    checkpoint.read(*part.weights, first * part.row_bytes, {weights, segment.weight_bytes()});
-    if (drop_behind && !interleaves(assembly.transform)) {
-      checkpoint.files()[part.weights->file_index].done_with(part.weights->file_offset + first * part.row_bytes, segment.weight_bytes());
+    for (const Plane& plane : segment.part->planes()) {
+      const int64_t first_stripe = plane.shared ? 0 : segment.slice * plane.n_stripes;
+      const uint64_t stripe_bytes = static_cast<uint64_t>(plane.units_of(segment.first, segment.n)) * plane.unit_bytes;
+      for (int64_t stripe = first_stripe; stripe < first_stripe + plane.n_stripes; ++stripe) {
+        const uint64_t at = static_cast<uint64_t>(stripe * plane.n_units + plane.first_unit(segment.first)) * plane.unit_bytes;
+        checkpoint.read(*plane.tensor, at, {to, stripe_bytes});
+        to += stripe_bytes;
+      }
     }
-    weights += segment.weight_bytes();
-    if (part.scales == nullptr) continue;
-    const auto first_block = static_cast<uint64_t>(segment.slice * part.scale_rows + segment.first_block_row());
-    checkpoint.read(*part.scales, first_block * part.scale_row_bytes, {scales, segment.scale_bytes()});
-    scales += segment.scale_bytes();
+    const Plane& codes = segment.part->codes();
+    if (!drop_behind || interleaves(assembly.transform) || codes.n_stripes > 1) continue;
+    const auto first = static_cast<uint64_t>(segment.slice * codes.n_units + codes.first_unit(segment.first)) * codes.unit_bytes;
+    checkpoint.files()[codes.tensor->file_index].done_with(codes.tensor->file_offset + first, codes.bytes_of(segment.first, segment.n));
   }
-  return weight_bytes + scale_bytes;
+  return size_bytes;
 }
 
 void decode_rows(const Assembly& assembly, const RawRows& raw, std::span<float> out) {
@@ -220,54 +120,57 @@ void decode_rows(const Assembly& assembly, const RawRows& raw, std::span<float> 
     return;
   }
   if (assembly.transform == Transform::kSplitKeyB) return decode_transposed(assembly, raw, out);
-  for_each_segment(assembly, raw, [&](const Segment& segment, const SegmentBytes& bytes) {
-    const auto cols = static_cast<size_t>(segment.part->cols);
-    for (int64_t out_row = segment.out_first; out_row < segment.out_first + segment.out_n; ++out_row) {
-      const int64_t row = row_in_segment(assembly, segment, out_row);
-      const auto at = static_cast<size_t>((out_row - first) * assembly.cols + segment.out_col);
-      const std::span<float> decoded = out.subspan(at, cols);
-      decode_row(*segment.part, bytes.weight_row(segment, row), bytes.scale_row(segment, row), decoded);
-      if (!all_finite(decoded)) throw_bad_row(assembly, segment, out_row, row, kNonfinite);
-    }
+  for_each_segment(assembly, raw, [&](const Segment& segment, const Tile& tile) {
+    const EncodedTensor& part = *segment.part;
+    for_each_run(assembly, segment, [&](int64_t out_row, int64_t row, int64_t n) {
+      float* to = out.data() + (out_row - first) * assembly.cols + segment.out_col;
+      part.encoding->decode(part, tile, row, n, to, assembly.cols);
+      for (int64_t i = 0; i < n; ++i) {
+        const std::span<const float> decoded(to + i * assembly.cols, static_cast<size_t>(part.cols));
+        if (!all_finite(decoded)) throw_bad_row(assembly, segment, out_row + i, row + i, kNonfinite);
+      }
+    });
   });
 }
 
-bool can_copy(const Assembly& assembly, DType type) noexcept {
+bool can_copy(const safetensors::Checkpoint& checkpoint, const Assembly& assembly, DType type) {
   if (assembly.transform == Transform::kGenerated) return type == DType::F32;
   if (assembly.transform == Transform::kSplitKeyB) return false;
-  return std::ranges::all_of(assembly.parts, [&](const EncodedTensor& part) { return copied_type(part) == type; });
+  return std::ranges::all_of(assembly.parts, [&](const EncodedTensor& part) {
+    return part.encoding->source_type(part) == type && part.encoding->can_copy(checkpoint, part);
+  });
 }
 
 void copy_rows(const Assembly& assembly, const RawRows& raw, DType type, std::span<std::byte> out) {
-  QUERN_CHECK(can_copy(assembly, type));
   if (assembly.transform == Transform::kGenerated) {
-    QUERN_CHECK(out.size() == assembly.generated.size() * sizeof(float));
+    QUERN_CHECK(type == DType::F32 && out.size() == assembly.generated.size() * sizeof(float));
     return static_cast<void>(std::ranges::copy(std::as_bytes(std::span(assembly.generated)), out.begin()));
   }
+  QUERN_CHECK(assembly.transform != Transform::kSplitKeyB);
   const int64_t first = raw.first_row * assembly.moved_per_row;
   const uint64_t row_bytes = row_size_bytes(type, assembly.cols);
   QUERN_CHECK(out.size() == static_cast<uint64_t>(raw.n_rows * assembly.moved_per_row) * row_bytes);
-  for_each_segment(assembly, raw, [&](const Segment& segment, const SegmentBytes& bytes) {
+  for_each_segment(assembly, raw, [&](const Segment& segment, const Tile& tile) {
+    const EncodedTensor& part = *segment.part;
+    QUERN_CHECK(part.encoding->copy != nullptr && part.encoding->source_type(part) == type);
     std::byte* const column = out.data() + row_size_bytes(type, segment.out_col);
-    for (int64_t out_row = segment.out_first; out_row < segment.out_first + segment.out_n; ++out_row) {
-      const int64_t row = row_in_segment(assembly, segment, out_row);
-      const char* fault = copy_row(segment, bytes.weight_row(segment, row), bytes.scale_row(segment, row),
-                                   column + static_cast<uint64_t>(out_row - first) * row_bytes);
-      if (fault != nullptr) throw_bad_row(assembly, segment, out_row, row, fault);
-    }
+    for_each_run(assembly, segment, [&](int64_t out_row, int64_t row, int64_t n) {
+      const BadRow bad = part.encoding->copy(part, tile, row, n, column + static_cast<uint64_t>(out_row - first) * row_bytes, row_bytes);
+      if (bad.what != nullptr) throw_bad_row(assembly, segment, out_row + bad.row - row, bad.row, bad.what);
+    });
   });
 }
 
 DType source_type(const Assembly& assembly) noexcept {
+  const auto type_of = [](const EncodedTensor& part) { return part.encoding->source_type(part); };
   if (assembly.parts.empty()) return DType::F32;
-  const DType type = part_type(assembly.parts[0]);
-  const bool same = std::ranges::all_of(assembly.parts, [&](const EncodedTensor& part) { return part_type(part) == type; });
-  return same ? type : DType::F32;
+  const DType type = type_of(assembly.parts[0]);
+  return std::ranges::all_of(assembly.parts, [&](const EncodedTensor& part) { return type_of(part) == type; }) ? type : DType::F32;
 }
 
 Exactness exactness(const safetensors::Checkpoint& checkpoint, const Assembly& assembly) {
   for (const EncodedTensor& part : assembly.parts) {
-    Exactness exact = part_exactness(checkpoint, part);
+    Exactness exact = part.encoding->exactness(checkpoint, part);
     if (!exact.type) return exact;
   }
   // Parts of different types meet in F32, which holds every value of BF16, F16 and FP4.

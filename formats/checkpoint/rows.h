@@ -9,10 +9,10 @@
 
 namespace quern::checkpoint {
 
-// The three steps of a chunk of one assembly. RawRows holds the weights of all segments one after the other, and their scales.
+// The three steps of a chunk of one assembly. RawRows holds the planes of all segments, one after the other.
 
-// Reads what the segments of raw.n_rows GGUF rows from raw.first_row need: one read for the weights of a segment, one for its scales.
-// drop_behind tells the system to forget the weights that were read, unless another tensor is made of the rows between them.
+// Reads what the segments of raw.n_rows GGUF rows from raw.first_row need: one read for every plane of a segment, or one for each of
+// its stripes. drop_behind tells the system to forget the codes that were read, unless another tensor is made of the rows between them.
 // Returns the bytes read.
 uint64_t fetch_rows(const safetensors::Checkpoint& checkpoint, const Assembly& assembly, bool drop_behind, RawRows& raw);
 
@@ -20,16 +20,16 @@ uint64_t fetch_rows(const safetensors::Checkpoint& checkpoint, const Assembly& a
 void decode_rows(const Assembly& assembly, const RawRows& raw, std::span<float> out);
 
 // Whether copy_rows can write `type`: the stored type itself, MXFP4 from FP4 pairs, I32 from I64.
-bool can_copy(const Assembly& assembly, DType type) noexcept;
+bool can_copy(const safetensors::Checkpoint& checkpoint, const Assembly& assembly, DType type);
 
-// Writes the rows as `type` without going through floats. Throws kFormat like decode_rows, and where an I64 does not fit I32.
+// Writes the rows as `type`, for which can_copy said yes, without going through floats. Throws kFormat like decode_rows, and where an
+// I64 does not fit I32.
 void copy_rows(const Assembly& assembly, const RawRows& raw, DType type, std::span<std::byte> out);
 
 // GGUF type nearest to what is stored.
 DType source_type(const Assembly& assembly) noexcept;
 
-// See ModelSource::exactness. Reads FP8 scales until one shows that BF16 is not exact; FP4 needs no look, because MXFP4 has the same
-// codes and scales.
+// See ModelSource::exactness.
 Exactness exactness(const safetensors::Checkpoint& checkpoint, const Assembly& assembly);
 
 }  // namespace quern::checkpoint

@@ -6,6 +6,8 @@
 namespace quern::checkpoint {
 namespace {
 
+using encodings::EncodedTensor;
+using encodings::Plane;
 using enum Transform;
 
 bool splits_heads(Transform transform) { return transform == kSplitKeyB || transform == kSplitValueB; }
@@ -69,12 +71,14 @@ void check_rule(const TensorRule& rule) {
   }
 }
 
-// Counts the elements of a plain vector, or of each vector of a stack, as rows of one column.
+// Counts the elements of a vector, or of each vector of a stack, as rows of one column. Only for tensors that have nothing but codes.
 void elements_as_rows(EncodedTensor& tensor) {
   tensor.n_slices *= tensor.rows;
   tensor.rows = tensor.cols;
   tensor.cols = 1;
-  tensor.row_bytes /= static_cast<uint64_t>(tensor.rows);
+  Plane& codes = tensor.plane_array[0];
+  codes.n_units = tensor.rows;
+  codes.unit_bytes /= static_cast<uint64_t>(tensor.rows);
 }
 
 // Where the rows that a transform moves are elements: vectors of heads, [E, 2F] stacks.
@@ -141,6 +145,14 @@ Segment slice_segment(const Assembly& assembly, int64_t slice, int64_t begin, in
   return segment;
 }
 
+// Bytes of every second row of a segment that reads all of them: what belongs to one of two tensors that share the rows.
+uint64_t half_of(const Segment& segment) {
+  const Plane& codes = segment.part->codes();
+  uint64_t sum = codes.bytes_of(0, segment.out_n);
+  for (const Plane& plane : segment.part->planes().subspan(1)) sum += plane.bytes_of(segment.first, segment.n) / 2;
+  return sum;
+}
+
 // The larger of two granularities if it is a multiple of the other, else the one that costs no weight byte twice.
 int64_t common_multiple_or(int64_t weights, int64_t scales) { return scales % weights == 0 ? scales : weights; }
 
@@ -166,7 +178,7 @@ std::vector<std::string> stored_names(const TensorRule& rule) {
   return names;
 }
 
-std::optional<Assembly> assemble(const safetensors::Checkpoint& checkpoint, const QuantizationConfig& config, const TensorRule& rule,
+std::optional<Assembly> assemble(const safetensors::Checkpoint& checkpoint, const ModelConfig& config, const TensorRule& rule,
                                  Problems& problems) {
   check_rule(rule);
   const std::vector<std::string> names = stored_names(rule);
@@ -177,11 +189,11 @@ std::optional<Assembly> assemble(const safetensors::Checkpoint& checkpoint, cons
   assembly.transform = rule.transform;
   assembly.generated = rule.generated;
   for (const std::string& name : names) {
-    const auto part = find_encoded(checkpoint, config, name, shape, rule.keep == Keep::kInteger, problems);
-    if (part) assembly.parts.push_back(*part);
+    auto part = encodings::find_encoded(checkpoint, config, name, shape, rule.keep == Keep::kInteger, problems);
+    if (part) assembly.parts.push_back(std::move(*part));
   }
   if (assembly.parts.size() != names.size()) return std::nullopt;
-  const auto encoded_vector = [](const EncodedTensor& part) { return part.encoding != Encoding::kPlain; };
+  const auto encoded_vector = [](const EncodedTensor& part) { return part.n_planes > 1; };
   if (moves_elements(rule) && std::ranges::any_of(assembly.parts, encoded_vector)) {
     problems.add(ErrorKind::kUnsupported, "'" + names[0] + "' has block scales, but its elements have to be rearranged");
     return std::nullopt;
@@ -228,28 +240,32 @@ int64_t row_in_segment(const Assembly& assembly, const Segment& segment, int64_t
 
 int64_t row_alignment(const Assembly& assembly) noexcept {
   if (assembly.parts.empty() || assembly.moved_per_row > 1) return 1;
-  const int64_t block_rows = assembly.parts[0].block_rows;
+  const int64_t tile_rows = assembly.parts[0].tile_rows;
   switch (assembly.transform) {
     case kSplitKeyB:
       return assembly.slice_rows;
     case kSplitValueB:
-      return assembly.slice_rows % block_rows == 0 ? block_rows : assembly.slice_rows;
+      return assembly.slice_rows % tile_rows == 0 ? tile_rows : assembly.slice_rows;
     case kPermuteHeads:
-      return common_multiple_or(assembly.head_rows, block_rows);
+      return common_multiple_or(assembly.head_rows, tile_rows);
     case kEvenRows:
     case kOddRows:
-      return std::max<int64_t>(block_rows / 2, 1);
+      return std::max<int64_t>(tile_rows / 2, 1);
     default:
-      return block_rows;
+      return tile_rows;
   }
+}
+
+uint64_t Segment::size_bytes() const noexcept {
+  uint64_t sum = 0;
+  for (const Plane& plane : part->planes()) sum += plane.bytes_of(first, n);
+  return sum;
 }
 
 uint64_t source_bytes(const Assembly& assembly) {
   uint64_t sum = 0;
   for (const Segment& segment : segments(assembly, 0, assembly.n_moved_rows / assembly.moved_per_row)) {
-    const bool half = interleaves(assembly.transform);
-    sum += half ? static_cast<uint64_t>(segment.out_n) * segment.part->row_bytes : segment.weight_bytes();
-    sum += half ? segment.scale_bytes() / 2 : segment.scale_bytes();
+    sum += interleaves(assembly.transform) ? half_of(segment) : segment.size_bytes();
   }
   return sum;
 }
@@ -276,8 +292,12 @@ uint64_t raw_bytes(const Assembly& assembly, int64_t n_rows) {
   uint64_t sum = 0;
   const size_t n_parts = assembly.transform == kConcatColumns ? assembly.parts.size() : 1;
   for (const EncodedTensor& part : std::span(assembly.parts).first(n_parts)) {
-    sum += static_cast<uint64_t>(rows) * part.row_bytes;
-    sum += static_cast<uint64_t>(rows / part.block_rows + 2 * n_segments) * part.scale_row_bytes;
+    for (const Plane& plane : part.planes()) {
+      // Companions are small, so that the bound need not be tight: a unit may be cut at both ends of every segment.
+      const bool whole_rows = &plane == &part.codes() && plane.unit_rows == 1;
+      const int64_t n_units = rows / plane.unit_rows + (whole_rows ? 0 : 2 * n_segments);
+      sum += static_cast<uint64_t>(plane.n_stripes * n_units) * plane.unit_bytes;
+    }
   }
   return sum;
 }

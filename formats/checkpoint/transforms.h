@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "formats/arch/descriptor.h"
-#include "formats/checkpoint/encoding.h"
+#include "formats/encodings/registry.h"
 
 namespace quern::checkpoint {
 
@@ -18,8 +18,8 @@ namespace quern::checkpoint {
 // and its memory is the rows themselves, rounded to whole heads where heads are shuffled or transposed.
 struct Assembly {
   Transform transform = Transform::kNone;
-  std::vector<EncodedTensor> parts;  // one; one per slice; two for kConcatColumns; none for kGenerated
-  int64_t slice_rows = 1;            // moved rows per slice; a slice is an expert, or a head of kv_b
+  std::vector<encodings::EncodedTensor> parts;  // one; one per slice; two for kConcatColumns; none for kGenerated
+  int64_t slice_rows = 1;                       // moved rows per slice; a slice is an expert, or a head of kv_b
   int64_t n_moved_rows = 1;
   int64_t cols = 1;  // weights per moved row
   int64_t moved_per_row = 1;
@@ -31,16 +31,16 @@ struct Assembly {
 // Whether every second stored row is another tensor's.
 bool interleaves(Transform transform) noexcept;
 
-// Names of the stored tensors that a rule needs, scales excluded, in slice or column order. Empty for kGenerated.
+// Names of the weights that a rule needs, in slice or column order. Empty for kGenerated.
 std::vector<std::string> stored_names(const TensorRule& rule);
 
 // Finds and checks all stored tensors of a rule. Everything that is wrong goes to `problems`, and then there is no result.
-std::optional<Assembly> assemble(const safetensors::Checkpoint& checkpoint, const QuantizationConfig& config, const TensorRule& rule,
+std::optional<Assembly> assemble(const safetensors::Checkpoint& checkpoint, const ModelConfig& config, const TensorRule& rule,
                                  Problems& problems);
 
 // A run of stored rows that a chunk needs, and the moved rows that come out of it.
 struct Segment {
-  const EncodedTensor* part = nullptr;
+  const encodings::EncodedTensor* part = nullptr;
   int64_t slice = 0;  // of the part
   int64_t first = 0;  // stored rows [first, first + n) of that slice
   int64_t n = 0;
@@ -48,10 +48,7 @@ struct Segment {
   int64_t out_n = 0;
   int64_t out_col = 0;  // columns [out_col, out_col + part->cols) of them
 
-  int64_t first_block_row() const noexcept { return first / part->block_rows; }
-  int64_t n_block_rows() const noexcept { return (first + n + part->block_rows - 1) / part->block_rows - first_block_row(); }
-  uint64_t weight_bytes() const noexcept { return static_cast<uint64_t>(n) * part->row_bytes; }
-  uint64_t scale_bytes() const noexcept { return part->scales ? static_cast<uint64_t>(n_block_rows()) * part->scale_row_bytes : 0; }
+  uint64_t size_bytes() const noexcept;  // of all planes
 };
 
 // Segments of the GGUF rows [first_row, first_row + n_rows), in order of output.
@@ -60,11 +57,11 @@ std::vector<Segment> segments(const Assembly& assembly, int64_t first_row, int64
 // The stored row, counted from segment.first, that moved row `out_row` of the segment is. Not for kSplitKeyB.
 int64_t row_in_segment(const Assembly& assembly, const Segment& segment, int64_t out_row) noexcept;
 
-// Chunks that start and end at multiples of this many GGUF rows read every stored byte once, except scales that a block shares
-// between two slices or heads.
+// Chunks that start and end at multiples of this many GGUF rows read every stored byte once, except scales that two slices, two heads
+// or all rows share.
 int64_t row_alignment(const Assembly& assembly) noexcept;
 
-// Stored bytes that belong to the tensor, scales included.
+// Stored bytes that belong to the tensor, in all planes.
 uint64_t source_bytes(const Assembly& assembly);
 
 // Upper bound of what the segments of any n_rows GGUF rows hold.

@@ -43,22 +43,22 @@ struct LogicalTensor {
   int64_t row_alignment = 1;       // chunks that start and end at multiples of this read every source byte once
   DType source_type = DType::F32;  // GGUF type nearest to what is stored: MXFP4 for FP4, BF16 for FP8, BF16, F16, F32, I32, or a block type
   uint64_t source_bytes = 0;       // stored bytes that belong to it, scales included
-  std::vector<std::string> source_names;  // stored tensors it is made of, scales excluded, slices in order
+  std::vector<std::string> source_names;  // stored tensors with its codes, slices in order; scales have names of their own
 };
 
-// How exactly a tensor can be kept. Asking may read scales or exponents (never the weights themselves).
+// How exactly a tensor can be kept. Asking may read scales or exponents (never the codes of weights).
 struct Exactness {
   std::optional<DType> type;  // smallest GGUF type that holds every value; empty if there is none
   std::string reason;         // why not, with the bound on the relative error of BF16
 };
 
-// Raw stored bytes of some rows of one tensor, scales included. Reusable buffer; the layout is private to the source that filled it.
+// Raw stored bytes of some rows of one tensor: everything that decoding them needs. Reusable buffer; the layout is private to the source
+// that filled it, so that an encoding may have any number of planes (codes, scales, zero points ...).
 struct RawRows {
   size_t tensor = 0;
   int64_t first_row = 0;
   int64_t n_rows = 0;
-  std::vector<std::byte> weights;
-  std::vector<std::byte> scales;
+  std::vector<std::byte> bytes;
 };
 
 struct SourceFile {
@@ -81,12 +81,13 @@ class ModelSource {
 
   // The three steps of a chunk. fetch is the only one that does I/O; decode and copy are pure. All are thread-safe.
   // Rows count over the flattened outer dimensions: row r of slice e of a stacked tensor is row e * shape[1] + r.
-  // raw_bytes: upper bound of the buffers that fetch fills for n_rows rows.
+  // raw_bytes: upper bound of the buffer that fetch fills for n_rows rows.
   virtual uint64_t raw_bytes(size_t tensor, int64_t n_rows) const = 0;
   virtual void fetch(size_t tensor, int64_t first_row, int64_t n_rows, RawRows& raw) const = 0;
   // out: n_rows x row_length floats, row-major. Throws kFormat naming tensor and row on a NaN code (FP8 0x7F, e8m0 255).
   virtual void decode(const RawRows& raw, std::span<float> out) const = 0;
-  // True when the stored bytes can become `type` without going through floats (same type, FP4 to MXFP4, I64 to I32).
+  // True when the stored bytes can become `type` without going through floats (same type, FP4 to MXFP4, I64 to I32). Asking may read
+  // scales.
   virtual bool can_copy(size_t tensor, DType type) const = 0;
   virtual void copy(const RawRows& raw, DType type, std::span<std::byte> out) const = 0;
 

@@ -55,7 +55,7 @@ std::vector<RowTile> tile_rows(const LogicalTensor& tensor, size_t number, int64
 
 uint64_t StoredMatrix::size_bytes() const noexcept {
   uint64_t sum = 0;
-  for (const RawRows& tile : tiles) sum += tile.weights.size() + tile.scales.size();
+  for (const RawRows& tile : tiles) sum += tile.bytes.size();
   return sum;
 }
 

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "formats/arch/config.h"
 #include "formats/arch/descriptor.h"
 #include "formats/base/error.h"
 #include "formats/checkpoint/checkpoint_source.h"
@@ -93,7 +94,10 @@ class CheckpointBuilder {
     return safetensors::Checkpoint(dir_.path());
   }
   const std::filesystem::path& folder() const { return dir_.path(); }
-  checkpoint::QuantizationConfig config() const { return {block_rows, block_cols}; }
+  ModelConfig config() const {
+    const std::string block = std::to_string(block_rows) + ", " + std::to_string(block_cols);
+    return ModelConfig::parse(R"({"quantization_config": {"quant_method": "fp8", "weight_block_size": [)" + block + "]}}");
+  }
 
   int64_t block_rows = 128;
   int64_t block_cols = 128;

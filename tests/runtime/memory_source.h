@@ -45,15 +45,15 @@ class MemorySource final : public ModelSource {
     raw.first_row = first_row;
     raw.n_rows = n_rows;
     const auto width = static_cast<size_t>(tensors_[tensor].shape.row_length());
-    raw.weights.resize(static_cast<size_t>(n_rows) * width * sizeof(float));
-    std::memcpy(raw.weights.data(), values_[tensor].data() + static_cast<size_t>(first_row) * width, raw.weights.size());
+    raw.bytes.resize(static_cast<size_t>(n_rows) * width * sizeof(float));
+    std::memcpy(raw.bytes.data(), values_[tensor].data() + static_cast<size_t>(first_row) * width, raw.bytes.size());
   }
-  void decode(const RawRows& raw, std::span<float> out) const override { std::memcpy(out.data(), raw.weights.data(), raw.weights.size()); }
+  void decode(const RawRows& raw, std::span<float> out) const override { std::memcpy(out.data(), raw.bytes.data(), raw.bytes.size()); }
   bool can_copy(size_t, DType) const override { return true; }
   void copy(const RawRows& raw, DType, std::span<std::byte> out) const override {
     for (size_t i = 0; i < out.size() / 4; ++i) {
       float value;
-      std::memcpy(&value, raw.weights.data() + 4 * i, 4);
+      std::memcpy(&value, raw.bytes.data() + 4 * i, 4);
       const auto integer = static_cast<int32_t>(value);
       std::memcpy(out.data() + 4 * i, &integer, 4);
     }

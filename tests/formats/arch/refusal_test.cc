@@ -32,7 +32,6 @@ INSTANTIATE_TEST_SUITE_P(
         Refused{"llama-3.1-8b", R"("hidden_act": "gelu")", "hidden_act 'gelu'"},
         Refused{"llama-3.1-8b", R"("rope_scaling": {"rope_type": "longrope", "factor": 4})", "rope_type 'longrope'"},
         Refused{"llama-3.1-8b", R"("layer_types": ["full_attention", "chunked_attention"])", "chunked_attention"},
-        Refused{"llama-3.1-8b", R"("quantization_config": {"quant_method": "gptq", "bits": 4})", "quant_method 'gptq'"},
         Refused{"llama-3.1-8b", R"("head_dim": 127)", "head_dim 127 is odd"},
         Refused{"qwen2.5-14b", R"("use_sliding_window": true, "max_window_layers": 20)", "use_sliding_window is true"},
         Refused{"qwen2.5-14b", R"("rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]})", "rope_type 'mrope'"},

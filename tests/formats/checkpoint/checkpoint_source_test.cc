@@ -232,7 +232,7 @@ TEST(GgufSource, GivesTheTensorsOfAFile) {
 
   RawRows raw;
   source.fetch(1, 1, 2, raw);
-  EXPECT_LE(raw.weights.size(), source.raw_bytes(1, 2));
+  EXPECT_LE(raw.bytes.size(), source.raw_bytes(1, 2));
   Bytes copied(2 * 34);
   EXPECT_TRUE(source.can_copy(1, DType::Q8_0));
   EXPECT_FALSE(source.can_copy(1, DType::F16));
