@@ -247,11 +247,11 @@ std::optional<std::vector<std::string>> ModelConfig::find_string_array(std::stri
   fail(key, "is not an array of strings");
 }
 
-ModelConfig load_config(const std::filesystem::path& folder) {
-  const std::string config = read_text_file(folder / "config.json", kMaxBytes);
-  const std::filesystem::path generation_path = folder / "generation_config.json";
+ModelConfig load_config(const ModelFolder& folder) {
+  const std::string config = folder.read_text("config.json", kMaxBytes);
+  constexpr const char* kGeneration = "generation_config.json";
   try {
-    if (std::filesystem::exists(generation_path)) return ModelConfig::parse(config, read_text_file(generation_path, kMaxBytes));
+    if (folder.has(kGeneration)) return ModelConfig::parse(config, folder.read_text(kGeneration, kMaxBytes));
   } catch (const Error&) {
     // Either file may be the broken one; parsing config.json alone reports it if it is.
   }

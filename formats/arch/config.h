@@ -1,13 +1,14 @@
 #pragma once
 
 #include <cstdint>
-#include <filesystem>
 #include <map>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <variant>
 #include <vector>
+
+#include "formats/base/model_folder.h"
 
 namespace quern {
 
@@ -58,6 +59,6 @@ class ModelConfig {
 
 // Reads config.json and, if there is one, generation_config.json of a checkpoint folder. A broken generation_config.json counts as
 // absent (it holds suggestions only). Throws kIo when config.json cannot be read.
-ModelConfig load_config(const std::filesystem::path& folder);
+ModelConfig load_config(const ModelFolder& folder);
 
 }  // namespace quern

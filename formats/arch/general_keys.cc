@@ -44,10 +44,10 @@ WeightCounts count_weights(const ArchRules& rules) {
   return counts;
 }
 
-ModelCard read_model_card(const fs::path& folder) {
+ModelCard read_model_card(const ModelFolder& folder) {
   constexpr uint64_t kMaxReadmeBytes = uint64_t{16} << 20;
   try {
-    if (fs::exists(folder / "README.md")) return ModelCard::parse(read_text_file(folder / "README.md", kMaxReadmeBytes));
+    if (folder.has("README.md")) return ModelCard::parse(folder.read_text("README.md", kMaxReadmeBytes));
   } catch (const Error&) {
     // Only suggestions are lost.
   }
@@ -183,13 +183,13 @@ std::string size_label(const ArchRules& rules) {
   return std::to_string(counts.n_experts) + "x" + rounded_count(counts.total - counts.experts + counts.one_expert);
 }
 
-void set_general_keys(const fs::path& folder, const ModelConfig& config, const ArchDescriptor& arch, const ArchRules& rules,
+void set_general_keys(const ModelFolder& folder, const ModelConfig& config, const ArchDescriptor& arch, const ArchRules& rules,
                       const ModelOptions& options, Metadata& metadata) {
   const ModelCard card = read_model_card(folder);
   GeneralKeys keys(card, metadata);
   const int64_t total_weights = count_weights(rules).total;
   const std::string given = options.name.value_or("");
-  const ModelName id = parse_model_name(given.empty() ? folder_id(folder) : given, total_weights);
+  const ModelName id = parse_model_name(given.empty() ? folder_id(folder.path()) : given, total_weights);
 
   keys.text("architecture", std::string(arch.gguf_arch));
   keys.text("type", "model");

@@ -1,10 +1,10 @@
 #pragma once
 
-#include <filesystem>
 #include <string>
 
 #include "formats/arch/config.h"
 #include "formats/arch/descriptor.h"
+#include "formats/base/model_folder.h"
 #include "formats/gguf/metadata.h"
 #include "formats/model/model_source.h"
 
@@ -16,7 +16,7 @@ namespace quern {
 // description: README. Sampling parameters: generation_config.json, unless it asks for greedy decoding. Of the path only the last
 // component is used, so that nothing of the machine enters a file. general.file_type is the writer's to add.
 // Names of keys: llama.cpp gguf-py/gguf/constants.py (Keys.General).
-void set_general_keys(const std::filesystem::path& folder, const ModelConfig& config, const ArchDescriptor& arch, const ArchRules& rules,
+void set_general_keys(const ModelFolder& folder, const ModelConfig& config, const ArchDescriptor& arch, const ArchRules& rules,
                       const ModelOptions& options, Metadata& metadata);
 
 // "8.0B", or "8x12B" with experts: their number times what one token path through a single expert per layer weighs.

@@ -47,12 +47,11 @@ int rename_without_replacing(const fs::path& from, const fs::path& to) {
 fs::path folder_of(const fs::path& path) { return path.has_parent_path() ? path.parent_path() : fs::path("."); }
 
 template <typename Buffer>
-Buffer read_whole(const fs::path& path, uint64_t max_bytes) {
-  const InputFile file(path);
+Buffer read_whole(const InputFile& file, uint64_t max_bytes) {
   if (file.size_bytes() > max_bytes) {
     throw Error(ErrorKind::kFormat,
                 "file has " + std::to_string(file.size_bytes()) + " bytes, more than the limit of " + std::to_string(max_bytes))
-        .file(path.string());
+        .file(file.path().string());
   }
   Buffer buffer;
   buffer.resize(file.size_bytes());
@@ -60,47 +59,73 @@ Buffer read_whole(const fs::path& path, uint64_t max_bytes) {
   return buffer;
 }
 
+// O_NONBLOCK: opening a pipe that nobody writes to must fail, not wait.
+int open_to_read(const fs::path& path) {
+  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (fd >= 0) return fd;
+  const int code = errno;
+  std::error_code no_link;
+  const fs::path target = code == ENOENT ? fs::read_symlink(path, no_link) : fs::path();
+  if (target.empty()) throw io_error(path, "cannot open", code);
+  throw Error(ErrorKind::kIo, "is a link to '" + printable(target.string()) + "', which does not exist (a cache without its blobs?)")
+      .file(path.string());
+}
+
+class LocalFile final : public ByteSource {
+ public:
+  explicit LocalFile(int fd) : fd_(fd) {}
+  ~LocalFile() override { close(fd_); }
+  LocalFile(const LocalFile&) = delete;
+  LocalFile& operator=(const LocalFile&) = delete;
+
+  int fd() const noexcept { return fd_; }
+
+  void read_at(uint64_t offset, std::span<std::byte> out) const override {
+    while (!out.empty()) {
+      const ssize_t n = pread(fd_, out.data(), out.size(), static_cast<off_t>(offset));
+      if (n < 0 && errno == EINTR) continue;
+      if (n < 0) throw Error(ErrorKind::kIo, "cannot read: " + std::generic_category().message(errno)).at(offset);
+      if (n == 0) {
+        throw Error(ErrorKind::kFormat, "file ends here, " + std::to_string(out.size()) + " more bytes expected (incomplete download?)")
+            .at(offset);
+      }
+      out = out.subspan(static_cast<size_t>(n));
+      offset += static_cast<uint64_t>(n);
+    }
+  }
+
+  void read_ahead(uint64_t offset, uint64_t size_bytes) const noexcept override { advise(offset, size_bytes, POSIX_FADV_WILLNEED); }
+  void done_with(uint64_t offset, uint64_t size_bytes) const noexcept override { advise(offset, size_bytes, POSIX_FADV_DONTNEED); }
+
+ private:
+  void advise(uint64_t offset, uint64_t size_bytes, int advice) const noexcept {
+    posix_fadvise(fd_, static_cast<off_t>(offset), static_cast<off_t>(size_bytes), advice);
+  }
+
+  int fd_;
+};
+
 }  // namespace
 
-InputFile::InputFile(fs::path path) : path_(std::move(path)) {
-  // O_NONBLOCK: opening a pipe that nobody writes to must fail, not wait.
-  fd_ = open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  if (fd_ < 0) throw io_error(path_, "cannot open", errno);
-  try {
-    const struct stat status = status_of(fd_, path_);
-    if (!S_ISREG(status.st_mode)) throw Error(ErrorKind::kIo, "is not a regular file").file(path_.string());
-    size_bytes_ = static_cast<uint64_t>(status.st_size);
-    mtime_ns_ = static_cast<int64_t>(status.st_mtim.tv_sec) * 1'000'000'000 + status.st_mtim.tv_nsec;
-  } catch (...) {
-    close(fd_);
-    throw;
-  }
-}
+InputFile::InputFile(FileIdentity identity, std::unique_ptr<const ByteSource> bytes)
+    : identity_(std::move(identity)), bytes_(std::move(bytes)) {}
 
-InputFile::~InputFile() {
-  if (fd_ >= 0) close(fd_);
+InputFile::InputFile(fs::path path) : identity_{std::move(path)} {
+  auto file = std::make_unique<LocalFile>(open_to_read(identity_.path));
+  const struct stat status = status_of(file->fd(), identity_.path);
+  if (!S_ISREG(status.st_mode)) throw Error(ErrorKind::kIo, "is not a regular file").file(identity_.path.string());
+  identity_.size_bytes = static_cast<uint64_t>(status.st_size);
+  identity_.mtime_ns = static_cast<int64_t>(status.st_mtim.tv_sec) * 1'000'000'000 + status.st_mtim.tv_nsec;
+  bytes_ = std::move(file);
 }
-
-InputFile::InputFile(InputFile&& other) noexcept
-    : path_(std::move(other.path_)), fd_(std::exchange(other.fd_, -1)), size_bytes_(other.size_bytes_), mtime_ns_(other.mtime_ns_) {}
 
 void InputFile::read_at(uint64_t offset, std::span<std::byte> out) const {
-  while (!out.empty()) {
-    const ssize_t n = pread(fd_, out.data(), out.size(), static_cast<off_t>(offset));
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) throw io_error(path_, "cannot read", errno).at(offset);
-    if (n == 0) {
-      throw Error(ErrorKind::kFormat, "file ends here, " + std::to_string(out.size()) + " more bytes expected (incomplete download?)")
-          .file(path_.string())
-          .at(offset);
-    }
-    out = out.subspan(static_cast<size_t>(n));
-    offset += static_cast<uint64_t>(n);
+  try {
+    bytes_->read_at(offset, out);
+  } catch (Error& e) {
+    e.file(identity_.path.string());
+    throw;
   }
-}
-
-void InputFile::done_with(uint64_t offset, uint64_t size_bytes) const noexcept {
-  posix_fadvise(fd_, static_cast<off_t>(offset), static_cast<off_t>(size_bytes), POSIX_FADV_DONTNEED);
 }
 
 fs::path temporary_root() {
@@ -114,9 +139,11 @@ fs::path make_temporary_folder(const std::string& name) {
   return path;
 }
 
-std::vector<std::byte> read_file(const fs::path& path, uint64_t max_bytes) { return read_whole<std::vector<std::byte>>(path, max_bytes); }
+std::vector<std::byte> read_file(const InputFile& file, uint64_t max_bytes) { return read_whole<std::vector<std::byte>>(file, max_bytes); }
+std::vector<std::byte> read_file(const fs::path& path, uint64_t max_bytes) { return read_file(InputFile(path), max_bytes); }
 
-std::string read_text_file(const fs::path& path, uint64_t max_bytes) { return read_whole<std::string>(path, max_bytes); }
+std::string read_text_file(const InputFile& file, uint64_t max_bytes) { return read_whole<std::string>(file, max_bytes); }
+std::string read_text_file(const fs::path& path, uint64_t max_bytes) { return read_text_file(InputFile(path), max_bytes); }
 
 fs::path part_path(const fs::path& path) {
   fs::path part = path;

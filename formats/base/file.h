@@ -3,36 +3,54 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
 
 namespace quern {
 
+// Where the bytes of an open file come from: a file of this machine, or anything that can give ranges of bytes. Thread-safe.
+class ByteSource {
+ public:
+  virtual ~ByteSource() = default;
+
+  // Fills `out` from `offset`; throws kIo when that fails and kFormat when the file ends first, both with the offset.
+  virtual void read_at(uint64_t offset, std::span<std::byte> out) const = 0;
+
+  // Hints: the range will be read next (so that several ranges are on their way at once), and will not be read again (so that a 700 GB
+  // checkpoint does not evict everything else).
+  virtual void read_ahead(uint64_t offset, uint64_t size_bytes) const noexcept = 0;
+  virtual void done_with(uint64_t offset, uint64_t size_bytes) const noexcept = 0;
+};
+
+// What tells one version of a file from another.
+struct FileIdentity {
+  std::filesystem::path path;
+  uint64_t size_bytes = 0;
+  int64_t mtime_ns = 0;
+};
+
 // A file opened for positioned reads. Thread-safe after construction. Errors carry the path and the offset.
 class InputFile {
  public:
-  // Throws kIo when the path cannot be opened or is not a regular file.
+  // A file of this machine. Throws kIo when the path cannot be opened or is not a regular file; a link to a file that does not exist
+  // is called that.
   explicit InputFile(std::filesystem::path path);
-  ~InputFile();
-  InputFile(InputFile&& other) noexcept;
-  InputFile& operator=(InputFile&&) = delete;
+  InputFile(FileIdentity identity, std::unique_ptr<const ByteSource> bytes);
 
-  const std::filesystem::path& path() const noexcept { return path_; }
-  uint64_t size_bytes() const noexcept { return size_bytes_; }
-  int64_t mtime_ns() const noexcept { return mtime_ns_; }
+  const std::filesystem::path& path() const noexcept { return identity_.path; }
+  uint64_t size_bytes() const noexcept { return identity_.size_bytes; }
+  int64_t mtime_ns() const noexcept { return identity_.mtime_ns; }
 
-  // Fills `out` from `offset`; throws kIo on a read error and kFormat when the file ends first.
+  // As ByteSource has them; errors name the file.
   void read_at(uint64_t offset, std::span<std::byte> out) const;
-
-  // A hint: the range will not be read again (so that a 700 GB checkpoint does not evict everything else).
-  void done_with(uint64_t offset, uint64_t size_bytes) const noexcept;
+  void read_ahead(uint64_t offset, uint64_t size_bytes) const noexcept { bytes_->read_ahead(offset, size_bytes); }
+  void done_with(uint64_t offset, uint64_t size_bytes) const noexcept { bytes_->done_with(offset, size_bytes); }
 
  private:
-  std::filesystem::path path_;
-  int fd_ = -1;
-  uint64_t size_bytes_ = 0;
-  int64_t mtime_ns_ = 0;
+  FileIdentity identity_;
+  std::unique_ptr<const ByteSource> bytes_;
 };
 
 // Where large temporary files go: TMPDIR, else /var/tmp, which unlike /tmp is on a disk.
@@ -41,7 +59,9 @@ std::filesystem::path temporary_root();
 std::filesystem::path make_temporary_folder(const std::string& name);
 
 // Whole small file; throws kFormat when it is larger than max_bytes.
+std::vector<std::byte> read_file(const InputFile& file, uint64_t max_bytes);
 std::vector<std::byte> read_file(const std::filesystem::path& path, uint64_t max_bytes);
+std::string read_text_file(const InputFile& file, uint64_t max_bytes);
 std::string read_text_file(const std::filesystem::path& path, uint64_t max_bytes);
 
 // A file that exists under its final name only when it is complete: bytes go to "PATH.part" (any order, any thread), commit()

@@ -1,7 +1,9 @@
+#include <algorithm>
 #include <set>
 
 #include "formats/arch/config.h"
 #include "formats/arch/general_keys.h"
+#include "formats/base/model_folder.h"
 #include "formats/checkpoint/checkpoint_source.h"
 #include "formats/checkpoint/gguf_source.h"
 #include "formats/checkpoint/outline_source.h"
@@ -17,18 +19,17 @@ namespace {
 namespace fs = std::filesystem;
 
 // Folders that hold a model in a form that is not safetensors with a config.json.
-void refuse_other_layouts(const fs::path& folder) {
-  if (fs::exists(folder / "hf_quant_config.json")) {
+void refuse_other_layouts(const ModelFolder& folder) {
+  if (folder.has("hf_quant_config.json")) {
     throw Error(ErrorKind::kUnsupported, "hf_quant_config.json says this is an NVIDIA ModelOpt checkpoint; convert the original one");
   }
-  if (fs::exists(folder / "config.json")) return;
-  if (fs::exists(folder / "params.json")) {
+  if (folder.has("config.json")) return;
+  if (folder.has("params.json")) {
     throw Error(ErrorKind::kUnsupported, "the folder has params.json but no config.json: convert the transformers layout of this model");
   }
-  for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
-    if (entry.path().extension() != ".gguf") continue;
-    throw Error(ErrorKind::kUsage,
-                "the folder has no config.json; name a GGUF file in it, for example " + entry.path().filename().string());
+  for (const std::string& name : folder.names()) {
+    if (!name.ends_with(".gguf")) continue;
+    throw Error(ErrorKind::kUsage, "the folder has no config.json; name a GGUF file in it, for example " + name);
   }
 }
 
@@ -51,10 +52,10 @@ TokenizerInputs tokenizer_inputs(const ModelConfig& config, const ArchDescriptor
 struct Description {
   ModelConfig config;
   const ArchDescriptor* arch;
-  fs::path folder;  // its last component names the model where nothing else does
+  ModelFolder folder;  // the last component of its path names the model where nothing else does
 };
 
-Description describe(ModelConfig config, const fs::path& folder) {
+Description describe(ModelConfig config, const ModelFolder& folder) {
   Description description{std::move(config), nullptr, folder};
   description.arch = &find_arch(description.config);
   description.arch->check(description.config);
@@ -62,7 +63,7 @@ Description describe(ModelConfig config, const fs::path& folder) {
   return description;
 }
 
-bool has_tokenizer_file(const fs::path& folder) { return fs::exists(folder / "tokenizer.json") || fs::exists(folder / "tokenizer.model"); }
+bool has_tokenizer_file(const ModelFolder& folder) { return folder.has("tokenizer.json") || folder.has("tokenizer.model"); }
 
 Metadata metadata_of(const Description& model, const ArchRules& rules, const ModelOptions& options, bool with_tokenizer,
                      std::vector<std::string>& notes) {
@@ -86,12 +87,11 @@ std::unique_ptr<ModelSource> open_checkpoint(const Description& model, const Mod
 constexpr const char* kIndexName = "model.safetensors.index.json";
 
 // Names of the tensors that the index of absent shards lists.
-std::set<std::string, std::less<>> indexed_names(const fs::path& folder) {
+std::set<std::string, std::less<>> indexed_names(const ModelFolder& folder) {
   constexpr uint64_t kMaxIndexBytes = uint64_t{256} << 20;
   std::set<std::string, std::less<>> names;
-  if (!fs::exists(folder / kIndexName)) return names;
-  for (auto& entry : safetensors::parse_index(read_file(folder / kIndexName, kMaxIndexBytes)).entries)
-    names.insert(std::move(entry.tensor));
+  if (!folder.has(kIndexName)) return names;
+  for (auto& entry : safetensors::parse_index(folder.read(kIndexName, kMaxIndexBytes)).entries) names.insert(std::move(entry.tensor));
   return names;
 }
 
@@ -105,14 +105,11 @@ std::unique_ptr<ModelSource> outline_of_config(const Description& model, const M
   return std::make_unique<OutlineSource>(model.config, rules, std::move(metadata), std::move(notes));
 }
 
-bool has_shards(const fs::path& folder) {
-  for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
-    if (entry.path().extension() == ".safetensors") return true;
-  }
-  return false;
+bool has_shards(const ModelFolder& folder) {
+  return std::ranges::any_of(folder.names(), [](const std::string& name) { return name.ends_with(".safetensors"); });
 }
 
-ModelOutline outline_of_folder(const fs::path& folder, const ModelOptions& options) {
+ModelOutline outline_of_folder(const ModelFolder& folder, const ModelOptions& options) {
   refuse_other_layouts(folder);
   const Description model = describe(load_config(folder), folder);
   const bool with_tokenizer = has_tokenizer_file(folder);
@@ -125,7 +122,8 @@ ModelOutline outline_of_folder(const fs::path& folder, const ModelOptions& optio
 ModelOutline outline_of_file(const fs::path& path, const ModelOptions& options) {
   constexpr uint64_t kMaxConfigBytes = uint64_t{8} << 20;
   const fs::path folder = path.filename() == "config.json" ? fs::absolute(path).parent_path() : fs::path(path).replace_extension();
-  return {outline_of_config(describe(ModelConfig::parse(read_text_file(path, kMaxConfigBytes)), folder), options, false), false, false};
+  const std::string text = ModelFolder(path.parent_path()).read_text(path.filename().string(), kMaxConfigBytes);
+  return {outline_of_config(describe(ModelConfig::parse(text), folder), options, false), false, false};
 }
 
 // A file of a checkpoint where its folder was meant.

@@ -67,6 +67,18 @@ void for_each_run(const Assembly& assembly, const Segment& segment, Body body) {
   }
 }
 
+// Calls body(plane, first byte, number of bytes) for every range of bytes that a segment needs, in the order in which RawRows has them.
+template <typename Body>
+void for_each_range(const Segment& segment, Body body) {
+  for (const Plane& plane : segment.part->planes()) {
+    const int64_t first_stripe = plane.shared ? 0 : segment.slice * plane.n_stripes;
+    const uint64_t stripe_bytes = static_cast<uint64_t>(plane.units_of(segment.first, segment.n)) * plane.unit_bytes;
+    for (int64_t stripe = first_stripe; stripe < first_stripe + plane.n_stripes; ++stripe) {
+      body(plane, static_cast<uint64_t>(stripe * plane.n_units + plane.first_unit(segment.first)) * plane.unit_bytes, stripe_bytes);
+    }
+  }
+}
+
 // kSplitKeyB: stored rows are the key's dimensions of one head and columns its ranks; the output has one row per rank.
 void decode_transposed(const Assembly& assembly, const RawRows& raw, std::span<float> out) {
   const int64_t rank = assembly.slice_rows;
@@ -93,17 +105,17 @@ uint64_t fetch_rows(const safetensors::Checkpoint& checkpoint, const Assembly& a
   for (const Segment& segment : list) size_bytes += segment.size_bytes();
   raw.bytes.resize(size_bytes);
 
+  // Several ranges are announced, so that the others are on their way while the first is read.
+  for (const Segment& segment : list) {
+    if (list.size() == 1 && segment.part->codes().n_stripes == 1) break;
+    for_each_range(segment, [&](const Plane& plane, uint64_t at, uint64_t n) { checkpoint.read_ahead(*plane.tensor, at, n); });
+  }
   std::byte* to = raw.bytes.data();
   for (const Segment& segment : list) {
-    for (const Plane& plane : segment.part->planes()) {
-      const int64_t first_stripe = plane.shared ? 0 : segment.slice * plane.n_stripes;
-      const uint64_t stripe_bytes = static_cast<uint64_t>(plane.units_of(segment.first, segment.n)) * plane.unit_bytes;
-      for (int64_t stripe = first_stripe; stripe < first_stripe + plane.n_stripes; ++stripe) {
-        const uint64_t at = static_cast<uint64_t>(stripe * plane.n_units + plane.first_unit(segment.first)) * plane.unit_bytes;
-        checkpoint.read(*plane.tensor, at, {to, stripe_bytes});
-        to += stripe_bytes;
-      }
-    }
+    for_each_range(segment, [&](const Plane& plane, uint64_t at, uint64_t n) {
+      checkpoint.read(*plane.tensor, at, {to, n});
+      to += n;
+    });
     const Plane& codes = segment.part->codes();
     if (!drop_behind || interleaves(assembly.transform) || codes.n_stripes > 1) continue;
     const auto first = static_cast<uint64_t>(segment.slice * codes.n_units + codes.first_unit(segment.first)) * codes.unit_bytes;

@@ -12,8 +12,8 @@ namespace quern::checkpoint {
 // The three steps of a chunk of one assembly. RawRows holds the planes of all segments, one after the other.
 
 // Reads what the segments of raw.n_rows GGUF rows from raw.first_row need: one read for every plane of a segment, or one for each of
-// its stripes. drop_behind tells the system to forget the codes that were read, unless another tensor is made of the rows between them.
-// Returns the bytes read.
+// its stripes; where there are several, all are announced first. drop_behind tells the system to forget the codes that were read, unless
+// another tensor is made of the rows between them. Returns the bytes read.
 uint64_t fetch_rows(const safetensors::Checkpoint& checkpoint, const Assembly& assembly, bool drop_behind, RawRows& raw);
 
 // Writes n_rows x row_length floats. Throws kFormat naming the GGUF row and the stored tensor where a weight is NaN or infinite.

@@ -2,8 +2,9 @@
 #include <numeric>
 
 #include "formats/base/error.h"
+#include "formats/base/model_folder.h"
 #include "formats/gguf/gguf.h"
-#include "formats/types/shards.h"
+#include "formats/types/read_tensor.h"
 
 namespace quern::gguf {
 namespace {

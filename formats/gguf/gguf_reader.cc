@@ -4,6 +4,7 @@
 
 #include "formats/base/bytes.h"
 #include "formats/base/checked.h"
+#include "formats/base/model_folder.h"
 #include "formats/gguf/gguf.h"
 #include "formats/gguf/gguf_survey.h"
 #include "formats/gguf/gguf_types.h"
@@ -106,7 +107,6 @@ class HeaderParser {
   void read_magic_and_version() {
     const auto magic = in_.take(4);
     const std::string_view text(reinterpret_cast<const char*>(magic.data()), magic.size());
-    if (text == "vers") throw Error(ErrorKind::kFormat, "is a Git LFS pointer, not the file itself (run git lfs pull)");
     if (text != kMagic) throw Error(ErrorKind::kFormat, "does not begin with 'GGUF' (not a GGUF file)");
     header_.version = in_.take_value<uint32_t>();
     if ((header_.version & 0xFFFF) == 0)
@@ -326,6 +326,7 @@ Header parse_header(std::span<const std::byte> head, uint64_t file_size_bytes) {
 }
 
 Header read_header(const InputFile& file) {
+  refuse_stand_in(file);
   try {
     return HeaderParser(HeaderStream(file)).parse();
   } catch (Error& e) {
@@ -335,6 +336,7 @@ Header read_header(const InputFile& file) {
 }
 
 Header survey_header(const InputFile& file, std::vector<std::string>& problems) {
+  refuse_stand_in(file);
   return HeaderParser(HeaderStream(file), &problems).parse();
 }
 

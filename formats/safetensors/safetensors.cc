@@ -6,7 +6,7 @@
 
 #include "formats/base/error.h"
 #include "formats/base/json_events.h"
-#include "formats/types/shards.h"
+#include "formats/types/read_tensor.h"
 
 namespace quern::safetensors {
 namespace {
@@ -103,11 +103,9 @@ class IndexHandler final : public JsonHandler {
 };
 
 // What a folder without safetensors has instead, for the message.
-std::string describe_folder(const fs::path& folder) {
+std::string describe_folder(const ModelFolder& folder) {
   std::string others;
-  std::error_code error;
-  for (const fs::directory_entry& entry : fs::directory_iterator(folder, error)) {
-    const std::string name = entry.path().filename().string();
+  for (const std::string& name : folder.names()) {
     if (name.ends_with(".safetensors")) return "; '" + name + "' is not listed by an index";
     if (name.ends_with(".bin") || name.ends_with(".pt") || name.ends_with(".pth"))
       others = "; '" + name + "': pickled weights are not supported";
@@ -128,11 +126,10 @@ struct Checkpoint::Counter {
   std::atomic<uint64_t> bytes{0};
 };
 
-Checkpoint::Checkpoint(const fs::path& folder) : bytes_read_(std::make_shared<Counter>()) {
-  const fs::path index_path = folder / kIndexName;
-  const fs::path single_path = folder / kSingleName;
-  if (fs::exists(index_path)) {
-    const std::vector<std::byte> json = read_file(index_path, kMaxIndexBytes);
+Checkpoint::Checkpoint(const ModelFolder& folder) : bytes_read_(std::make_shared<Counter>()) {
+  if (folder.has(kIndexName)) {
+    const fs::path index_path = folder.path() / kIndexName;
+    const std::vector<std::byte> json = folder.read(kIndexName, kMaxIndexBytes);
     Index index;
     try {
       index = parse_index(json);
@@ -142,21 +139,21 @@ Checkpoint::Checkpoint(const fs::path& folder) : bytes_read_(std::make_shared<Co
     }
     require_files(folder, index.files);
     files_.reserve(index.files.size());
-    for (const std::string& file : index.files) open_file(folder / file);
+    for (const std::string& file : index.files) open_file(folder, file);
     sort_tensors();
     check_against(index, index_path);
-  } else if (fs::exists(single_path)) {
-    open_file(single_path);
+  } else if (folder.has(kSingleName)) {
+    open_file(folder, kSingleName);
     sort_tensors();
   } else {
-    const char* reason = fs::is_directory(folder) ? "the folder has neither model.safetensors.index.json nor model.safetensors"
-                                                  : "is not a checkpoint folder";
-    throw Error(ErrorKind::kFormat, reason + describe_folder(folder)).file(folder.string());
+    const char* reason = fs::is_directory(folder.path()) ? "the folder has neither model.safetensors.index.json nor model.safetensors"
+                                                         : "is not a checkpoint folder";
+    throw Error(ErrorKind::kFormat, reason + describe_folder(folder)).file(folder.path().string());
   }
 }
 
-void Checkpoint::open_file(const fs::path& path) {
-  Header header = read_header(files_.emplace_back(path));
+void Checkpoint::open_file(const ModelFolder& folder, std::string_view name) {
+  Header header = read_header(files_.emplace_back(folder.open(name)));
   if (files_.size() == 1) metadata_ = std::move(header.metadata);
   for (TensorInfo& tensor : header.tensors) tensors_.push_back({std::move(tensor), files_.size() - 1});
 }
@@ -196,6 +193,10 @@ void Checkpoint::check_against(const Index& index, const fs::path& index_path) c
 const StoredTensor* Checkpoint::find(std::string_view name) const noexcept {
   const auto it = std::ranges::lower_bound(tensors_, name, {}, &StoredTensor::name);
   return it != tensors_.end() && it->name == name ? &*it : nullptr;
+}
+
+void Checkpoint::read_ahead(const StoredTensor& tensor, uint64_t first_byte, uint64_t size_bytes) const noexcept {
+  files_[tensor.file_index].read_ahead(tensor.file_offset + first_byte, size_bytes);
 }
 
 void Checkpoint::read(const StoredTensor& tensor, uint64_t first_byte, std::span<std::byte> out) const {

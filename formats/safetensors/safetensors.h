@@ -9,7 +9,7 @@
 #include <utility>
 #include <vector>
 
-#include "formats/base/file.h"
+#include "formats/base/model_folder.h"
 #include "formats/types/tensor.h"
 
 namespace quern::safetensors {
@@ -56,7 +56,7 @@ struct StoredTensor : TensorInfo {
 // links (the Hub's cache is made of them) to regular files. All files stay open.
 class Checkpoint {
  public:
-  explicit Checkpoint(const std::filesystem::path& folder);
+  explicit Checkpoint(const ModelFolder& folder);
 
   std::span<const InputFile> files() const noexcept { return files_; }
   std::span<const StoredTensor> tensors() const noexcept { return tensors_; }  // sorted by name
@@ -64,12 +64,14 @@ class Checkpoint {
   // The __metadata__ of files()[0]; writers give every shard the same.
   std::span<const std::pair<std::string, std::string>> metadata() const noexcept { return metadata_; }
 
+  // A hint that these bytes of the tensor will be read next.
+  void read_ahead(const StoredTensor& tensor, uint64_t first_byte, uint64_t size_bytes) const noexcept;
   // Reads bytes [first_byte, first_byte + out.size()) of the tensor, which is one of tensors(). Thread-safe.
   void read(const StoredTensor& tensor, uint64_t first_byte, std::span<std::byte> out) const;
   uint64_t bytes_read() const noexcept;  // tensor bytes handed out so far, headers excluded
 
  private:
-  void open_file(const std::filesystem::path& path);
+  void open_file(const ModelFolder& folder, std::string_view name);
   void sort_tensors();
   void check_against(const Index& index, const std::filesystem::path& index_path) const;
 

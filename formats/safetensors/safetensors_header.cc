@@ -233,10 +233,6 @@ uint64_t header_end(std::span<const std::byte> first8, uint64_t file_size_bytes)
     throw Error(ErrorKind::kFormat, "a file of " + std::to_string(file_size_bytes) + " bytes has no safetensors header");
   }
   const auto length = load_le<uint64_t>(first8.data());
-  constexpr char kLfs[] = "version ";  // how the text file that stands for a Git LFS object begins
-  if (std::memcmp(first8.data(), kLfs, kLengthBytes) == 0) {
-    throw Error(ErrorKind::kFormat, "is a Git LFS pointer, not the file itself (run git lfs pull)");
-  }
   if (length > kMaxHeaderBytes) {
     throw Error(ErrorKind::kFormat, "header length " + std::to_string(length) + " is over the limit of " + std::to_string(kMaxHeaderBytes) +
                                         " bytes (not a safetensors file?)");

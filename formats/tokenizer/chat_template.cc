@@ -12,30 +12,31 @@ namespace fs = std::filesystem;
 
 constexpr uint64_t kMaxTemplateBytes = uint64_t{4} << 20;
 
-std::vector<ChatTemplate> read_jinja(const fs::path& folder) {
-  std::vector<ChatTemplate> templates{{"default", read_text_file(folder / "chat_template.jinja", kMaxTemplateBytes)}};
-  const fs::path more = folder / "additional_chat_templates";
-  if (!fs::is_directory(more)) return templates;
-  for (const fs::directory_entry& entry : fs::directory_iterator(more)) {
-    if (entry.path().extension() != ".jinja") continue;
-    templates.push_back({entry.path().stem().string(), read_text_file(entry.path(), kMaxTemplateBytes)});
+constexpr const char* kTemplateName = "chat_template.jinja";
+
+std::vector<ChatTemplate> read_jinja(const ModelFolder& folder) {
+  std::vector<ChatTemplate> templates{{"default", folder.read_text(kTemplateName, kMaxTemplateBytes)}};
+  const std::string more = "additional_chat_templates";
+  for (const std::string& name : folder.names(more)) {
+    const fs::path path(name);
+    if (path.extension() == ".jinja") templates.push_back({path.stem().string(), folder.read_text(more + "/" + name, kMaxTemplateBytes)});
   }
-  // The order of a folder's entries depends on the file system; outputs must not.
+  // By name: the names of the files with their endings sort otherwise.
   std::sort(templates.begin() + 1, templates.end(), [](const ChatTemplate& a, const ChatTemplate& b) { return a.name < b.name; });
   return templates;
 }
 
-std::vector<ChatTemplate> find_templates(const fs::path& folder, const std::optional<fs::path>& chosen,
+std::vector<ChatTemplate> find_templates(const ModelFolder& folder, const std::optional<fs::path>& chosen,
                                          const std::vector<ChatTemplate>& configured) {
   if (chosen) return {{"default", read_text_file(*chosen, kMaxTemplateBytes)}};
-  if (fs::exists(folder / "chat_template.jinja")) return read_jinja(folder);
+  if (folder.has(kTemplateName)) return read_jinja(folder);
   if (!configured.empty()) return configured;
-  const fs::path json = folder / "chat_template.json";
-  if (!fs::exists(json)) return {};
+  constexpr const char* kJson = "chat_template.json";
+  if (!folder.has(kJson)) return {};
   try {
-    return parse_chat_templates(read_text_file(json, kMaxTemplateBytes));
+    return parse_chat_templates(folder.read_text(kJson, kMaxTemplateBytes));
   } catch (Error& error) {
-    error.file(json.string());
+    error.file((folder.path() / kJson).string());
     throw;
   }
 }
@@ -51,7 +52,7 @@ std::string key_name(std::string name) {
 
 }  // namespace
 
-void set_chat_template(const fs::path& folder, const std::optional<fs::path>& chosen, const std::vector<ChatTemplate>& configured,
+void set_chat_template(const ModelFolder& folder, const std::optional<fs::path>& chosen, const std::vector<ChatTemplate>& configured,
                        Metadata& metadata, std::vector<std::string>& notes) {
   const std::vector<ChatTemplate> templates = find_templates(folder, chosen, configured);
   std::vector<std::string> names;

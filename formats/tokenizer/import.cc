@@ -1,7 +1,6 @@
 #include "formats/tokenizer/import.h"
 
 #include "formats/base/error.h"
-#include "formats/base/file.h"
 #include "formats/tokenizer/build_vocabulary.h"
 #include "formats/tokenizer/chat_template.h"
 #include "formats/tokenizer/pretokenizers.h"
@@ -18,8 +17,6 @@
 namespace quern {
 namespace {
 
-namespace fs = std::filesystem;
-
 // The largest tokenizer.json in use is 35 MB.
 constexpr uint64_t kMaxFileBytes = uint64_t{256} << 20;
 
@@ -31,36 +28,37 @@ struct TokenizerFiles {
   std::vector<AddedToken> added;  // added_tokens.json
 };
 
+// parse(folder.open(name)), where errors name the file.
 template <typename Parse>
-auto parse_file(const fs::path& path, Parse parse) {
+auto parse_file(const ModelFolder& folder, const char* name, Parse parse) {
   try {
-    return parse(path);
+    return parse(folder.open(name));
   } catch (Error& error) {
-    error.file(path.string());
+    error.file((folder.path() / name).string());
     throw;
   }
 }
 
-std::string text_of(const fs::path& path) { return read_text_file(path, kMaxFileBytes); }
+std::string text_of(const InputFile& file) { return read_text_file(file, kMaxFileBytes); }
 
-[[noreturn]] void no_tokenizer(const fs::path& folder) {
+[[noreturn]] void no_tokenizer(const ModelFolder& folder) {
   for (const auto& [file, what] : {std::pair{"tiktoken.model", "tiktoken ranks"}, std::pair{"tekken.json", "Mistral's tekken format"}}) {
-    if (fs::exists(folder / file)) {
+    if (folder.has(file)) {
       throw Error(ErrorKind::kUnsupported, std::string("the only tokenizer is ") + file + " (" + what +
                                                "), which is not supported; add a tokenizer.json made from it")
-          .file(folder.string());
+          .file(folder.path().string());
     }
   }
-  throw Error(ErrorKind::kFormat, "no tokenizer.json or tokenizer.model (incomplete download?)").file(folder.string());
+  throw Error(ErrorKind::kFormat, "no tokenizer.json or tokenizer.model (incomplete download?)").file(folder.path().string());
 }
 
 // A tokenizer.json that GGUF cannot express is passed over when there is a SentencePiece model as well: the file was made from it.
-TokenizerFiles read_files(const fs::path& folder) {
+TokenizerFiles read_files(const ModelFolder& folder) {
   TokenizerFiles files;
-  const bool has_sentencepiece = fs::exists(folder / "tokenizer.model");
-  if (fs::exists(folder / "tokenizer.json")) {
+  const bool has_sentencepiece = folder.has("tokenizer.model");
+  if (folder.has("tokenizer.json")) {
     try {
-      files.json = parse_file(folder / "tokenizer.json", [](const fs::path& path) { return parse_tokenizer_json(text_of(path)); });
+      files.json = parse_file(folder, "tokenizer.json", [](const InputFile& file) { return parse_tokenizer_json(text_of(file)); });
     } catch (const Error& error) {
       if (!has_sentencepiece || error.kind() != ErrorKind::kUnsupported) throw;
     }
@@ -68,14 +66,14 @@ TokenizerFiles read_files(const fs::path& folder) {
   const bool byte_level = files.json && files.json->kind == TokenizerJson::Kind::kByteLevel;
   if (has_sentencepiece && !byte_level) {
     files.sentencepiece =
-        parse_file(folder / "tokenizer.model", [](const fs::path& path) { return parse_sentencepiece(read_file(path, kMaxFileBytes)); });
+        parse_file(folder, "tokenizer.model", [](const InputFile& file) { return parse_sentencepiece(read_file(file, kMaxFileBytes)); });
   }
   if (!files.json && !files.sentencepiece) no_tokenizer(folder);
-  if (fs::exists(folder / "tokenizer_config.json")) {
-    files.config = parse_file(folder / "tokenizer_config.json", [](const fs::path& path) { return parse_tokenizer_config(text_of(path)); });
+  if (folder.has("tokenizer_config.json")) {
+    files.config = parse_file(folder, "tokenizer_config.json", [](const InputFile& file) { return parse_tokenizer_config(text_of(file)); });
   }
-  if (fs::exists(folder / "added_tokens.json")) {
-    files.added = parse_file(folder / "added_tokens.json", [](const fs::path& path) { return parse_added_tokens(text_of(path)); });
+  if (folder.has("added_tokens.json")) {
+    files.added = parse_file(folder, "added_tokens.json", [](const InputFile& file) { return parse_added_tokens(text_of(file)); });
   }
   return files;
 }
@@ -173,7 +171,7 @@ void set_add_flags(const TokenizerFiles& files, const Vocabulary& vocabulary, Me
 
 }  // namespace
 
-void set_tokenizer_metadata(const fs::path& folder, const TokenizerInputs& inputs, Metadata& metadata, std::vector<std::string>& notes) {
+void set_tokenizer_metadata(const ModelFolder& folder, const TokenizerInputs& inputs, Metadata& metadata, std::vector<std::string>& notes) {
   const TokenizerFiles files = read_files(folder);
   const bool byte_level = !files.sentencepiece && files.json->kind == TokenizerJson::Kind::kByteLevel;
   Vocabulary vocabulary(inputs.vocab_size);
@@ -196,7 +194,7 @@ void set_tokenizer_metadata(const fs::path& folder, const TokenizerInputs& input
     metadata.set("tokenizer.ggml.model", std::string(byte_level ? "gpt2" : "llama"));
     metadata.set("tokenizer.ggml.pre", std::string(byte_level ? pre_tokenizer_name(*files.json, inputs.gguf_arch, notes) : "default"));
   } catch (Error& error) {
-    error.file((folder / (files.sentencepiece ? "tokenizer.model" : "tokenizer.json")).string());
+    error.file((folder.path() / (files.sentencepiece ? "tokenizer.model" : "tokenizer.json")).string());
     throw;
   }
   set_special_ids(files, inputs, vocabulary, metadata, notes);

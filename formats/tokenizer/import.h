@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "formats/base/model_folder.h"
 #include "formats/gguf/metadata.h"
 
 namespace quern {
@@ -32,7 +33,6 @@ struct TokenizerInputs {
 // follows transformers where that converter reads a flag that transformers ignores. Errors: kFormat for damaged or contradictory files (ids
 // out of range or used twice, merges of unknown tokens), kUnsupported naming the expression or component for tokenizers that no known
 // runtime could reproduce, kIo for unreadable files.
-void set_tokenizer_metadata(const std::filesystem::path& folder, const TokenizerInputs& inputs, Metadata& metadata,
-                            std::vector<std::string>& notes);
+void set_tokenizer_metadata(const ModelFolder& folder, const TokenizerInputs& inputs, Metadata& metadata, std::vector<std::string>& notes);
 
 }  // namespace quern

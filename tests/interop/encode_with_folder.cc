@@ -14,7 +14,7 @@ int main(int argc, char** argv) {
   try {
     quern::Metadata metadata;
     std::vector<std::string> notes;
-    quern::set_tokenizer_metadata(argv[1], {.vocab_size = std::strtoll(argv[2], nullptr, 10)}, metadata, notes);
+    quern::set_tokenizer_metadata(std::filesystem::path(argv[1]), {.vocab_size = std::strtoll(argv[2], nullptr, 10)}, metadata, notes);
     const std::string text = quern::read_text_file(argv[3], uint64_t{1} << 30);
     for (const int32_t id : quern::Tokenizer(metadata).encode(text, false, true)) std::cout << id << '\n';
   } catch (const quern::Error& error) {

@@ -63,6 +63,7 @@ Inspection inspect_gguf(const fs::path& path) {
 
 Inspection inspect_safetensors_file(const fs::path& path) {
   const InputFile file(path);
+  refuse_stand_in(file);
   const safetensors::Header header = safetensors::read_header(file);
   Inspection result;
   result.format = Inspection::Format::kSafetensors;

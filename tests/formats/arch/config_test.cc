@@ -107,7 +107,7 @@ TEST(ModelConfig, ReadsFolders) {
   const ModelConfig config = load_config(std::filesystem::path(QUERN_TEST_DATA) / "models/mini-llama3");
   EXPECT_EQ(config.find_string("model_type"), "llama");
   EXPECT_TRUE(config.has("generation_config.temperature"));
-  EXPECT_THROW(load_config("/nonexistent"), Error);
+  EXPECT_THROW(load_config(std::filesystem::path("/nonexistent")), Error);
 }
 
 }  // namespace

@@ -110,19 +110,53 @@ TEST(OpenModelFolder, SaysWhatIsWrongWithAPath) {
   EXPECT_THAT(error_of([&] { open_model(dir.path()); }), HasSubstr("NVIDIA ModelOpt"));
 }
 
+// Links to the files of a miniature, less one of them.
+void link_without(const std::string& model, const std::string& left_out, const fs::path& folder) {
+  for (const fs::directory_entry& entry : fs::directory_iterator(model_folder(model))) {
+    if (entry.is_regular_file() && entry.path().filename() != left_out) fs::create_symlink(entry.path(), folder / entry.path().filename());
+  }
+}
+
 // A miniature whose config.json has other text in place of `from`.
 std::string error_of_changed_config(const std::string& from, const std::string& to) {
   TempDir dir;
-  for (const fs::directory_entry& entry : fs::directory_iterator(model_folder("mini-v3"))) {
-    if (entry.is_regular_file()) fs::create_symlink(entry.path(), dir / entry.path().filename().string());
-  }
-  std::string config = read_text_file(dir / "config.json", 1 << 20);
+  link_without("mini-v3", "config.json", dir.path());
+  std::string config = read_text_file(model_folder("mini-v3") / "config.json", 1 << 20);
   const size_t at = config.find(from);
   if (at == config.npos) return "'" + from + "' is not in config.json";
   config.replace(at, from.size(), to);
-  fs::remove(dir / "config.json");
   write_text(dir / "config.json", config);
   return error_of([&] { open_model(dir.path()); });
+}
+
+struct File {
+  const char* model;
+  const char* name;
+};
+constexpr File kFiles[] = {
+    {"mini-llama3", "model.safetensors"},           {"mini-llama3", "config.json"},      {"mini-llama3", "tokenizer.json"},
+    {"mini-llama3", "tokenizer_config.json"},       {"mini-mixtral", "tokenizer.model"}, {"mini-v4", "model.safetensors.index.json"},
+    {"mini-v4", "model-00002-of-00002.safetensors"}};
+
+TEST(OpenModelFolder, NamesTheFileOfAnyKindThatIsAPointerOrAPage) {
+  for (const auto& [model, name] : kFiles) {
+    TempDir dir;
+    link_without(model, name, dir.path());
+    write_text(dir / name, "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 17209920\n");
+    EXPECT_THAT(error_of([&] { open_model(dir.path()); }), HasSubstr(std::string(name) + ": is a Git LFS pointer"));
+    write_text(dir / name, "<!doctype html>\n<title>Sign in</title>");
+    EXPECT_THAT(error_of([&] { open_model(dir.path()); }), HasSubstr(std::string(name) + ": is an HTML page"));
+  }
+}
+
+TEST(OpenModelFolder, NamesTheLinkThatLeadsNowhere) {
+  for (const auto& [model, name] : kFiles) {
+    TempDir dir;
+    link_without(model, name, dir.path());
+    fs::create_symlink("../../blobs/0123abcd", dir / name);
+    EXPECT_THAT(error_of([&] { open_model(dir.path()); }),
+                HasSubstr(std::string(name) + ": is a link to '../../blobs/0123abcd', which does not exist"));
+  }
 }
 
 TEST(OpenModelConfig, RefusesForeignQuantizationByName) {

@@ -160,7 +160,6 @@ TEST(GgufHeader, EveryHeaderByteMatters) {
 
 TEST(GgufHeader, RefusesOtherFilesAndVersions) {
   EXPECT_ERROR(parse(to_bytes("PK\3\4 and so on")), ErrorKind::kFormat, "does not begin with 'GGUF'");
-  EXPECT_ERROR(parse(to_bytes("version https://git-lfs.github.com/spec/v1\n")), ErrorKind::kFormat, "Git LFS pointer");
   EXPECT_ERROR(parse(Raw(0, 0, 1).bytes()), ErrorKind::kUnsupported, "offset 4: GGUF version 1; only versions 2 and 3");
   EXPECT_ERROR(parse(Raw(0, 0, 4).bytes()), ErrorKind::kUnsupported, "GGUF version 4");
   EXPECT_ERROR(parse(Raw(0, 0, 0x03000000).bytes()), ErrorKind::kUnsupported, "big-endian");

@@ -138,7 +138,6 @@ TEST(SafetensorsHeader, RefusesBadLengths) {
   EXPECT_ERROR(parse(with_length(kMaxHeaderBytes)), ErrorKind::kFormat, "does not fit in a file of 10 bytes (incomplete download?)");
   EXPECT_ERROR(parse(with_length(3)), ErrorKind::kFormat, "does not fit in a file of 10 bytes");
   EXPECT_ERROR(parse(with_length(0)), ErrorKind::kFormat, "does not begin with '{'");
-  EXPECT_ERROR(parse(to_bytes("version https://git-lfs.github.com/spec/v1\n")), ErrorKind::kFormat, "Git LFS pointer");
 }
 
 TEST(SafetensorsHeader, RefusesMalformedJson) {

@@ -2,17 +2,12 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <filesystem>
 #include <span>
-#include <string>
 
 #include "formats/base/file.h"
 #include "formats/types/tensor.h"
 
 namespace quern {
-
-// Throws one kFormat error that counts and names the files of `names` that `folder` lacks.
-void require_files(const std::filesystem::path& folder, std::span<const std::string> names);
 
 // Fills `out` with the bytes of a tensor that `file` holds, from its byte first_byte on. Errors name file, offset and tensor.
 void read_tensor(const InputFile& file, const TensorInfo& tensor, uint64_t first_byte, std::span<std::byte> out);
