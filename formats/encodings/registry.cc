@@ -12,6 +12,7 @@
 namespace quern::encodings {
 
 extern const Encoding kFp4Pairs;
+extern const Encoding kScaledFp8;
 extern const Encoding kBlockFp8;
 extern const Encoding kPlain;
 
@@ -20,7 +21,7 @@ namespace {
 using safetensors::Checkpoint;
 using safetensors::StoredTensor;
 
-constexpr std::array<const Encoding*, 3> kEncodings = {&kFp4Pairs, &kBlockFp8, &kPlain};
+constexpr std::array<const Encoding*, 4> kEncodings = {&kFp4Pairs, &kScaledFp8, &kBlockFp8, &kPlain};
 
 const Encoding* find_encoding(const Wanted& wanted) {
   const auto found = std::ranges::find_if(kEncodings, [&](const Encoding* encoding) { return encoding->claims(wanted); });
@@ -107,9 +108,9 @@ std::string_view foreign_encoding(std::string_view name) noexcept {
       {"weight_shape", "compressed-tensors"},
       {"weight_g_idx", "compressed-tensors"},
       {"weight_scale_2", "NVIDIA ModelOpt"},
-      {"input_scale", "FP8 with static activation scales"},
-      {"activation_scale", "FP8 with static activation scales"},
-      {"weight_scale", "FP8 or integers with per-tensor or per-row scales"},
+      {"input_scale", "8-bit integers with static activation scales"},
+      {"activation_scale", "8-bit integers with static activation scales"},
+      {"weight_scale", "integers with per-tensor or per-row scales"},
       {"qscale_weight", "Mistral's FP8"},
       {"qscale_act", "Mistral's FP8"},
       {"qweight", "GPTQ or AWQ"},

@@ -92,7 +92,7 @@ TEST(CheckpointSource, RefusesEncodingsThatItDoesNotKnowByName) {
   EXPECT_THAT(error_for("a.weight_packed", DType::I32),
               HasSubstr("'a.weight_packed' belongs to an encoding that is not supported: compressed"));
   EXPECT_THAT(error_for("a.weight_scale_2", DType::F32), HasSubstr("not supported: NVIDIA ModelOpt"));
-  EXPECT_THAT(error_for("a.weight_scale", DType::F32), HasSubstr("not supported: FP8 or integers with per-tensor or per-row scales"));
+  EXPECT_THAT(error_for("a.weight_scale", DType::F32), HasSubstr("not supported: integers with per-tensor or per-row scales"));
   EXPECT_THAT(error_for("a.qweight", DType::I32), HasSubstr("not supported: GPTQ or AWQ"));
   EXPECT_THAT(error_for("a.scales", DType::BF16), HasSubstr("not supported: MLX, GPTQ or AWQ"));
   EXPECT_THAT(error_for("a.weight.absmax", DType::U8), HasSubstr("not supported: bitsandbytes"));
