@@ -4,6 +4,7 @@
 #include <map>
 #include <utility>
 
+#include "formats/arch/stems.h"
 #include "formats/base/error.h"
 #include "formats/base/nearest.h"
 #include "recipes/name_pattern.h"
@@ -259,10 +260,7 @@ std::string_view tensor_part(std::string_view name) noexcept {
   const auto drop_back = [&name](std::string_view suffix) {
     if (name.ends_with(suffix)) name.remove_suffix(suffix.size());
   };
-  if (name.starts_with("blk.")) {
-    const size_t dot = name.find('.', 4);
-    if (dot != std::string_view::npos) name.remove_prefix(dot + 1);
-  }
+  name = split_block_name(name).name;
   for (const std::string_view prefix : {"attn_", "ffn_", "indexer."}) drop_front(prefix);
   for (const std::string_view suffix : {".weight", ".bias", "_exps", "_shexp"}) drop_back(suffix);
   return name;

@@ -3,6 +3,7 @@
 #include "formats/arch/families.h"
 #include "formats/arch/keys.h"
 #include "formats/arch/rule_builder.h"
+#include "formats/arch/stems.h"
 #include "formats/base/error.h"
 
 // DeepSeek-V4 Flash and Pro, their Base versions, and the main model of the DSpark releases (0731 ...). Every layer attends within a
@@ -192,7 +193,7 @@ void add_ffn(const Dims& d, const std::string& stored, const std::string& blk, b
 
 // stored: "layers.3." or "mtp.0."; block: the number in GGUF.
 void add_layer(const Dims& d, const std::string& stored, int64_t block, RuleBuilder& b) {
-  const std::string blk = "blk." + std::to_string(block) + ".";
+  const std::string blk = block_name(block, "");
   const auto index = static_cast<size_t>(block);
   b.add(stored + "attn_norm.weight", blk + "attn_norm.weight", {d.hidden});
   b.add(stored + "ffn_norm.weight", blk + "ffn_norm.weight", {d.hidden});
@@ -221,7 +222,7 @@ ArchRules mtp_rules(const ModelConfig& config, const Dims& d, RuleBuilder& b) {
   add_ends(d, b);
   add_hyper_head(d, "mtp.0.", b);
   add_layer(d, "mtp.0.", d.layers, b);
-  const std::string name = "blk." + std::to_string(d.layers) + ".nextn.";
+  const std::string name = block_name(d.layers, "nextn.");
   b.add("mtp.0.e_proj.weight|mtp.0.h_proj.weight", name + "eh_proj.weight", {d.hidden, 2 * d.hidden}, Transform::kConcatColumns);
   b.add("mtp.0.enorm.weight", name + "enorm.weight", {d.hidden});
   b.add("mtp.0.hnorm.weight", name + "hnorm.weight", {d.hidden});

@@ -69,20 +69,8 @@ struct ArchDescriptor {
   ArchRules (*rules)(const ModelConfig&, bool mtp, const HasTensor& stored);  // throws kUnsupported for layouts it must refuse
 };
 
-// Whether a name matches a pattern such as those of ArchRules::ignored: '*' stands for any text, also none.
-bool matches_pattern(std::string_view pattern, std::string_view name) noexcept;
-
 std::span<const ArchDescriptor> all_archs();
 // By config: architectures[0], then model_type; throws kUnsupported with the nearest known name, or the reason for known refusals.
 const ArchDescriptor& find_arch(const ModelConfig& config);
-
-// A GGUF file has names but no rules: role and keep-policy of a tensor by its GGUF name. The descriptors use it as well,
-// so that a checkpoint and a GGUF made from it give the same answers.
-struct TensorKind {
-  Role role;
-  Keep keep;
-  int64_t layer;  // -1 outside blocks
-};
-TensorKind classify_tensor(std::string_view arch, std::string_view gguf_name, int rank);
 
 }  // namespace quern

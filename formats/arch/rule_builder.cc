@@ -6,6 +6,7 @@
 #include <tuple>
 #include <utility>
 
+#include "formats/arch/stems.h"
 #include "formats/base/checked.h"
 #include "formats/base/error.h"
 
@@ -18,7 +19,7 @@ namespace quern::arch {
 
 LayerNames model_layer(int64_t layer) {
   const std::string number = std::to_string(layer) + ".";
-  return {"model.layers." + number, "blk." + number};
+  return {"model.layers." + number, block_name(layer, "")};
 }
 
 TensorRule& RuleBuilder::add(std::string stored, std::string name, Shape shape, Transform transform) {

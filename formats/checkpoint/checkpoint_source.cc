@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "formats/arch/stems.h"
 #include "formats/base/resources.h"
 
 namespace quern {

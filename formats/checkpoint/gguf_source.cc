@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "formats/arch/descriptor.h"
+#include "formats/arch/stems.h"
 #include "formats/base/error.h"
 #include "formats/types/decode.h"
 

@@ -1,9 +1,10 @@
 #include "formats/statistics/imatrix_coverage.h"
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 #include <map>
+
+#include "formats/arch/stems.h"
 
 namespace quern {
 namespace {
@@ -24,19 +25,10 @@ void add_entry(const ImatrixEntry& entry, bool counts_are_chunks, LayerCoverage&
 
 }  // namespace
 
-int64_t layer_of(std::string_view weight) noexcept {
-  constexpr std::string_view kPrefix = "blk.";
-  if (!weight.starts_with(kPrefix)) return -1;
-  int64_t layer = -1;
-  const char* const end = weight.data() + weight.size();
-  const auto [rest, error] = std::from_chars(weight.data() + kPrefix.size(), end, layer);
-  return error == std::errc() && rest != end && *rest == '.' && layer >= 0 ? layer : -1;
-}
-
 std::vector<LayerCoverage> coverage_of(const Imatrix& imatrix) {
   std::map<int64_t, LayerCoverage> layers;
   for (const ImatrixEntry& entry : imatrix.entries) {
-    const int64_t number = layer_of(entry.name);
+    const int64_t number = split_block_name(entry.name).layer;
     LayerCoverage& layer = layers[number];
     layer.layer = number;
     add_entry(entry, imatrix.counts_are_chunks(), layer);

@@ -22,7 +22,4 @@ struct LayerCoverage {
 // One per layer, ascending.
 std::vector<LayerCoverage> coverage_of(const Imatrix& imatrix);
 
-// The layer of "blk.3.ffn_up.weight", -1 for other names.
-int64_t layer_of(std::string_view weight) noexcept;
-
 }  // namespace quern

@@ -1,13 +1,13 @@
 #include "formats/statistics/importance.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <map>
 #include <optional>
 #include <set>
 #include <string_view>
 
+#include "formats/arch/stems.h"
 #include "formats/base/error.h"
 
 // Tensors are gone through in the order of the model. A tensor takes the entry of its own name when the number of values fits, in the finer
@@ -26,47 +26,6 @@ namespace {
 
 constexpr double kFloor = 1e-6;  // of the mean of a slice
 constexpr std::string_view kGroupsSuffix = ".groups";
-
-// Matrices of one block that multiply the same input, so that any of them can speak for the others.
-constexpr std::array<std::array<std::string_view, 8>, 7> kSameInput = {{
-    {"attn_q", "attn_k", "attn_v", "attn_qkv", "attn_kv_a_mqa"},
-    {"attn_q_a", "attn_kv_a_mqa", "attn_kv", "attn_compressor_kv", "attn_compressor_gate", "indexer_compressor_kv",
-     "indexer_compressor_gate", "indexer.proj"},
-    {"attn_q_b", "indexer.attn_q_b"},
-    {"ffn_gate", "ffn_up"},
-    {"ffn_gate_shexp", "ffn_up_shexp"},
-    {"ffn_gate_exps", "ffn_up_exps", "ffn_gate_up_exps"},
-    // The two forms of MLA. The input of attn_v_b is a mean of latents over the keys, not a latent, but lies in the same directions.
-    {"attn_kv_b", "attn_v_b"},
-}};
-
-// "blk.3." and "ffn_up" of "blk.3.ffn_up.weight"; empty when the name is of another kind.
-struct BlockName {
-  std::string_view prefix;
-  std::string_view stem;
-};
-
-std::optional<BlockName> split_block_name(std::string_view name) {
-  constexpr std::string_view kPrefix = "blk.", kSuffix = ".weight";
-  if (!name.starts_with(kPrefix) || !name.ends_with(kSuffix)) return std::nullopt;
-  const size_t dot = name.find('.', kPrefix.size());
-  if (dot == std::string_view::npos || dot + 1 + kSuffix.size() > name.size()) return std::nullopt;
-  return BlockName{name.substr(0, dot + 1), name.substr(dot + 1, name.size() - dot - 1 - kSuffix.size())};
-}
-
-// Names of the weights whose entry may stand in for `name`, best first.
-std::vector<std::string> substitutes(std::string_view name) {
-  std::vector<std::string> names;
-  const std::optional<BlockName> block = split_block_name(name);
-  if (!block) return names;
-  for (const auto& group : kSameInput) {
-    if (std::ranges::find(group, block->stem) == group.end()) continue;
-    for (const std::string_view stem : group) {
-      if (!stem.empty() && stem != block->stem) names.push_back(std::string(block->prefix) + std::string(stem) + ".weight");
-    }
-  }
-  return names;
-}
 
 // "12 tensors ... 'a', 'b' and 10 more"
 std::string list_names(const std::vector<std::string>& names) {
@@ -151,7 +110,7 @@ class Importance::Matcher {
   }
 
   bool substitute(size_t t) {
-    for (const std::string& name : substitutes(model_[t].name)) {
+    for (const std::string& name : weights_with_same_input(model_[t].name)) {
       ImatrixEntry* entry = find(name);
       if (entry == nullptr) continue;
       ImatrixEntry* usable_entry = divide(*entry, model_[t]) ? entry : mean_of_heads(*entry, model_[t].shape.row_length());

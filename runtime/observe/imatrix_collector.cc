@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "formats/arch/stems.h"
 #include "formats/base/error.h"
 #include "formats/base/parallel.h"
 
@@ -12,12 +13,6 @@
 
 namespace quern {
 namespace {
-
-// "blk.3." of "blk.3.ffn_up.weight", "" outside blocks.
-std::string_view block_of(std::string_view weight) {
-  if (!weight.starts_with("blk.")) return {};
-  return weight.substr(0, weight.find('.', 4) + 1);
-}
 
 void add_squares(const PackedRows& rows, std::vector<double>& sums) {
   constexpr int64_t kGrain = 64;
@@ -50,13 +45,13 @@ ImatrixCollector::ImatrixCollector(std::span<const LogicalTensor> tensors) {
 
 // Floats of every weight and doubles of the largest block.
 uint64_t ImatrixCollector::memory_bytes() const {
-  std::map<std::string_view, uint64_t> by_block;
+  std::map<int64_t, uint64_t> by_block;
   uint64_t sum = 0, largest = 0;
   for (const auto& [name, tensor] : tensors_) {
     if (tensor->shape.rank() < 2) continue;
     const auto columns = static_cast<uint64_t>(stacked_slices(name) * tensor->shape.row_length());
     sum += columns;
-    largest = std::max(largest, by_block[block_of(name)] += columns);
+    largest = std::max(largest, by_block[split_block_name(name).layer] += columns);
   }
   return sum * sizeof(float) + largest * sizeof(double);
 }
@@ -68,9 +63,9 @@ int64_t ImatrixCollector::stacked_slices(std::string_view weight) const {
 
 ImatrixCollector::Sums& ImatrixCollector::sums_of(const ObservedInput& input) {
   const std::string_view first = input.weights.front();
-  if (block_of(first) != block_) {
+  if (const int64_t block = split_block_name(first).layer; block != block_) {
     close_block();
-    block_ = block_of(first);
+    block_ = block;
   }
   const auto found = open_.find(first);
   if (found != open_.end()) return found->second;
@@ -113,7 +108,7 @@ void ImatrixCollector::close_block() {
 
 Imatrix ImatrixCollector::take() {
   close_block();
-  block_.clear();
+  block_ = -1;
   std::ranges::sort(imatrix_.entries, {}, &ImatrixEntry::name);
   return std::exchange(imatrix_, Imatrix());
 }

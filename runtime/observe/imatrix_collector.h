@@ -43,7 +43,7 @@ class ImatrixCollector final : public ActivationObserver {
   void add_entries(const Sums& sums);
 
   std::map<std::string_view, const LogicalTensor*> tensors_;
-  std::string block_;                              // "blk.3.", of the open sums
+  int64_t block_ = -1;                             // of the open sums; -1: of weights outside blocks
   std::map<std::string, Sums, std::less<>> open_;  // by the name of their first weight
   Imatrix imatrix_;
 };

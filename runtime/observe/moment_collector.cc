@@ -2,20 +2,14 @@
 
 #include <algorithm>
 
+#include "formats/arch/stems.h"
+
 // An input is opened when it is first seen and written when no more of it can come, which the order of the calls tells. Dense inputs are
 // complete when an input of another block arrives; an expert is complete when another one of the same stack arrives, because all rows of
 // one expert come before those of the next. So a block needs the moments of its dense inputs, of one expert, and of the sum over experts,
 // however many experts there are. finish() closes a block and hands back the inputs that are on the disk by then.
 
 namespace quern {
-namespace {
-
-std::string_view block_of(std::string_view weight) {
-  if (!weight.starts_with("blk.")) return {};
-  return weight.substr(0, weight.find('.', 4) + 1);
-}
-
-}  // namespace
 
 MomentCollector::MomentCollector(StatisticsWriter& writer, std::function<bool(std::string_view)> wanted, OriginalRows original)
     : writer_(writer), wanted_(std::move(wanted)), original_(std::move(original)) {}
@@ -23,9 +17,9 @@ MomentCollector::MomentCollector(StatisticsWriter& writer, std::function<bool(st
 void MomentCollector::observe(const ObservedInput& input) {
   if (std::none_of(input.weights.begin(), input.weights.end(), wanted_)) return;
   const std::string_view first = input.weights.front();
-  if (block_of(first) != block_) {
+  if (const int64_t block = split_block_name(first).layer; block != block_) {
     finish();
-    block_ = block_of(first);
+    block_ = block;
   }
   Open& open = open_[std::string(first)];
   if (open.weights.empty()) {

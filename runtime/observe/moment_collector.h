@@ -39,7 +39,7 @@ class MomentCollector final : public ActivationObserver {
   StatisticsWriter& writer_;
   std::function<bool(std::string_view)> wanted_;
   OriginalRows original_;
-  std::string block_;
+  int64_t block_ = -1;  // of the open sums; -1: of weights outside blocks
   std::map<std::string, Open, std::less<>> open_;
 };
 

@@ -3,8 +3,8 @@
 #include <tbb/task_arena.h>
 
 #include <algorithm>
-#include <charconv>
 
+#include "formats/arch/stems.h"
 #include "formats/base/error.h"
 #include "formats/base/progress.h"
 #include "quantize/feedback/feedback.h"
@@ -127,10 +127,8 @@ void LiveStatistics::follow(std::vector<DType> types, const TensorEncoder& encod
 
 int64_t LiveStatistics::layer_of(std::string_view weight) const {
   if (weight == "output.weight") return n_layers_;
-  if (!weight.starts_with("blk.")) return kNoLayer;
-  int64_t layer = kNoLayer;
-  std::from_chars(weight.data() + 4, weight.data() + weight.size(), layer);
-  return layer < n_layers_ ? layer : kNoLayer;
+  const int64_t layer = split_block_name(weight).layer;
+  return layer >= 0 && layer < n_layers_ ? layer : kNoLayer;
 }
 
 // Matrices that block types can hold. The embedding is none, also where it is the output matrix: what comes of it is needed before

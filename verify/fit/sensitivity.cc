@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "formats/arch/stems.h"
 #include "formats/base/error.h"
 #include "quantize/reconstruction.h"
 #include "recipes/mix.h"
@@ -20,11 +21,6 @@ constexpr DType kBlockTypes[] = {DType::IQ1_S, DType::TQ1_0,  DType::IQ1_M,   DT
 // The probe of fewest bits is far above what the perturbed routing of a mixture of experts adds to every build; the other is where
 // most tensors of a build of 3 to 4 bits are.
 constexpr DType kProbeTypes[] = {DType::IQ2_XS, DType::IQ3_S};
-
-std::string_view name_in_layer(const LogicalTensor& tensor) {
-  const std::string_view name = tensor.name;
-  return tensor.layer < 0 ? name : name.substr(name.find('.', 4) + 1);
-}
 
 // The candidate nearest to `type` in size among those that lose something, the first of equals.
 size_t nearest_candidate(std::span<const DType> candidates, std::span<const double> errors, DType type) {
@@ -91,9 +87,9 @@ std::vector<ProbeGroup> probe_groups(const ModelSource& source, std::span<const 
       if (candidates[i].size() < 2) continue;
       const LogicalTensor& tensor = source.tensors()[i];
       const int64_t band = tensor.layer < 0 ? -1 : tensor.layer * n_bands / n_layers;
-      ProbeGroup& group = groups[{band, std::string(name_in_layer(tensor))}];
+      ProbeGroup& group = groups[{band, std::string(split_block_name(tensor.name).name)}];
       if (group.tensors.empty()) group.first_layer = tensor.layer;
-      group.name = name_in_layer(tensor);
+      group.name = split_block_name(tensor.name).name;
       group.last_layer = tensor.layer;
       group.tensors.push_back(i);
     }

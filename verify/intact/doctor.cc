@@ -5,6 +5,7 @@
 #include <set>
 
 #include "formats/arch/descriptor.h"
+#include "formats/arch/stems.h"
 #include "formats/base/checked.h"
 #include "formats/base/error.h"
 #include "formats/base/file.h"
@@ -178,7 +179,7 @@ class Examination {
     const int64_t blocks = int_or(metadata, (arch + ".block_count").c_str(), 0);
     if (n_tensors == 0) return;
     for (int64_t block = 0; block < blocks; ++block) {
-      if (has("blk." + std::to_string(block) + ".attn_norm.weight")) continue;
+      if (has(block_name(block, "attn_norm.weight"))) continue;
       add(Severity::kBroken, where,
           "block " + std::to_string(block) + " of " + std::to_string(blocks) + " has no attn_norm.weight: layers are missing");
       return;
@@ -370,7 +371,7 @@ class MetadataExamination {
     if (!count || int_of("split.count").value_or(1) > 1 || header_.tensors.empty()) return;
     std::set<int64_t> present;
     for (const TensorInfo& tensor : header_.tensors) {
-      if (tensor.name.starts_with("blk.")) present.insert(std::atoll(tensor.name.c_str() + 4));
+      if (const int64_t layer = split_block_name(tensor.name).layer; layer >= 0) present.insert(layer);
     }
     for (int64_t block = 0; block < std::min<int64_t>(*count, 1 << 16); ++block) {
       if (present.contains(block)) continue;

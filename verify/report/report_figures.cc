@@ -1,10 +1,10 @@
 #include "verify/report/report_figures.h"
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 #include <limits>
 
+#include "formats/arch/stems.h"
 #include "formats/base/resources.h"
 #include "formats/statistics/importance.h"
 #include "verify/draw/markup.h"
@@ -177,14 +177,9 @@ std::string coverage_plot(const std::vector<ExpertCoverage>& coverage, double wi
 }
 
 TensorPlace place_of(const std::string& tensor) {
-  TensorPlace place{-1, tensor};
+  const auto [layer, name] = split_block_name(tensor);
+  TensorPlace place{layer, std::string(name)};
   if (place.role.ends_with(".weight")) place.role.resize(place.role.size() - 7);
-  constexpr std::string_view kPrefix = "blk.";
-  if (!tensor.starts_with(kPrefix)) return place;
-  const char* end = tensor.data() + tensor.size();
-  const auto [rest, error] = std::from_chars(tensor.data() + kPrefix.size(), end, place.layer);
-  if (error != std::errc() || rest == end || *rest != '.' || place.layer < 0) return {-1, place.role};
-  place.role = place.role.substr(static_cast<size_t>(rest + 1 - tensor.data()));
   return place;
 }
 

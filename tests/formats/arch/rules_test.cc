@@ -2,6 +2,7 @@
 #include <cmath>
 #include <map>
 
+#include "formats/arch/stems.h"
 #include "formats/checkpoint/transforms.h"
 #include "tests/formats/arch/arch_test_util.h"
 

@@ -1,4 +1,6 @@
-#include "tests/formats/arch/arch_test_util.h"
+#include "formats/arch/stems.h"
+
+#include <gtest/gtest.h>
 
 namespace quern {
 namespace {
@@ -48,6 +50,25 @@ TEST(ClassifyTensor, KnowsTheNamesOfLlamaCppFiles) {
 TEST(ClassifyTensor, KeepsTheRouterOfDeepSeek4AsStored) {
   EXPECT_EQ(classify_tensor("deepseek4", "blk.0.ffn_gate_inp.weight", 2).keep, Keep::kSource);
   EXPECT_EQ(classify_tensor("deepseek4", "blk.0.ffn_gate_tid2eid.weight", 2).keep, Keep::kInteger);
+}
+
+TEST(BlockName, IsTakenApartAndBuilt) {
+  const BlockName block = split_block_name("blk.12.attn_q.weight");
+  EXPECT_EQ(block.layer, 12);
+  EXPECT_EQ(block.name, "attn_q.weight");
+  EXPECT_EQ(block_name(block.layer, block.name), "blk.12.attn_q.weight");
+  for (const char* outside : {"output.weight", "blk.", "blk.1", "blk.x.attn_q.weight", "blk.-1.attn_q.weight"}) {
+    EXPECT_EQ(split_block_name(outside).layer, -1) << outside;
+    EXPECT_EQ(split_block_name(outside).name, outside);
+  }
+}
+
+TEST(SameInput, IsThatOfTheBlock) {
+  EXPECT_EQ(weights_with_same_input("blk.7.ffn_up.weight"), std::vector<std::string>{"blk.7.ffn_gate.weight"});
+  EXPECT_EQ(weights_with_same_input("blk.7.indexer.attn_q_b.weight"), std::vector<std::string>{"blk.7.attn_q_b.weight"});
+  EXPECT_EQ(weights_with_same_input("blk.7.attn_k.weight").front(), "blk.7.attn_q.weight");
+  EXPECT_TRUE(weights_with_same_input("blk.7.ffn_down.weight").empty());
+  EXPECT_TRUE(weights_with_same_input("output.weight").empty());
 }
 
 TEST(MatchesPattern, TakesStarsAsAnyText) {
