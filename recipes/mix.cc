@@ -4,6 +4,7 @@
 #include <array>
 #include <numeric>
 
+#include "formats/arch/key_reader.h"
 #include "formats/base/error.h"
 
 namespace quern {
@@ -178,17 +179,6 @@ DType narrower_blocks(DType type) {
   }
 }
 
-// head_count and head_count_kv are numbers or one number per layer; layer 0 decides.
-int64_t first_int(const Metadata& metadata, const std::string& key, int64_t fallback) {
-  const MetaValue* value = metadata.find(key);
-  if (value == nullptr) return fallback;
-  if (std::holds_alternative<std::vector<int32_t>>(*value) || std::holds_alternative<std::vector<uint32_t>>(*value)) {
-    const auto values = metadata.find_int_array(key);
-    return values->empty() ? fallback : values->front();
-  }
-  return metadata.get_int(key);
-}
-
 // The figures of a model that the rules ask for.
 struct ModelFacts {
   int64_t n_layers = 0;
@@ -204,19 +194,18 @@ bool decided_by_mix(const LogicalTensor& tensor) { return tensor.keep == Keep::k
 
 ModelFacts model_facts(const Metadata& metadata, std::span<const LogicalTensor> tensors, bool have_imatrix) {
   ModelFacts facts;
-  const std::string arch = metadata.find_string("general.architecture").value_or("");
-  facts.n_layers = metadata.find_int(arch + ".block_count").value_or(0);
-  facts.n_experts = metadata.find_int(arch + ".expert_count").value_or(0);
-  const int64_t n_head = first_int(metadata, arch + ".attention.head_count", 1);
-  const int64_t n_head_kv = first_int(metadata, arch + ".attention.head_count_kv", n_head);
-  facts.queries_per_key = n_head_kv > 0 ? n_head / n_head_kv : 1;
+  const Hparams h = outline_hparams(metadata);
+  facts.n_layers = static_cast<int64_t>(h.layers.size());
+  facts.n_experts = h.routing.n_experts;
+  const int64_t n_kv_heads = h.layers.empty() ? 0 : h.layers.front().n_kv_heads;  // layer 0 decides
+  facts.queries_per_key = n_kv_heads > 0 ? h.n_heads / n_kv_heads : 1;
   facts.tied = true;
   for (const LogicalTensor& tensor : tensors) {
     if (tensor.name == "output.weight") facts.tied = false;
     if (part_of(tensor.name) == Part::kValue && decided_by_mix(tensor)) ++facts.n_value_tensors;
   }
   facts.is_70b = std::any_of(std::begin(k70B), std::end(k70B), [&](const auto& row) {
-    return row.arch == arch && row.n_layers == facts.n_layers && (!row.grouped_query || n_head != n_head_kv);
+    return row.arch == h.arch && row.n_layers == facts.n_layers && (!row.grouped_query || h.n_heads != n_kv_heads);
   });
   facts.have_imatrix = have_imatrix;
   return facts;

@@ -1,9 +1,8 @@
 #include "recipes/size_estimate.h"
 
 #include <algorithm>
-#include <string>
-#include <vector>
 
+#include "formats/arch/key_reader.h"
 #include "formats/base/checked.h"
 #include "formats/base/error.h"
 
@@ -20,44 +19,6 @@ constexpr int64_t kOverlapRatio = 4;
 
 int64_t padded_cells(int64_t n) { return (n + kCellGroup - 1) / kCellGroup * kCellGroup; }
 
-// The keys of one architecture.
-class Keys {
- public:
-  explicit Keys(const Metadata& metadata) : metadata_(metadata), arch_(metadata.find_string("general.architecture").value_or("")) {}
-
-  const std::string& arch() const { return arch_; }
-
-  // Counts of real models are far below 2^31; what a hostile file says beyond is refused, so that products of two and a size fit.
-  int64_t count(const std::string& suffix, int64_t absent) const {
-    const int64_t value = metadata_.find_int(arch_ + "." + suffix).value_or(absent);
-    constexpr int64_t kMost = int64_t{1} << 24;
-    if (value < 0 || value > kMost) {
-      throw Error(ErrorKind::kFormat, "key '" + arch_ + "." + suffix + "' is " + std::to_string(value) + ", expected 0 to 16777216");
-    }
-    return value;
-  }
-
-  // One number, or one per layer.
-  int64_t of_layer(const std::string& suffix, int64_t layer, int64_t absent) const {
-    const MetaValue* value = metadata_.find(arch_ + "." + suffix);
-    const bool is_list =
-        value != nullptr && (std::holds_alternative<std::vector<int32_t>>(*value) || std::holds_alternative<std::vector<uint32_t>>(*value));
-    if (!is_list) return count(suffix, absent);
-    const std::vector<int64_t> values = *metadata_.find_int_array(arch_ + "." + suffix);
-    if (layer >= static_cast<int64_t>(values.size())) return absent;
-    return std::clamp<int64_t>(values[static_cast<size_t>(layer)], 0, int64_t{1} << 20);
-  }
-
-  int64_t layers() const { return count("block_count", 0) - count("nextn_predict_layers", 0); }
-  int64_t embedding() const { return count("embedding_length", 0); }
-  int64_t heads() const { return of_layer("attention.head_count", 0, 1); }
-  int64_t head_width() const { return embedding() / std::max<int64_t>(heads(), 1); }
-
- private:
-  const Metadata& metadata_;
-  std::string arch_;
-};
-
 uint64_t product(int64_t a, int64_t b, int64_t c = 1) {
   const auto size = [](int64_t x) { return static_cast<uint64_t>(std::max<int64_t>(x, 0)); };
   return checked_mul(checked_mul(size(a), size(b), "size of the cache"), size(c), "size of the cache");
@@ -70,23 +31,20 @@ void add(CacheCost& cost, uint64_t size, uint64_t read) {
 
 int64_t window_cells(int64_t n_context, int64_t window) { return padded_cells(std::min(padded_cells(n_context), window + kBatch)); }
 
-// One latent per token and layer, which is key and value at once.
-void add_latent(const Keys& keys, int64_t n_context, CacheCost& cost) {
-  const int64_t width = keys.count("attention.key_length", 0);
-  for (int64_t i = 0; i < keys.layers(); ++i) {
-    add(cost, product(padded_cells(n_context), width, kHalf), product(n_context, width, kHalf));
-  }
+// Width of the keys of a head as llama.cpp attends: MLA over the latent with its rotated part. Files that store kv_b whole, as was usual
+// once, only say the width of an expanded head.
+int64_t key_width(const Hparams& h) { return h.kv_rank > 0 && h.split_kv_b ? h.kv_rank + h.ropes[0].n_dims : h.key_dim; }
+
+// One latent per token, which is key and value at once.
+void add_latent(const Hparams& h, int64_t n_context, CacheCost& cost) {
+  add(cost, product(padded_cells(n_context), key_width(h), kHalf), product(n_context, key_width(h), kHalf));
 }
 
-void add_grouped(const Keys& keys, int64_t n_context, CacheCost& cost) {
-  const int64_t width = keys.count("attention.key_length", keys.head_width()) + keys.count("attention.value_length", keys.head_width());
-  const int64_t window = keys.arch() == "gpt-oss" ? keys.count("attention.sliding_window", 0) : 0;
-  for (int64_t i = 0; i < keys.layers(); ++i) {
-    const int64_t values = width * keys.of_layer("attention.head_count_kv", i, keys.heads());
-    const bool windowed = window > 0 && i % 2 == 0;
-    const int64_t cells = windowed ? window_cells(n_context, window) : padded_cells(n_context);
-    add(cost, product(cells, values, kHalf), product(windowed ? std::min(n_context, window) : n_context, values, kHalf));
-  }
+void add_grouped(const Hparams& h, const LayerParams& layer, int64_t n_context, CacheCost& cost) {
+  const int64_t values = (h.key_dim + h.value_dim) * layer.n_kv_heads;
+  const bool windowed = layer.window > 0;
+  const int64_t cells = windowed ? window_cells(n_context, layer.window) : padded_cells(n_context);
+  add(cost, product(cells, values, kHalf), product(windowed ? std::min(n_context, layer.window) : n_context, values, kHalf));
 }
 
 // Rolling state of a compressor: sums and scores in F32, of the tokens that the next entry is made of.
@@ -97,32 +55,29 @@ uint64_t compressor_state_bytes(int64_t width, int64_t ratio) {
 
 // DeepSeek-V4: every layer has a window; compressed layers one entry per `ratio` tokens, which overlapping ones choose among by the keys of
 // an indexer.
-void add_compressed(const Keys& keys, int64_t n_context, CacheCost& cost) {
-  const int64_t width = keys.count("attention.key_length", 0);
-  const int64_t window = keys.count("attention.sliding_window", 0);
-  const int64_t index_width = keys.count("attention.indexer.key_length", 0);
-  const int64_t top_k = keys.count("attention.indexer.top_k", 0);
-  for (int64_t i = 0; i < keys.layers(); ++i) {
-    add(cost, product(window_cells(n_context, window), width, kHalf), product(std::min(n_context, window), width, kHalf));
-    const int64_t ratio = keys.of_layer("attention.compress_ratios", i, 0);
-    if (ratio == 0) continue;
-    const int64_t entries = std::max<int64_t>((n_context + ratio - 1) / ratio, 1);
-    const bool indexed = ratio == kOverlapRatio;
-    add(cost, product(padded_cells(entries), width, kHalf), product(indexed ? std::min(entries, top_k) : entries, width, kHalf));
-    add(cost, compressor_state_bytes(width, ratio), 0);
-    if (!indexed) continue;
-    add(cost, product(padded_cells(entries), index_width, kHalf), product(entries, index_width, kHalf));
-    add(cost, compressor_state_bytes(index_width, ratio), 0);
-  }
+void add_compressed(const Hparams& h, const LayerParams& layer, int64_t n_context, CacheCost& cost) {
+  add(cost, product(window_cells(n_context, layer.window), h.key_dim, kHalf), product(std::min(n_context, layer.window), h.key_dim, kHalf));
+  const int64_t ratio = layer.compress_ratio;
+  if (ratio == 0) return;
+  const int64_t entries = std::max<int64_t>((n_context + ratio - 1) / ratio, 1);
+  const bool indexed = ratio == kOverlapRatio;
+  add(cost, product(padded_cells(entries), h.key_dim, kHalf),
+      product(indexed ? std::min(entries, h.indexer_top_k) : entries, h.key_dim, kHalf));
+  add(cost, compressor_state_bytes(h.key_dim, ratio), 0);
+  if (!indexed) return;
+  add(cost, product(padded_cells(entries), h.indexer_dim, kHalf), product(entries, h.indexer_dim, kHalf));
+  add(cost, compressor_state_bytes(h.indexer_dim, ratio), 0);
 }
+
+bool is_compressed(const LayerParams& layer) { return layer.attention == AttentionKind::kCompressed; }
 
 }  // namespace
 
 WeightCost weight_cost(const Metadata& metadata, std::span<const LogicalTensor> tensors, std::span<const DType> types) {
   QUERN_CHECK(tensors.size() == types.size());
-  const Keys keys(metadata);
+  const Hparams h = outline_hparams(metadata);
   const bool tied = std::none_of(tensors.begin(), tensors.end(), [](const LogicalTensor& t) { return t.role == Role::kOutput; });
-  const auto used = static_cast<uint64_t>(keys.count("expert_used_count", 0));
+  const auto used = static_cast<uint64_t>(h.routing.n_used);
   WeightCost cost;
   for (size_t k = 0; k < tensors.size(); ++k) {
     const LogicalTensor& tensor = tensors[k];
@@ -142,35 +97,41 @@ WeightCost weight_cost(const Metadata& metadata, std::span<const LogicalTensor> 
 }
 
 CacheCost cache_cost(const Metadata& metadata, int64_t n_context) {
-  const Keys keys(metadata);
+  const Hparams h = outline_hparams(metadata);
   CacheCost cost;
-  if (metadata.find(keys.arch() + ".attention.compress_ratios") != nullptr) {
-    add_compressed(keys, n_context, cost);
-  } else if (keys.count("attention.kv_lora_rank", 0) > 0) {
-    add_latent(keys, n_context, cost);
-  } else {
-    add_grouped(keys, n_context, cost);
+  for (int64_t i = 0; i < h.n_layers; ++i) {
+    const LayerParams& layer = h.layers[static_cast<size_t>(i)];
+    switch (layer.attention) {
+      case AttentionKind::kGrouped:
+        add_grouped(h, layer, n_context, cost);
+        break;
+      case AttentionKind::kLatent:
+        add_latent(h, n_context, cost);
+        break;
+      case AttentionKind::kCompressed:
+        add_compressed(h, layer, n_context, cost);
+        break;
+    }
   }
   return cost;
 }
 
 uint64_t scratch_bytes(const Metadata& metadata, std::span<const LogicalTensor> tensors, int64_t n_context) {
-  const Keys keys(metadata);
+  const Hparams h = outline_hparams(metadata);
   const int64_t batch = std::min(kBatch, n_context);
-  const int64_t hidden = keys.embedding() * std::max<int64_t>(keys.count("hyper_connection.count", 1), 1);
-  const int64_t queries = keys.heads() * keys.count("attention.key_length", keys.head_width());
-  const int64_t experts = keys.count("expert_used_count", 0) + keys.count("expert_shared_count", 0);
-  const int64_t expert_width = std::max(keys.count("expert_feed_forward_length", 0), keys.embedding());
-  const int64_t widest = std::max({keys.of_layer("feed_forward_length", 0, 0), experts * expert_width, 2 * queries});
+  const int64_t hidden = h.hidden * std::max<int64_t>(h.n_streams, 1);
+  const int64_t queries = std::max<int64_t>(h.n_heads, 1) * key_width(h);
+  const int64_t expert_width = std::max(h.own_expert_width ? h.expert_width : 0, h.hidden);
+  const int64_t widest = std::max({h.dense_width, (h.routing.n_used + h.n_shared_experts) * expert_width, 2 * queries});
   const auto is_embedding = [](const LogicalTensor& tensor) { return tensor.role == Role::kTokenEmbedding; };
   const auto embedding = std::find_if(tensors.begin(), tensors.end(), is_embedding);
   const int64_t vocab = embedding == tensors.end() ? 0 : embedding->shape.n_rows();
   const uint64_t activations = product(batch, vocab + 2 * hidden + widest, kSingle);
-  if (metadata.find(keys.arch() + ".attention.compress_ratios") == nullptr) return activations + product(batch, n_context, kHalf);
+  const auto compressed = std::ranges::find_if(h.layers, is_compressed);
+  if (compressed == h.layers.end()) return activations + product(batch, n_context, kHalf);
   // Masks of the window and of the entries, scores of the indexer and their order.
   const int64_t entries = (n_context + kOverlapRatio - 1) / kOverlapRatio;
-  const int64_t cells = window_cells(n_context, keys.count("attention.sliding_window", 0));
-  return activations + product(batch, cells + entries, kHalf) + product(batch, 2 * entries, kSingle);
+  return activations + product(batch, window_cells(n_context, compressed->window) + entries, kHalf) + product(batch, 2 * entries, kSingle);
 }
 
 RunCost run_cost(const Metadata& metadata, std::span<const LogicalTensor> tensors, std::span<const DType> types, int64_t n_context) {

@@ -1,6 +1,8 @@
 #include <algorithm>
+#include <cmath>
 
 #include "formats/arch/families.h"
+#include "formats/arch/key_reader.h"
 #include "formats/arch/keys.h"
 #include "formats/arch/rule_builder.h"
 #include "formats/base/error.h"
@@ -149,6 +151,39 @@ void set_metadata(const ModelConfig& config, bool mtp, Metadata& metadata) {
   if (mtp) keys.count("nextn_predict_layers", d.mtp_layers);
 }
 
+// New files describe MLA as multi-query attention over the latent and name the true head sizes *_mla; older ones name the head sizes
+// directly and store kv_b whole.
+void read_hparams(const KeyReader& keys, Hparams& h) {
+  h.kv_rank = keys.count("attention.kv_lora_rank");
+  h.q_rank = keys.count_or("attention.q_lora_rank", 0);
+  h.key_dim = keys.count_or("attention.key_length_mla", 0);
+  h.split_kv_b = h.key_dim != 0;
+  if (h.split_kv_b) {
+    h.value_dim = keys.count("attention.value_length_mla");
+  } else {
+    h.key_dim = keys.count("attention.key_length");
+    h.value_dim = keys.count("attention.value_length");
+  }
+  RopeParams rope = read_rope_params(keys, RopePairing::kAdjacent, keys.count("rope.dimension_count"));
+  const double multiplier = keys.number_or("rope.scaling.yarn_log_multiplier", 0.0);
+  double gain = 1.0;
+  if (rope.yarn && multiplier != 0.0) {
+    gain = yarn_gain(rope.factor, multiplier);
+    rope.magnitude = 1.0;
+  }
+  h.ropes = {rope};
+  read_routing(keys, h);
+  h.routing.gating = read_gating(keys, Gating::kSoftmax);
+  h.routing.group_top_two = h.routing.gating != Gating::kSoftmax;
+  const int64_t n_dense = keys.count_or("leading_dense_block_count", 0);
+  if (h.routing.n_experts > 0) h.expert_width = keys.count("expert_feed_forward_length");
+  for (size_t i = 0; i < h.layers.size(); ++i) {
+    h.layers[i].attention = AttentionKind::kLatent;
+    h.layers[i].attention_scale = gain * gain / std::sqrt(static_cast<double>(h.key_dim));
+    h.layers[i].moe = h.routing.n_experts > 0 && static_cast<int64_t>(i) >= n_dense;
+  }
+}
+
 void add_attention(const Dims& d, const LayerNames& layer, RuleBuilder& b) {
   const std::string stored = layer.stored + "self_attn.", name = layer.gguf + "attn_";
   const int64_t q_rows = d.heads * (d.nope + d.rope);
@@ -250,6 +285,7 @@ const ArchDescriptor kDeepSeek2 = {
     .hf_model_types = {"deepseek_v2", "deepseek_v3", "kimi_k2"},
     .check = check,
     .set_metadata = set_metadata,
+    .read_hparams = read_hparams,
     .rules = rules,
 };
 

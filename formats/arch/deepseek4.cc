@@ -1,6 +1,8 @@
 #include <algorithm>
+#include <cmath>
 
 #include "formats/arch/families.h"
+#include "formats/arch/key_reader.h"
 #include "formats/arch/keys.h"
 #include "formats/arch/rule_builder.h"
 #include "formats/arch/stems.h"
@@ -137,6 +139,57 @@ void set_metadata(const ModelConfig& config, bool mtp, Metadata& metadata) {
   if (mtp) keys.count("nextn_predict_layers", d.mtp_layers);
 }
 
+void read_hparams(const KeyReader& keys, Hparams& h) {
+  read_grouped_dims(keys, h);
+  const bool one_head = std::ranges::all_of(h.layers, [](const LayerParams& layer) { return layer.n_kv_heads == 1; });
+  keys.support(one_head && h.value_dim == h.key_dim, "deepseek4 attention has one key head that is also the value");
+  h.q_rank = keys.count("attention.q_lora_rank");
+  h.n_output_groups = keys.count("attention.output_group_count");
+  h.output_rank = keys.count("attention.output_lora_rank");
+  keys.check(h.n_output_groups > 0 && h.n_heads % h.n_output_groups == 0, "output groups do not divide the heads");
+  h.n_indexer_heads = keys.count("attention.indexer.head_count");
+  h.indexer_dim = keys.count("attention.indexer.key_length");
+  h.indexer_top_k = keys.count("attention.indexer.top_k");
+  h.n_streams = keys.count("hyper_connection.count");
+  keys.support(h.n_streams <= 16, "more than 16 residual streams");
+  h.sinkhorn_iterations = keys.count("hyper_connection.sinkhorn_iterations");
+  h.hyper_eps = keys.number("hyper_connection.epsilon");
+
+  // Layers with compression rotate everything by the long-context table, the others by the plain one; neither has a magnitude.
+  RopeParams scaled = read_rope_params(keys, RopePairing::kAdjacent, keys.count_or("rope.dimension_count", h.key_dim));
+  RopeParams plain{.pairing = RopePairing::kAdjacent, .n_dims = scaled.n_dims, .freq_base = scaled.freq_base};
+  scaled.freq_base = keys.number("attention.compress_rope_freq_base");
+  scaled.magnitude = 1.0;
+  h.ropes = {plain, scaled};
+
+  read_routing(keys, h);
+  h.routing.gating = read_gating(keys, Gating::kSqrtSoftplus);
+  h.expert_width = keys.count("expert_feed_forward_length");
+  keys.check(keys.has("attention.compress_ratios"), "'deepseek4.attention.compress_ratios' is missing");
+  std::vector<int64_t> ratios = keys.counts_per_layer("attention.compress_ratios", h.n_layers, 0);
+  ratios.resize(h.layers.size());  // MTP blocks have no compression
+  const std::vector<double> clamp = keys.per_layer("swiglu_clamp_exp", h.n_layers);
+  const std::vector<double> clamp_shared = keys.per_layer("swiglu_clamp_shexp", h.n_layers);
+  const int64_t n_hash = keys.count_or("hash_layer_count", 0);
+  const auto of_layer = [](const std::vector<double>& values, size_t i) {
+    return values.empty() ? 0.0 : values[std::min(i, values.size() - 1)];
+  };
+  for (size_t i = 0; i < h.layers.size(); ++i) {
+    LayerParams& layer = h.layers[i];
+    layer.attention = AttentionKind::kCompressed;
+    layer.window = keys.count("attention.sliding_window");
+    layer.compress_ratio = ratios[i];
+    keys.support(ratios[i] == 0 || ratios[i] == kOverlapRatio || ratios[i] == 128,
+                 "compression ratio " + std::to_string(ratios[i]) + " of layer " + std::to_string(i) + " is not supported (0, 4, 128)");
+    layer.rope = ratios[i] != 0 ? 1 : 0;
+    layer.attention_scale = 1.0 / std::sqrt(static_cast<double>(h.key_dim));
+    layer.moe = true;
+    layer.hash_routing = static_cast<int64_t>(i) < n_hash;
+    layer.clamp_experts = of_layer(clamp, i);
+    layer.clamp_shared = of_layer(clamp_shared.empty() ? clamp : clamp_shared, i);
+  }
+}
+
 // One of the two hyper-connections of a block: mixing matrix, its bias, and three gains.
 void add_hyper_connection(const Dims& d, const std::string& stored, const std::string& name, RuleBuilder& b) {
   const int64_t mixes = (2 + d.streams) * d.streams;  // what to read, what to write, and how streams mix
@@ -262,6 +315,7 @@ const ArchDescriptor kDeepSeek4 = {
     .hf_model_types = {"deepseek_v4"},
     .check = check,
     .set_metadata = set_metadata,
+    .read_hparams = read_hparams,
     .rules = rules,
 };
 

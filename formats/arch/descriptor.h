@@ -13,6 +13,10 @@
 namespace quern {
 
 class ModelConfig;  // formats/arch/config.h: config.json with defaults, aliases and checked types
+struct Hparams;     // formats/model/hparams.h
+namespace arch {
+class KeyReader;
+}
 
 // Whether the checkpoint stores a tensor of this name: some families exist in two layouts (fused and separate experts, with and
 // without biases), and the rules name the one that is there.
@@ -59,13 +63,14 @@ struct ArchRules {
 };
 
 // One architecture. Functions, not tables of strings, because shapes and layer ranges follow from the config; each lives in
-// formats/arch/NAME.cc and is the only place that knows the family's names.
+// formats/arch/NAME.cc and is the only place that knows the family's names and keys.
 struct ArchDescriptor {
   std::string_view gguf_arch;                                                 // "deepseek4"
   std::vector<std::string_view> hf_architectures;                             // "DeepseekV4ForCausalLM"
   std::vector<std::string_view> hf_model_types;                               // "deepseek_v4"
   void (*check)(const ModelConfig&);                                          // throws kUnsupported with the reason
   void (*set_metadata)(const ModelConfig&, bool mtp, Metadata&);              // the {arch}.* keys
+  void (*read_hparams)(const arch::KeyReader&, Hparams&);                     // what those keys say; formats/arch/key_reader.h
   ArchRules (*rules)(const ModelConfig&, bool mtp, const HasTensor& stored);  // throws kUnsupported for layouts it must refuse
 };
 

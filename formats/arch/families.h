@@ -4,7 +4,7 @@
 
 namespace quern::arch {
 
-// One per file of the same name; registry.cc lists them.
+// The known families: a declaration and an entry of the list each.
 extern const ArchDescriptor kLlama;
 extern const ArchDescriptor kQwen2;
 extern const ArchDescriptor kQwen3;
@@ -12,5 +12,7 @@ extern const ArchDescriptor kQwen3Moe;
 extern const ArchDescriptor kDeepSeek2;
 extern const ArchDescriptor kDeepSeek4;
 extern const ArchDescriptor kGptOss;
+
+inline const ArchDescriptor* const kFamilies[] = {&kLlama, &kQwen2, &kQwen3, &kQwen3Moe, &kDeepSeek2, &kDeepSeek4, &kGptOss};
 
 }  // namespace quern::arch

@@ -1,4 +1,7 @@
+#include <algorithm>
+
 #include "formats/arch/families.h"
+#include "formats/arch/key_reader.h"
 #include "formats/arch/keys.h"
 #include "formats/arch/rule_builder.h"
 #include "formats/base/error.h"
@@ -70,6 +73,21 @@ void set_metadata(const ModelConfig& config, bool mtp, Metadata& metadata) {
   keys.count("expert_feed_forward_length", config.get_count("intermediate_size"));
 }
 
+void read_hparams(const KeyReader& keys, Hparams& h) {
+  read_uniform_layers(keys, h, RopePairing::kHalves);
+  h.ropes[0].truncate = keys.flag_or("rope.scaling.yarn_truncate", false);
+  h.routing.gating = Gating::kSoftmaxOfSelected;
+  const int64_t window = keys.count("attention.sliding_window");
+  const int64_t period = std::max<int64_t>(1, keys.count_or("attention.sliding_window_pattern", 2));
+  const double limit = keys.number_or("swiglu_limit", 7.0);
+  for (size_t i = 0; i < h.layers.size(); ++i) {
+    LayerParams& layer = h.layers[i];
+    layer.window = (static_cast<int64_t>(i) + 1) % period != 0 ? window : 0;
+    layer.activation = Activation::kGptOss;
+    layer.clamp_experts = limit;
+  }
+}
+
 void add_attention(const CommonDims& dims, const LayerNames& layer, RuleBuilder& b) {
   const std::string stored = layer.stored + "self_attn.";
   const int64_t q_rows = dims.heads * dims.head_dim, kv_rows = dims.kv_heads * dims.head_dim;
@@ -120,6 +138,7 @@ const ArchDescriptor kGptOss = {
     .hf_model_types = {"gpt_oss"},
     .check = check,
     .set_metadata = set_metadata,
+    .read_hparams = read_hparams,
     .rules = rules,
 };
 

@@ -1,4 +1,5 @@
 #include "formats/arch/families.h"
+#include "formats/arch/key_reader.h"
 #include "formats/arch/keys.h"
 #include "formats/arch/rule_builder.h"
 
@@ -37,6 +38,8 @@ void set_metadata(const ModelConfig& config, bool mtp, Metadata& metadata) {
   keys.count("vocab_size", dims.vocab);
   keys.count("rope.dimension_count", dims.head_dim);
 }
+
+void read_hparams(const KeyReader& keys, Hparams& h) { read_uniform_layers(keys, h, RopePairing::kAdjacent); }
 
 void add_attention(const ModelConfig& config, const CommonDims& dims, const LayerNames& layer, RuleBuilder& b) {
   const std::string stored = layer.stored + "self_attn.";
@@ -95,6 +98,7 @@ const ArchDescriptor kLlama = {
     .hf_model_types = {"llama", "mistral", "mixtral"},
     .check = check,
     .set_metadata = set_metadata,
+    .read_hparams = read_hparams,
     .rules = rules,
 };
 

@@ -1,4 +1,5 @@
 #include "formats/arch/families.h"
+#include "formats/arch/key_reader.h"
 #include "formats/arch/keys.h"
 #include "formats/arch/rule_builder.h"
 
@@ -83,6 +84,8 @@ void set_qwen3moe_metadata(const ModelConfig& config, bool mtp, Metadata& metada
   KeyWriter(kQwen3MoeName, metadata).count("expert_feed_forward_length", config.get_count("moe_intermediate_size"));
 }
 
+void read_hparams(const KeyReader& keys, Hparams& h) { read_uniform_layers(keys, h, RopePairing::kHalves); }
+
 void add_attention(const CommonDims& dims, const LayerNames& layer, bool biased, RuleBuilder& b) {
   const std::string stored = layer.stored + "self_attn.";
   b.add_linear(stored + "q_proj", layer.gguf + "attn_q", dims.heads * dims.head_dim, dims.hidden, biased);
@@ -159,6 +162,7 @@ const ArchDescriptor kQwen2 = {
     .hf_model_types = {"qwen2"},
     .check = check_qwen2,
     .set_metadata = set_qwen2_metadata,
+    .read_hparams = read_hparams,
     .rules = qwen2_rules,
 };
 
@@ -168,6 +172,7 @@ const ArchDescriptor kQwen3 = {
     .hf_model_types = {"qwen3"},
     .check = check_qwen3,
     .set_metadata = set_qwen3_metadata,
+    .read_hparams = read_hparams,
     .rules = qwen3_rules,
 };
 
@@ -177,6 +182,7 @@ const ArchDescriptor kQwen3Moe = {
     .hf_model_types = {"qwen3_moe"},
     .check = check_qwen3moe,
     .set_metadata = set_qwen3moe_metadata,
+    .read_hparams = read_hparams,
     .rules = qwen3moe_rules,
 };
 

@@ -58,9 +58,12 @@ std::string suggestion(const std::string& architecture, const std::string& model
 }  // namespace
 
 std::span<const ArchDescriptor> all_archs() {
-  static const std::array kAll = {arch::kLlama,     arch::kQwen2,     arch::kQwen3, arch::kQwen3Moe,
-                                  arch::kDeepSeek2, arch::kDeepSeek4, arch::kGptOss};
-  return kAll;
+  static const std::vector<ArchDescriptor> all = [] {
+    std::vector<ArchDescriptor> copies;
+    for (const ArchDescriptor* family : arch::kFamilies) copies.push_back(*family);
+    return copies;
+  }();
+  return all;
 }
 
 const ArchDescriptor& find_arch(const ModelConfig& config) {

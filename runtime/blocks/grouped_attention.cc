@@ -28,7 +28,8 @@ void prepare_heads(const LayerContext& context, std::span<const float> norm, con
 // Queries, keys and values of all rows; keys and values go to the caches. Returns the position of the first token of each piece.
 std::vector<int64_t> project(const LayerContext& context, const Rows& x, std::span<const Piece> pieces) {
   const Hparams& h = context.hparams;
-  const int64_t q_width = h.n_heads * h.key_dim, k_width = h.n_kv_heads * h.key_dim, v_width = h.n_kv_heads * h.value_dim;
+  const int64_t q_width = h.n_heads * h.key_dim, k_width = context.layer.n_kv_heads * h.key_dim,
+                v_width = context.layer.n_kv_heads * h.value_dim;
   float* q = context.work.query.resize(x.n_rows * q_width);
   float* k = context.work.key.resize(x.n_rows * k_width);
   float* v = context.work.value.resize(x.n_rows * v_width);
@@ -50,7 +51,7 @@ std::vector<int64_t> project(const LayerContext& context, const Rows& x, std::sp
     float* keys = k + piece.first * k_width;
     const float* values = v + piece.first * v_width;
     prepare_heads(context, context.weights.value("attn_q_norm.weight"), table, h.n_heads, piece.n, q + piece.first * q_width);
-    prepare_heads(context, context.weights.value("attn_k_norm.weight"), table, h.n_kv_heads, piece.n, keys);
+    prepare_heads(context, context.weights.value("attn_k_norm.weight"), table, context.layer.n_kv_heads, piece.n, keys);
     cache.keys.insert(cache.keys.end(), keys, keys + piece.n * k_width);
     cache.values.insert(cache.values.end(), values, values + piece.n * v_width);
     cache.n_tokens += piece.n;
@@ -66,7 +67,7 @@ struct PackedHead {
 // The heads of every cache, in the order of the pieces; pieces of one sequence follow one another and share a cache.
 class PackedCaches {
  public:
-  PackedCaches(const LayerContext& context, std::span<const Piece> pieces) : n_heads_(context.hparams.n_kv_heads) {
+  PackedCaches(const LayerContext& context, std::span<const Piece> pieces) : n_heads_(context.layer.n_kv_heads) {
     const Hparams& h = context.hparams;
     std::vector<int64_t> places;
     std::vector<const LayerCache*> caches;
@@ -100,8 +101,8 @@ class PackedCaches {
 
   static PackedHead pack(const LayerContext& context, const LayerCache& cache, int64_t head, float* out) {
     const Hparams& h = context.hparams;
-    const Rows keys{cache.keys.data() + head * h.key_dim, cache.n_tokens, h.key_dim, h.n_kv_heads * h.key_dim};
-    const Rows values{cache.values.data() + head * h.value_dim, cache.n_tokens, h.value_dim, h.n_kv_heads * h.value_dim};
+    const Rows keys{cache.keys.data() + head * h.key_dim, cache.n_tokens, h.key_dim, context.layer.n_kv_heads * h.key_dim};
+    const Rows values{cache.values.data() + head * h.value_dim, cache.n_tokens, h.value_dim, context.layer.n_kv_heads * h.value_dim};
     return {context.compute.kernel->pack_weights(keys, out), context.compute.kernel->pack_columns(values, out + key_floats(h, cache))};
   }
 
@@ -140,7 +141,7 @@ void grouped_attention(const LayerContext& context, const Rows& x, std::span<con
       const Piece& piece = pieces[task.piece];
       const int64_t row = piece.first + task.first, n_queries = std::min(kPanelWidth, piece.n - task.first);
       const int64_t position = positions[task.piece] + task.first;
-      const PackedHead& packed = caches.head(task.piece, task.head / (h.n_heads / h.n_kv_heads));
+      const PackedHead& packed = caches.head(task.piece, task.head / (h.n_heads / context.layer.n_kv_heads));
       const KeySegment seen =
           causal_segment({.keys = packed.keys, .values = packed.values}, piece.cache->n_tokens, context.layer.window, position, n_queries);
       const AttentionShape shape{h.key_dim, h.value_dim, context.layer.attention_scale,

@@ -4,7 +4,7 @@
 #include <span>
 #include <vector>
 
-#include "runtime/blocks/hparams.h"
+#include "formats/model/hparams.h"
 
 namespace quern {
 

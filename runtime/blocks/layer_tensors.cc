@@ -21,8 +21,8 @@ class List {
   std::vector<LayerTensor> tensors;
 };
 
-void grouped_attention(const Hparams& h, List& list) {
-  const int64_t q_rows = h.n_heads * h.key_dim, k_rows = h.n_kv_heads * h.key_dim, v_rows = h.n_kv_heads * h.value_dim;
+void grouped_attention(const Hparams& h, const LayerParams& layer, List& list) {
+  const int64_t q_rows = h.n_heads * h.key_dim, k_rows = layer.n_kv_heads * h.key_dim, v_rows = layer.n_kv_heads * h.value_dim;
   list.matrix("attn_q.weight", q_rows, h.hidden);
   list.matrix("attn_k.weight", k_rows, h.hidden);
   list.matrix("attn_v.weight", v_rows, h.hidden);
@@ -114,7 +114,7 @@ std::vector<LayerTensor> layer_tensors(const Hparams& h, int64_t index, const Ha
   list.vector("attn_norm.weight", h.hidden);
   switch (layer.attention) {
     case AttentionKind::kGrouped:
-      grouped_attention(h, list);
+      grouped_attention(h, layer, list);
       break;
     case AttentionKind::kLatent:
       latent_attention(h, list);

@@ -7,7 +7,7 @@
 #include <string_view>
 #include <vector>
 
-#include "runtime/blocks/hparams.h"
+#include "formats/model/hparams.h"
 #include "runtime/math/weights.h"
 
 namespace quern {

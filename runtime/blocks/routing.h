@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <span>
 
-#include "runtime/blocks/hparams.h"
+#include "formats/model/hparams.h"
 
 namespace quern {
 

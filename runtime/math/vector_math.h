@@ -2,7 +2,7 @@
 
 #include <cstdint>
 
-#include "runtime/math/activation.h"
+#include "formats/model/activation.h"
 
 namespace quern {
 

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cmath>
 
+#include "formats/arch/key_reader.h"
 #include "formats/base/error.h"
 #include "formats/base/parallel.h"
 #include "formats/types/decode.h"

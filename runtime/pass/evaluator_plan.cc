@@ -18,11 +18,21 @@ bool Evaluator::has_experts() const noexcept {
   return std::ranges::any_of(hparams_.layers, [](const LayerParams& l) { return l.moe; });
 }
 
+namespace {
+
+int64_t most_key_heads(const Hparams& h) {
+  int64_t most = 0;
+  for (const LayerParams& layer : h.layers) most = std::max(most, layer.n_kv_heads);
+  return most;
+}
+
+}  // namespace
+
 // Intermediates of a batch, in bytes. longest: tokens of the longest sequence.
 uint64_t Evaluator::batch_bytes(int64_t batch, int64_t longest) const {
   const Hparams& h = hparams_;
   const int64_t q = h.n_heads * (2 * h.key_dim + 2 * h.value_dim), ffn = 4 * std::max(h.dense_width, h.shared_width);
-  const int64_t cached = h.kv_rank > 0 ? 2 * (h.kv_rank + h.key_dim) : h.n_kv_heads * (h.key_dim + h.value_dim) * 2;
+  const int64_t cached = h.kv_rank > 0 ? 2 * (h.kv_rank + h.key_dim) : most_key_heads(h) * (h.key_dim + h.value_dim) * 2;
   const int64_t mixed_latents = options_.observer != nullptr ? h.n_heads * h.kv_rank * std::min(batch, kQueryTile) : 0;
   const int64_t expert_rows = has_experts() ? kExpertRows * (3 * h.hidden + 4 * h.expert_width) : 0;
   return 4 * static_cast<uint64_t>(batch * (3 * h.state_width() + 6 * h.hidden + q + ffn) + std::max(batch, longest) * cached +

@@ -1,5 +1,5 @@
+#include "formats/arch/key_reader.h"
 #include "formats/gguf/gguf.h"
-#include "runtime/blocks/hparams.h"
 #include "runtime/tokenizer/tokenizer.h"
 #include "tests/fuzz/fuzz.h"
 

@@ -5,6 +5,7 @@
 #include <set>
 
 #include "formats/arch/descriptor.h"
+#include "formats/arch/key_reader.h"
 #include "formats/arch/stems.h"
 #include "formats/base/checked.h"
 #include "formats/base/error.h"
@@ -13,7 +14,6 @@
 #include "formats/gguf/gguf_survey.h"
 #include "formats/model/model_source.h"
 #include "formats/safetensors/safetensors.h"
-#include "runtime/blocks/hparams.h"
 #include "verify/intact/file_scan.h"
 
 // A broken file seldom has one fault only, so every step is an attempt: what it throws becomes a symptom, and the next step goes on with

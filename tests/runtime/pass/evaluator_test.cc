@@ -7,6 +7,7 @@
 
 #include <limits>
 
+#include "formats/arch/key_reader.h"
 #include "tests/runtime/golden_v4.h"
 
 namespace quern {

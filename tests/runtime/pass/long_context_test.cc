@@ -7,6 +7,7 @@
 #include <numeric>
 #include <random>
 
+#include "formats/arch/key_reader.h"
 #include "runtime/blocks/layer.h"
 #include "tests/runtime/golden_v4.h"
 

@@ -4,14 +4,15 @@
 #include <string>
 #include <vector>
 
-#include "formats/gguf/metadata.h"
-#include "runtime/math/activation.h"
+#include "formats/model/activation.h"
 
 namespace quern {
 
-// Everything the forward pass needs to know about a model beyond its weights, read from GGUF keys only, so that a checkpoint and a
-// GGUF file take one path. The loops are driven by these values and never ask for the architecture's name.
+// What a model is beyond its weights: sizes, and the kinds of its blocks layer by layer. Read from GGUF keys only
+// (formats/arch/key_reader.h), so that a checkpoint and a GGUF file take one path. The forward pass, its memory plan, mixes and size
+// estimates are driven by these values and never ask for the architecture's name.
 
+// How tokens of a sequence reach one another in a layer; runtime/blocks/mixer_kinds.h has a row for each.
 enum class AttentionKind {
   kGrouped,    // separate q, k, v with shared key heads (llama, qwen, gpt-oss)
   kLatent,     // MLA (deepseek2)
@@ -52,8 +53,9 @@ struct RoutingParams {
 
 struct LayerParams {
   AttentionKind attention = AttentionKind::kGrouped;
-  int64_t window = 0;  // keys a query sees, itself included; 0: all
-  size_t rope = 0;     // index into Hparams::ropes
+  int64_t n_kv_heads = 0;  // heads of keys and values that are stored; each serves n_heads / n_kv_heads heads of queries
+  int64_t window = 0;      // keys a query sees, itself included; 0: all
+  size_t rope = 0;         // index into Hparams::ropes
   double attention_scale = 0.0;
   int64_t compress_ratio = 0;  // tokens per compressed entry; 4 has an indexer, 0 no compression
   bool moe = false;
@@ -72,7 +74,6 @@ struct Hparams {
   double norm_eps = 0.0;
 
   int64_t n_heads = 0;
-  int64_t n_kv_heads = 0;
   int64_t key_dim = 0;     // per head: q and k (latent: nope + rope dimensions)
   int64_t value_dim = 0;   // per head
   int64_t q_rank = 0;      // low-rank query projection; 0: a plain one
@@ -91,7 +92,9 @@ struct Hparams {
 
   int64_t dense_width = 0;
   int64_t expert_width = 0;
-  int64_t shared_width = 0;  // of the always-active expert, where there is one
+  bool own_expert_width = false;  // the keys have one for experts; false: they are as wide as a dense network (Mixtral)
+  int64_t shared_width = 0;       // of the always-active expert, where there is one
+  int64_t n_shared_experts = 0;   // that it is made of, as far as the keys say
   RoutingParams routing;
 
   std::vector<RopeParams> ropes;
@@ -99,8 +102,5 @@ struct Hparams {
 
   int64_t state_width() const noexcept { return n_streams * hidden; }
 };
-
-// Throws kFormat naming the key that is missing or out of range, kUnsupported for an architecture that the runtime cannot run.
-Hparams read_hparams(const Metadata& metadata);
 
 }  // namespace quern
