@@ -37,8 +37,11 @@ struct AttentionShape {
 // Softmax attention of up to 16 queries of one head, in this order: scores by the kernel, scale, maximum (sink included), exponentials
 // and their sum in double (vector_math.h; the keys of all segments one after the other, each segment filled up to a multiple of kStep,
 // then the sink), weights rounded to float, weighted sum of values by the kernel per segment, segments added in order, one division.
-// Memory: two floats per key and query, in `scratch`. out: value_dim floats per query, rows out_stride apart.
+// Memory: two floats per key and query (attend_floats), in `scratch`. out: value_dim floats per query, rows out_stride apart.
 void attend(const ProductKernel& kernel, const AttentionShape& shape, const QueryPanel& queries, std::span<const KeySegment> segments,
             FloatBuffer& scratch, float* out, int64_t out_stride);
+
+// Scores of a panel of queries, and the same packed.
+constexpr int64_t attend_floats(int64_t n_keys) noexcept { return n_keys * 2 * kPanelWidth; }
 
 }  // namespace quern

@@ -5,11 +5,42 @@
 
 #include "formats/base/parallel.h"
 #include "runtime/blocks/attention.h"
-#include "runtime/blocks/layer.h"
+#include "runtime/blocks/mixer_kinds.h"
 #include "runtime/math/vector_math.h"
 
 namespace quern {
 namespace {
+
+class GroupedAttention final : public Mixer {
+ public:
+  void list(const Hparams& h, const LayerParams& layer, WeightList& weights) override {
+    const int64_t q_rows = h.n_heads * h.key_dim, k_rows = layer.n_kv_heads * h.key_dim, v_rows = layer.n_kv_heads * h.value_dim;
+    weights.matrix("attn_q.weight", q_rows, h.hidden, q_);
+    weights.matrix("attn_k.weight", k_rows, h.hidden, k_);
+    weights.matrix("attn_v.weight", v_rows, h.hidden, v_);
+    weights.matrix("attn_output.weight", h.hidden, h.n_heads * h.value_dim, output_);
+    weights.floats_if_stored("attn_q.bias", {q_rows}, q_bias_);
+    weights.floats_if_stored("attn_k.bias", {k_rows}, k_bias_);
+    weights.floats_if_stored("attn_v.bias", {v_rows}, v_bias_);
+    weights.floats_if_stored("attn_output.bias", {h.hidden}, output_bias_);
+    weights.floats_if_stored("attn_q_norm.weight", {h.key_dim}, q_norm_);
+    weights.floats_if_stored("attn_k_norm.weight", {h.key_dim}, k_norm_);
+    weights.floats_if_stored("attn_sinks.weight", {h.n_heads}, sinks_);
+  }
+  // Keys: [n_tokens, n_kv_heads * key_dim]; values: [n_tokens, n_kv_heads * value_dim].
+  std::unique_ptr<LayerCache> make_cache() const override { return std::make_unique<KeyValueCache>(); }
+  void run(const LayerContext& context, const Rows& x, std::span<const Piece> pieces, float* out) const override;
+
+ private:
+  std::vector<int64_t> project(const LayerContext& context, const Rows& x, std::span<const Piece> pieces) const;
+
+  StoredMatrix q_, k_, v_, output_;
+  FloatTensor q_bias_, k_bias_, v_bias_, output_bias_;
+  FloatTensor q_norm_, k_norm_;  // per head, before the rotation
+  FloatTensor sinks_;            // one per head of queries
+};
+
+KeyValueCache& cache_of(const Piece& piece) { return static_cast<KeyValueCache&>(*piece.cache); }
 
 // Per head: norm (if the model has one), then rotation. x: heads of the rows of one piece.
 void prepare_heads(const LayerContext& context, std::span<const float> norm, const RopeTable& table, int64_t n_heads, int64_t n, float* x) {
@@ -25,40 +56,6 @@ void prepare_heads(const LayerContext& context, std::span<const float> norm, con
   });
 }
 
-// Queries, keys and values of all rows; keys and values go to the caches. Returns the position of the first token of each piece.
-std::vector<int64_t> project(const LayerContext& context, const Rows& x, std::span<const Piece> pieces) {
-  const Hparams& h = context.hparams;
-  const int64_t q_width = h.n_heads * h.key_dim, k_width = context.layer.n_kv_heads * h.key_dim,
-                v_width = context.layer.n_kv_heads * h.value_dim;
-  float* q = context.work.query.resize(x.n_rows * q_width);
-  float* k = context.work.key.resize(x.n_rows * k_width);
-  float* v = context.work.value.resize(x.n_rows * v_width);
-  observe_block(context, {"attn_q.weight", "attn_k.weight", "attn_v.weight"}, x, pieces);
-  const PackedMatrix packed = pack_input(context.compute, x, context.work.packed_input);
-  const std::span input(&packed, 1);
-  const Product products[] = {{&context.weights.matrix("attn_q.weight"), input, q, q_width},
-                              {&context.weights.matrix("attn_k.weight"), input, k, k_width},
-                              {&context.weights.matrix("attn_v.weight"), input, v, v_width}};
-  multiply(context.compute, products);
-  add_bias(context.weights.value("attn_q.bias"), x.n_rows, q, q_width);
-  add_bias(context.weights.value("attn_k.bias"), x.n_rows, k, k_width);
-  add_bias(context.weights.value("attn_v.bias"), x.n_rows, v, v_width);
-  std::vector<int64_t> positions;
-  for (const Piece& piece : pieces) {
-    LayerCache& cache = *piece.cache;
-    positions.push_back(cache.n_tokens);
-    const RopeTable& table = context.work.rope_table(context.rope, context.frequencies, cache.n_tokens, piece.n);
-    float* keys = k + piece.first * k_width;
-    const float* values = v + piece.first * v_width;
-    prepare_heads(context, context.weights.value("attn_q_norm.weight"), table, h.n_heads, piece.n, q + piece.first * q_width);
-    prepare_heads(context, context.weights.value("attn_k_norm.weight"), table, context.layer.n_kv_heads, piece.n, keys);
-    cache.keys.insert(cache.keys.end(), keys, keys + piece.n * k_width);
-    cache.values.insert(cache.values.end(), values, values + piece.n * v_width);
-    cache.n_tokens += piece.n;
-  }
-  return positions;
-}
-
 // Keys and values of one key head as they are multiplied.
 struct PackedHead {
   PackedMatrix keys, values;
@@ -70,13 +67,14 @@ class PackedCaches {
   PackedCaches(const LayerContext& context, std::span<const Piece> pieces) : n_heads_(context.layer.n_kv_heads) {
     const Hparams& h = context.hparams;
     std::vector<int64_t> places;
-    std::vector<const LayerCache*> caches;
+    std::vector<const KeyValueCache*> caches;
     int64_t n_floats = 0;
     for (const Piece& piece : pieces) {
-      if (caches.empty() || caches.back() != piece.cache) {
-        caches.push_back(piece.cache);
+      const KeyValueCache& cache = cache_of(piece);
+      if (caches.empty() || caches.back() != &cache) {
+        caches.push_back(&cache);
         places.push_back(n_floats);
-        n_floats += n_heads_ * (key_floats(h, *piece.cache) + packed_floats(h.value_dim, piece.cache->n_tokens));
+        n_floats += n_heads_ * (key_floats(h, cache) + packed_floats(h.value_dim, cache.n_tokens));
       }
       cache_of_piece_.push_back(caches.size() - 1);
     }
@@ -97,12 +95,13 @@ class PackedCaches {
   }
 
  private:
-  static int64_t key_floats(const Hparams& h, const LayerCache& cache) { return packed_floats(cache.n_tokens, h.key_dim); }
+  static int64_t key_floats(const Hparams& h, const KeyValueCache& cache) { return packed_floats(cache.n_tokens, h.key_dim); }
 
-  static PackedHead pack(const LayerContext& context, const LayerCache& cache, int64_t head, float* out) {
+  static PackedHead pack(const LayerContext& context, const KeyValueCache& cache, int64_t head, float* out) {
     const Hparams& h = context.hparams;
-    const Rows keys{cache.keys.data() + head * h.key_dim, cache.n_tokens, h.key_dim, context.layer.n_kv_heads * h.key_dim};
-    const Rows values{cache.values.data() + head * h.value_dim, cache.n_tokens, h.value_dim, context.layer.n_kv_heads * h.value_dim};
+    const int64_t n_heads = context.layer.n_kv_heads;
+    const Rows keys{cache.keys.data() + head * h.key_dim, cache.n_tokens, h.key_dim, n_heads * h.key_dim};
+    const Rows values{cache.values.data() + head * h.value_dim, cache.n_tokens, h.value_dim, n_heads * h.value_dim};
     return {context.compute.kernel->pack_weights(keys, out), context.compute.kernel->pack_columns(values, out + key_floats(h, cache))};
   }
 
@@ -118,14 +117,43 @@ struct Task {
   int64_t first;  // row of the piece
 };
 
-}  // namespace
+// Queries, keys and values of all rows; keys and values go to the caches. Returns the position of the first token of each piece.
+std::vector<int64_t> GroupedAttention::project(const LayerContext& context, const Rows& x, std::span<const Piece> pieces) const {
+  const Hparams& h = context.hparams;
+  const int64_t q_width = h.n_heads * h.key_dim, k_width = context.layer.n_kv_heads * h.key_dim,
+                v_width = context.layer.n_kv_heads * h.value_dim;
+  float* q = context.work.query.resize(x.n_rows * q_width);
+  float* k = context.work.key.resize(x.n_rows * k_width);
+  float* v = context.work.value.resize(x.n_rows * v_width);
+  observe(context, {q_.info, k_.info, v_.info}, x, pieces);
+  const PackedMatrix packed = pack_input(context.compute, x, context.work.packed_input);
+  const std::span input(&packed, 1);
+  const Product products[] = {{&q_, input, q, q_width}, {&k_, input, k, k_width}, {&v_, input, v, v_width}};
+  multiply(context.compute, products);
+  add_bias(q_bias_, x.n_rows, q, q_width);
+  add_bias(k_bias_, x.n_rows, k, k_width);
+  add_bias(v_bias_, x.n_rows, v, v_width);
+  std::vector<int64_t> positions;
+  for (const Piece& piece : pieces) {
+    KeyValueCache& cache = cache_of(piece);
+    positions.push_back(cache.n_tokens);
+    const RopeTable& table = context.work.rope_table(context.rope, context.frequencies, cache.n_tokens, piece.n);
+    float* keys = k + piece.first * k_width;
+    const float* values = v + piece.first * v_width;
+    prepare_heads(context, q_norm_, table, h.n_heads, piece.n, q + piece.first * q_width);
+    prepare_heads(context, k_norm_, table, context.layer.n_kv_heads, piece.n, keys);
+    cache.keys.insert(cache.keys.end(), keys, keys + piece.n * k_width);
+    cache.values.insert(cache.values.end(), values, values + piece.n * v_width);
+    cache.n_tokens += piece.n;
+  }
+  return positions;
+}
 
-void grouped_attention(const LayerContext& context, const Rows& x, std::span<const Piece> pieces, float* out) {
+void GroupedAttention::run(const LayerContext& context, const Rows& x, std::span<const Piece> pieces, float* out) const {
   const Hparams& h = context.hparams;
   const std::vector<int64_t> positions = project(context, x, pieces);
   const PackedCaches caches(context, pieces);
   const int64_t q_stride = h.n_heads * h.key_dim, o_stride = h.n_heads * h.value_dim;
-  const std::span<const float> sinks = context.weights.value("attn_sinks.weight");
   const float* q = context.work.query.data();
   float* mixed = context.work.mixed.resize(x.n_rows * o_stride);
   std::vector<Task> tasks;
@@ -145,16 +173,29 @@ void grouped_attention(const LayerContext& context, const Rows& x, std::span<con
       const KeySegment seen =
           causal_segment({.keys = packed.keys, .values = packed.values}, piece.cache->n_tokens, context.layer.window, position, n_queries);
       const AttentionShape shape{h.key_dim, h.value_dim, context.layer.attention_scale,
-                                 sinks.empty() ? nullptr : &sinks[static_cast<size_t>(task.head)]};
+                                 sinks_.empty() ? nullptr : sinks_.data() + task.head};
       attend(*context.compute.kernel, shape, {{q + row * q_stride + task.head * h.key_dim, n_queries, h.key_dim, q_stride}, position},
              std::span(&seen, 1), scratch, mixed + row * o_stride + task.head * h.value_dim, o_stride);
     }
   });
   const Rows rows{mixed, x.n_rows, o_stride, o_stride};
-  observe_block(context, {"attn_output.weight"}, rows, pieces);
-  linear(context.compute, context.weights.matrix("attn_output.weight"), pack_input(context.compute, rows, context.work.packed_mixed), out,
-         h.hidden);
-  add_bias(context.weights.value("attn_output.bias"), x.n_rows, out, h.hidden);
+  observe(context, {output_.info}, rows, pieces);
+  linear(context.compute, output_, pack_input(context.compute, rows, context.work.packed_mixed), out, h.hidden);
+  add_bias(output_bias_, x.n_rows, out, h.hidden);
 }
+
+int64_t batch_floats(const Hparams& h, const LayerParams& layer, const MixerLoad& load) {
+  const int64_t cached = layer.n_kv_heads * (h.key_dim + h.value_dim) * 2;  // and packed
+  return load.batch * h.n_heads * (2 * h.key_dim + 2 * h.value_dim) + std::max(load.batch, load.longest) * cached;
+}
+
+}  // namespace
+
+const MixerKind kGroupedAttention = {
+    .kind = AttentionKind::kGrouped,
+    .make = [] { return std::unique_ptr<Mixer>(std::make_unique<GroupedAttention>()); },
+    .batch_floats = batch_floats,
+    .thread_floats = [](const Hparams&, const LayerParams&, const MixerLoad& load) { return attend_floats(load.longest); },
+};
 
 }  // namespace quern

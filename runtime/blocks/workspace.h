@@ -11,6 +11,8 @@ namespace quern {
 // Intermediates of one batch of tokens, kept from layer to layer because fresh memory costs page faults. Every buffer is used by one
 // step of a block at a time; blocks name them after what the step keeps there.
 struct Workspace {
+  FloatBuffer states;         // of the batch [n, state_width], when they are in a file
+  FloatBuffer input, output;  // of a sublayer [n, hidden]
   FloatBuffer packed_input;
   FloatBuffer query, key, value;
   FloatBuffer packed_keys;  // of attention, values included

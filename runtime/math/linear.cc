@@ -94,6 +94,12 @@ void linear(const Compute& compute, const StoredMatrix& w, const PackedMatrix& x
   multiply(compute, std::span(&product, 1));
 }
 
+std::vector<float> linear(const Compute& compute, const StoredMatrix& w, const PackedMatrix& x) {
+  std::vector<float> y(static_cast<size_t>(x.n * w.n_rows));
+  linear(compute, w, x, y.data(), w.n_rows);
+  return y;
+}
+
 void linear(const Compute& compute, const StoredMatrix& w, const Rows& x, float* y, int64_t stride) {
   FloatBuffer buffer;
   linear(compute, w, pack_input(compute, x, buffer), y, stride);

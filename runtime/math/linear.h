@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <span>
 #include <string_view>
+#include <vector>
 
 #include "runtime/math/activation_observer.h"
 #include "runtime/math/float_buffer.h"
@@ -39,6 +40,8 @@ void multiply(const Compute& compute, std::span<const Product> products);
 
 // One product of one input.
 void linear(const Compute& compute, const StoredMatrix& w, const PackedMatrix& x, float* y, int64_t stride);
+// The same into memory of its own: [x.n, w.n_rows].
+std::vector<float> linear(const Compute& compute, const StoredMatrix& w, const PackedMatrix& x);
 // One product of rows that are multiplied only once, so that packing them is left to it.
 void linear(const Compute& compute, const StoredMatrix& w, const Rows& x, float* y, int64_t stride);
 

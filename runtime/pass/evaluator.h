@@ -1,14 +1,16 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
+#include <map>
 #include <memory>
 #include <span>
+#include <string_view>
 #include <vector>
 
 #include "formats/base/progress.h"
-#include "runtime/blocks/hyper_connection.h"
-#include "runtime/blocks/layer.h"
+#include "runtime/pass/experts.h"
+#include "runtime/pass/layer_reader.h"
+#include "runtime/pass/pass_plan.h"
 #include "runtime/pass/token_store.h"
 
 namespace quern {
@@ -22,65 +24,28 @@ namespace quern {
 // the output of a MoE block is the shared expert's, then the routed experts' added in ascending expert order in float; the residual
 // is added last.
 
-struct Sequence {
-  std::vector<int32_t> tokens;
-  // Rounds the inputs and outputs of every sublayer to BF16: a perturbation of the size that every BF16 engine makes, used to measure
-  // the noise floor of a comparison.
-  bool rounded = false;
-};
-
-struct EvalOptions {
-  uint64_t memory_bytes = uint64_t{8} << 30;
-  Arithmetic arithmetic = fastest_arithmetic();
-  bool keep_caches = false;                // keep keys and values of all layers, for generation
-  ActivationObserver* observer = nullptr;  // told about the inputs of all products, the output matrix included
-};
-
-struct EvalPlan {
-  int64_t n_tokens = 0;
-  uint64_t state_bytes = 0;   // hidden states of all tokens
-  bool spill = false;         // they go to a temporary file
-  uint64_t layer_bytes = 0;   // largest block without its routed experts
-  uint64_t expert_bytes = 0;  // largest routed expert
-  uint64_t work_bytes = 0;    // intermediates of one batch, decoded tiles, keys and values of one sequence, experts beside the first
-  uint64_t prefetch_bytes = 0;
-  uint64_t weight_bytes = 0;        // stored bytes of the blocks; what a run reads at most, less embedding and output matrix
-  int64_t batch_tokens = 0;         // that use a tile of dense weights together
-  uint64_t expert_group_bytes = 0;  // stored bytes of routed experts held together
-  uint64_t total_bytes() const noexcept { return (spill ? 0 : state_bytes) + layer_bytes + expert_bytes + work_bytes + prefetch_bytes; }
-};
-
-// The experts of all tokens in a MoE layer and their weights, [n_rows, n_used], rows in the order of the sequences.
-struct Routing {
-  std::span<int32_t> experts;
-  std::span<float> weights;
-  bool run_experts = true;  // false: leave the layer here; its states are not to be used
-};
-
-// Told about every MoE layer when its experts are chosen and before they run; may put others in their place.
-using RoutingObserver = std::function<void(int64_t layer, Routing& routing)>;
-
 class Evaluator {
  public:
-  // Checks that every block of the model is complete, of the expected shapes and known in full: a block tensor that no rule of the
-  // runtime uses is an error, because ignoring it would give wrong numbers silently. All problems are reported together.
+  // Checks the tensors of the model; see LayerReader.
   Evaluator(const ModelSource& source, const EvalOptions& options);
-  ~Evaluator();
 
   const Hparams& hparams() const noexcept { return hparams_; }
   const TensorIndex& index() const noexcept { return index_; }
   const Compute& compute() const noexcept { return compute_; }
 
-  // Throws kUsage when the budget cannot hold one layer and one sequence; says what would.
-  EvalPlan plan(std::span<const Sequence> sequences) const;
+  EvalPlan plan(std::span<const Sequence> sequences) const { return plan_pass(hparams_, index_, options_, sequences); }
 
-  // Starts a pass: allocates the states. Sequences continue their caches when keep_caches is set and their number is unchanged.
+  // A whole pass of the main model, from the tokens to final_states().
+  void forward(std::vector<Sequence> sequences, Progress& progress, const RoutingObserver& observer = {});
+
+  // The same in steps. Starts a pass: allocates the states. Sequences continue their caches when keep_caches is set and their number is
+  // unchanged.
   void start(std::vector<Sequence> sequences);
   void embed();                                                      // states = rows of token_embd
   void set_states(int64_t first_row, int64_t n, const float* rows);  // or states from elsewhere (MTP); [n, state_width]
   void run_layers(int64_t first, int64_t end, Progress& progress, const RoutingObserver& observer = {});
   // Collapses streams (hyper-connections) and normalises: [n, hidden] of what the output matrix multiplies. norm: tensor name.
-  void finish(std::string_view norm);
+  void finish(std::string_view norm = "output_norm.weight");
   void drop_states() noexcept { states_ = TokenStore(); }  // when only the final states are needed from here on
 
   int64_t n_rows() const noexcept { return n_rows_; }
@@ -89,71 +54,39 @@ class Evaluator {
   const TokenStore& final_states() const noexcept { return final_; }            // [n_rows, hidden], after finish()
 
  private:
-  struct Pass;  // buffers
+  using Caches = std::vector<std::unique_ptr<LayerCache>>;
 
-  void check_tensors() const;
-  void check_layer(int64_t layer, std::vector<std::string>& problems) const;
-  std::vector<LayerTensor> stored_tensors(int64_t layer) const;
-  std::vector<RowTile> dense_tiles(int64_t layer) const;
-  std::vector<RowTile> expert_tiles(int64_t layer, int64_t expert) const;
-  LayerWeights take_layer(int64_t layer);
-  StoredMatrix take_matrix(const LogicalTensor& tensor, int64_t first_row, int64_t n_rows);
-
-  // Consecutive tokens that pass through the dense half of a layer together: rows [first_row, first_row + n) of the states.
-  struct BatchPart {
-    size_t sequence;
-    int64_t first_token, n;
-  };
-  struct Batch {
-    int64_t first_row = 0, n = 0;
-    std::vector<BatchPart> parts;
-  };
-  struct LoadedExpert;
-  struct ExpertRows {
-    const LoadedExpert* expert;
-    std::span<const int64_t> slots;
-  };
-
-  std::vector<Batch> make_batches(int64_t max_tokens) const;
-  uint64_t batch_bytes(int64_t batch, int64_t longest) const;
-  bool has_experts() const noexcept;
   void run_layer(int64_t layer, bool last, const RoutingObserver& observer);
-  void run_batch(const LayerContext& context, const Batch& batch);
-  void attention_batch(const LayerContext& context, const Batch& batch, std::span<const Piece> pieces, float* x);
-  void feed_forward_batch(const LayerContext& context, const Batch& batch, std::span<const Piece> pieces, float* x);
-  LayerCache& cache_of(int64_t layer, size_t sequence);
-  void close_caches(const Batch& batch);
-  void select_experts(const LayerContext& context, const Batch& batch, std::span<const Piece> pieces, const Rows& x);
-  void run_experts(const LayerContext& context, int64_t layer, bool requested);
-  void apply_experts(const LayerContext& context, std::span<const LoadedExpert> group);
-  void multiply_experts(const LayerContext& context, std::span<const ExpertRows> window);
-  void add_expert_outputs(std::span<const int64_t> slots, const float* out);
-  void add_outputs(const LayerContext& context);
-  std::vector<HyperMix> hyper_mixes(const LayerContext& context, const char* prefix, std::span<const Piece> pieces, int64_t n,
-                                    const float* states) const;
-  void check_finite(int64_t first_row, int64_t n, const float* rows, const std::string& tensor) const;
-  bool all_experts_expected() const noexcept;
-  uint64_t layer_bytes(int64_t layer) const;
+  void run_batch(const LayerContext& context, const Block& block, const Batch& batch);
+  void run_mixer(const LayerContext& context, const Block& block, const Batch& batch, std::span<const Piece> pieces, float* states);
+  void run_feed_forward(const LayerContext& context, const Block& block, const Batch& batch, std::span<const Piece> pieces, float* states);
+  void add_expert_outputs(const LayerContext& context);
+  std::vector<Piece> pieces_of(const Batch& batch) const;
+  LayerCache& cache_of(const LayerContext& context, const Mixer& mixer, size_t sequence);
+  void close_caches(const LayerContext& context, const Batch& batch);
+  float* batch_states(const Batch& batch);
+  void put_back(const Batch& batch, const float* states);
+  void check_finite(const Batch& batch, const float* states, const std::string& tensor) const;
 
   const ModelSource& source_;
   EvalOptions options_;
   Hparams hparams_;
   TensorIndex index_;
   Compute compute_;
+  LayerReader reader_;
   std::vector<std::vector<double>> frequencies_;  // per rope
   std::vector<Sequence> sequences_;
   std::vector<int64_t> first_rows_;
   int64_t n_rows_ = 0;
   bool spill_ = false;
-  uint64_t expert_group_bytes_ = 0;
   std::vector<Batch> batches_;
-  std::unique_ptr<Pass> pass_;
+  Workspace work_;
+  Experts experts_;
   TokenStore states_;
   TokenStore final_;
-  std::vector<std::vector<LayerCache>> caches_;  // [layer][sequence], when kept
-  std::unique_ptr<Prefetcher> prefetcher_;
-  Progress* progress_ = nullptr;  // while layers run; counts stored bytes
-  uint64_t layer_progress_ = 0;
+  std::vector<Caches> caches_;                                 // [layer][sequence], when kept
+  std::map<size_t, std::unique_ptr<LayerCache>> open_caches_;  // of sequences that begin in this batch or began in the one before
+  std::map<AttentionKind, Caches> idle_caches_;                // emptied ones, for their memory
 };
 
 }  // namespace quern

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "formats/arch/stems.h"
 #include "formats/base/error.h"
 #include "runtime/math/vector_math.h"
 
@@ -20,7 +21,7 @@ StoredMatrix fetch_matrix(const TensorIndex& index, const LogicalTensor& tensor)
 
 MtpEvaluator::MtpEvaluator(const ModelSource& source, const EvalOptions& options, MtpInput input) : block_(source, options), input_(input) {
   const Hparams& h = block_.hparams();
-  prefix_ = "blk." + std::to_string(h.n_layers) + ".nextn.";
+  prefix_ = block_name(h.n_layers, "nextn.");
   if (h.n_mtp_layers == 0 || block_.index().find(prefix_ + "eh_proj.weight") == nullptr) {
     throw Error(ErrorKind::kUnsupported, "the model holds no MTP block");
   }

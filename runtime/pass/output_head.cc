@@ -1,5 +1,6 @@
 #include "runtime/pass/output_head.h"
 
+#include <algorithm>
 #include <atomic>
 #include <string>
 
@@ -31,6 +32,11 @@ OutputHead::OutputHead(const Evaluator& evaluator, std::string_view name) : comp
       compute_.source->fetch(tiles[i].tensor, tiles[i].first_row, tiles[i].n_rows, matrix_.tiles[i]);
     }
   });
+}
+
+int64_t OutputHead::rows_at_once() const noexcept {
+  constexpr int64_t kFloats = 1 << 24;
+  return std::clamp<int64_t>(kFloats / n_vocab() / kPanelWidth * kPanelWidth, kPanelWidth, 512);
 }
 
 void OutputHead::logits(const float* states, int64_t n, float* out) const {

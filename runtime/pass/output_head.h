@@ -17,6 +17,9 @@ class OutputHead {
   explicit OutputHead(const Evaluator& evaluator, std::string_view name = "output.weight");
 
   int64_t n_vocab() const noexcept { return matrix_.n_rows; }
+  // How many rows of logits to compute at a time: a multiple of kPanelWidth, at most 512, 64 MiB of them where that is enough for one
+  // panel. Logits of a row do not depend on it.
+  int64_t rows_at_once() const noexcept;
   uint64_t size_bytes() const noexcept { return matrix_.size_bytes(); }
   // normalised states [n, hidden] -> logits [n, n_vocab]. Throws kFormat naming the matrix when a logit is not finite.
   void logits(const float* states, int64_t n, float* out) const;

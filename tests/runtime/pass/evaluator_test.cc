@@ -39,10 +39,7 @@ std::string message_of(const std::function<void()>& action) {
 
 void evaluate(const MemorySource& source, std::vector<int32_t> tokens = {1, 2, 3, 4, 5}) {
   Evaluator evaluator(source, {});
-  evaluator.start({{std::move(tokens)}});
-  evaluator.embed();
-  evaluator.run_layers(0, 4, no_progress());
-  evaluator.finish("output_norm.weight");
+  evaluator.forward({{std::move(tokens)}}, no_progress());
 }
 
 TEST(Evaluator, ReportsAllMissingWrongAndUnknownTensorsTogether) {

@@ -12,10 +12,7 @@ namespace {
 
 std::vector<float> run(const MemorySource& source, const EvalOptions& options = {}) {
   Evaluator evaluator(source, options);
-  evaluator.start({{GoldenV4::tokens()}});
-  evaluator.embed();
-  evaluator.run_layers(0, 4, no_progress());
-  evaluator.finish("output_norm.weight");
+  evaluator.forward({{GoldenV4::tokens()}}, no_progress());
   return logits_of(evaluator, OutputHead(evaluator));
 }
 
@@ -100,10 +97,7 @@ TEST(GoldenV4, MtpBlockEqualsTheReference) {
   const GoldenV4 golden;
   const std::vector<Sequence> sequences = {{GoldenV4::tokens()}};
   Evaluator main(golden.main, {});
-  main.start(sequences);
-  main.embed();
-  main.run_layers(0, 4, no_progress());
-  main.finish("output_norm.weight");
+  main.forward(sequences, no_progress());
   MtpEvaluator mtp(golden.mtp, {});
   mtp.run(main, sequences, no_progress());
   const std::vector<float> logits = logits_of(mtp.block(), mtp.head());
@@ -118,10 +112,7 @@ TEST(GoldenV4, ResultsDoNotDependOnBudgetOrOtherSequences) {
   Evaluator evaluator(golden.main, {});
   std::vector<int32_t> other = GoldenV4::tokens();
   other.resize(77);
-  evaluator.start({{other}, {GoldenV4::tokens()}, {other, true}});
-  evaluator.embed();
-  evaluator.run_layers(0, 4, no_progress());
-  evaluator.finish("output_norm.weight");
+  evaluator.forward({{other}, {GoldenV4::tokens()}, {other, true}}, no_progress());
   const std::vector<float> together = logits_of(evaluator, OutputHead(evaluator));
   EXPECT_TRUE(std::equal(alone.begin(), alone.end(), together.begin() + 77 * 64));
   EXPECT_TRUE(std::equal(together.begin(), together.begin() + 77 * 64, alone.begin()));  // causal: the same prefix

@@ -1,5 +1,5 @@
-// Windowed and compressed attention at 16,384 tokens against the plain formulas, written once more as loops in double: engines are known
-// to go wrong at lengths that short tests never reach.
+// Windowed and compressed attention at 16,384 tokens against the plain formula (deepseek-ai/DeepSeek-V4-Flash inference/model.py),
+// written once more as loops in double: engines are known to go wrong at lengths that short tests never reach.
 
 #include <gtest/gtest.h>
 
@@ -8,7 +8,8 @@
 #include <random>
 
 #include "formats/arch/key_reader.h"
-#include "runtime/blocks/layer.h"
+#include "formats/arch/stems.h"
+#include "runtime/blocks/mixer_kinds.h"
 #include "tests/runtime/golden_v4.h"
 
 namespace quern {
@@ -18,23 +19,18 @@ constexpr int64_t kLong = 16384;
 constexpr int64_t kD = GoldenV4::kD, kHeads = GoldenV4::kH, kHd = GoldenV4::kHeadDim, kRope = 8;
 using Row = std::vector<double>;
 
-LayerWeights load_layer(const MemorySource& source, const Hparams& hparams, int64_t layer) {
-  const TensorIndex index(source);
-  const std::string prefix = "blk." + std::to_string(layer) + ".";
-  LayerWeights weights;
-  for (const LayerTensor& tensor :
-       layer_tensors(hparams, layer, [&](std::string_view name) { return index.find(prefix + std::string(name)) != nullptr; })) {
-    const LogicalTensor* found = index.find(prefix + tensor.name);
-    if (found == nullptr) continue;
-    StoredMatrix matrix{found, found->shape.n_rows(), found->shape.row_length(), std::vector<RawRows>(1)};
-    source.fetch(index.number(*found), 0, matrix.n_rows, matrix.tiles[0]);
-    if (tensor.holding == Holding::kValues) {
-      weights.values.emplace(tensor.name, decode_all(source, matrix));
-    } else {
-      weights.matrices.emplace(tensor.name, std::move(matrix));
-    }
+std::unique_ptr<Mixer> load_mixer(const TensorIndex& index, const Hparams& hparams, int64_t layer) {
+  const LayerParams& params = hparams.layers[static_cast<size_t>(layer)];
+  std::unique_ptr<Mixer> mixer = mixer_kind(params.attention).make();
+  WeightList weights([&](std::string_view name) { return index.find(block_name(layer, name)) != nullptr; });
+  mixer->list(hparams, params, weights);
+  for (const BlockWeight& weight : weights.take()) {
+    const LogicalTensor& found = *index.find(block_name(layer, weight.name));
+    StoredMatrix matrix{&found, found.shape.n_rows(), found.shape.row_length(), std::vector<RawRows>(1)};
+    index.source().fetch(index.number(found), 0, matrix.n_rows, matrix.tiles[0]);
+    hold(index.source(), std::move(matrix), weight);
   }
-  return weights;
+  return mixer;
 }
 
 // The formula, for one layer and any query.
@@ -175,16 +171,17 @@ TEST(LongContext, EveryKindOfLayerEqualsThePlainFormulaAt16kTokens) {
   std::vector<float> x(static_cast<size_t>(kLong * kD)), out(x.size());
   for (float& v : x) v = normal(engine);
   const Compute compute{&golden.main};
+  const TensorIndex index(golden.main);
   Workspace work;
   for (const int64_t layer : {0, 1, 2}) {
     const LayerParams& params = hparams.layers[static_cast<size_t>(layer)];
-    const LayerWeights weights = load_layer(golden.main, hparams, layer);
+    const std::unique_ptr<Mixer> mixer = load_mixer(index, hparams, layer);
     const std::vector<double> frequencies = rope_frequencies(hparams.ropes[params.rope], {});
-    const LayerContext context{hparams, params, weights, compute, hparams.ropes[params.rope], frequencies, work};
-    LayerCache cache;
+    const LayerContext context{hparams, layer, params, compute, hparams.ropes[params.rope], frequencies, work};
+    const std::unique_ptr<LayerCache> cache = mixer->make_cache();
     for (int64_t t = 0; t < kLong; t += kQueryTile) {
-      const Piece piece{0, kQueryTile, &cache};
-      attention_block(context, {x.data() + t * kD, kQueryTile, kD, kD}, std::span(&piece, 1), out.data() + t * kD);
+      const Piece piece{0, kQueryTile, cache.get()};
+      mixer->run(context, {x.data() + t * kD, kQueryTile, kD, kD}, std::span(&piece, 1), out.data() + t * kD);
     }
     Naive naive(golden.main, hparams, layer, x);
     for (const int64_t t : {0, 3, 150, 511, 512, 4095, 8190, 12345, 16383}) {
@@ -201,20 +198,14 @@ TEST(Generation, CachesContinueAPrefill) {
   const GoldenV4 golden;
   const std::vector<int32_t> tokens = GoldenV4::tokens();
   Evaluator whole(golden.main, {});
-  whole.start({{tokens}});
-  whole.embed();
-  whole.run_layers(0, 4, no_progress());
-  whole.finish("output_norm.weight");
+  whole.forward({{tokens}}, no_progress());
   const std::vector<float> expected = logits_of(whole, OutputHead(whole));
   Evaluator pieces(golden.main, {.keep_caches = true});
   const OutputHead head(pieces);
   std::vector<float> logits;
   for (size_t first = 0; first < tokens.size();) {
     const size_t n = first == 0 ? 100 : std::min<size_t>(tokens.size() - first, first % 3 + 1);
-    pieces.start({{{tokens.begin() + static_cast<ptrdiff_t>(first), tokens.begin() + static_cast<ptrdiff_t>(first + n)}}});
-    pieces.embed();
-    pieces.run_layers(0, 4, no_progress());
-    pieces.finish("output_norm.weight");
+    pieces.forward({{{tokens.begin() + static_cast<ptrdiff_t>(first), tokens.begin() + static_cast<ptrdiff_t>(first + n)}}}, no_progress());
     const std::vector<float> part = logits_of(pieces, head);
     logits.insert(logits.end(), part.begin(), part.end());
     first += n;

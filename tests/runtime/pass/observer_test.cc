@@ -62,10 +62,7 @@ std::vector<Sequence> texts(int64_t n, int64_t length) {
 void run(const ModelSource& source, ActivationObserver& observer, const std::vector<Sequence>& sequences,
          uint64_t memory = uint64_t{8} << 30) {
   Evaluator evaluator(source, {.memory_bytes = memory, .observer = &observer});
-  evaluator.start(sequences);
-  evaluator.embed();
-  evaluator.run_layers(0, evaluator.hparams().n_layers, no_progress());
-  evaluator.finish("output_norm.weight");
+  evaluator.forward(sequences, no_progress());
 }
 
 // Row `row` of slice `slice` of a tensor, as floats.
