@@ -17,6 +17,18 @@
 #include "formats/base/parallel.h"
 #include "quantize/tensor_encoder.h"
 
+// Two things bound a run: memory and the order of bytes. Memory is bounded by the number of chunks in work: there are so many sets of
+// buffers, each made once for the largest chunk of the plan, and a chunk begins when a set is free. The order of bytes is kept by steps
+// that take chunks one after the other. Only what needs that order is in such a step: writing and hashing, for each output apart, and
+// adding up figures. Everything that costs time, reading, decoding, encoding and comparing, is one step that any number of threads are in.
+// It is one step and not four, because the floats of a chunk are then still in a cache near the core that made them.
+//
+// Weights that are not finite do not end the run at once, since the next tensor may have them too and a user wants to know all. The chunk
+// is skipped, and from then on nothing is encoded or written any more: the rest of the model is only looked through.
+//
+// hand_over() and take_over() say where one thread leaves data to another. TBB orders these steps already, but in a way that
+// ThreadSanitizer cannot see.
+
 namespace quern {
 namespace {
 
