@@ -7,6 +7,8 @@
 #include "convert/fill/lists.h"
 #include "convert/fill/run_files.h"
 #include "formats/base/error.h"
+#include "formats/base/file.h"
+#include "formats/base/sha256.h"
 
 namespace quern {
 namespace {
@@ -27,9 +29,12 @@ OutputReport report_output(const Plan& plan, size_t index, const FinishedOutput&
   OutputReport report;
   report.mix = output.mix;
   report.lossless = output.lossless;
-  for (size_t f = 0; f < output.files.size(); ++f) {
-    report.files.push_back({relative_name(output, f), output.files[f].size_bytes, finished.files[f].sha256});
-    report.size_bytes += output.files[f].size_bytes;
+  const std::vector<OutputFileInfo> files = files_of(output);
+  for (size_t f = 0; f < files.size(); ++f) {
+    const bool is_side_file = f >= output.files.size();
+    report.files.push_back({files[f].name, files[f].size_bytes,
+                            is_side_file ? sha256_hex(output.side_files[f - output.files.size()].bytes) : finished.files[f].sha256});
+    report.size_bytes += files[f].size_bytes;
   }
   report.bits_per_weight = 8.0 * static_cast<double>(output.tensor_bytes) / static_cast<double>(plan.n_weights());
   double squared_error = 0, energy = 0;
@@ -42,6 +47,14 @@ OutputReport report_output(const Plan& plan, size_t index, const FinishedOutput&
   }
   report.relative_error = energy > 0 ? std::sqrt(squared_error / energy) : 0;
   return report;
+}
+
+// A folder that lacks them does not load, so they come last.
+void write_side_files(const Plan& plan, const PlannedOutput& output) {
+  const std::vector<OutputFileInfo> files = files_of(output);
+  for (size_t f = 0; f < output.side_files.size(); ++f) {
+    write_file_atomically(plan.folder / files[output.files.size() + f].name, output.side_files[f].bytes, OutputFile::Overwrite::kAllow);
+  }
 }
 
 }  // namespace
@@ -59,6 +72,7 @@ std::vector<OutputReport> report_outputs(const Plan& plan, const std::vector<Fin
 void publish_outputs(const Plan& plan, std::vector<std::unique_ptr<OutputWriter>>& writers, const std::vector<FinishedOutput>& finished,
                      const std::vector<TensorFigures>& figures) {
   for (const std::unique_ptr<OutputWriter>& writer : writers) writer->commit();
+  for (const PlannedOutput& output : plan.outputs) write_side_files(plan, output);
   if (plan.lists) write_lists(plan, finished, figures);
 }
 

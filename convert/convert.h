@@ -14,7 +14,7 @@
 
 namespace quern {
 
-// A model to GGUF files: every output of a plan from one read of the source.
+// A model to files: every output of a plan from one read of the source.
 
 struct FileReport {
   std::string name;  // relative to the folder of the outputs

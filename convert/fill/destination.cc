@@ -31,8 +31,8 @@ void check_source_folder(const Plan& plan, const ModelSource& source, std::vecto
     return;
   }
   for (const PlannedOutput& output : plan.outputs) {
-    for (size_t f = 0; f < output.files.size(); ++f) {
-      const std::string name = relative_name(output, f);
+    for (const OutputFileInfo& file : files_of(output)) {
+      const std::string& name = file.name;
       for (const SourceFile& read : source.files()) {
         if (resolved(read.path) == folder / name) {
           problems.push_back({ErrorKind::kUsage, "'" + printable(name) + "' would replace the file that is read"});
@@ -48,8 +48,8 @@ bool is_written(const Plan& run, const JournalReading& journal) { return journal
 // seen: names of the files of all runs so far.
 void check_existing(const Plan& plan, bool written, std::set<std::string>& seen, std::vector<Problem>& problems) {
   for (const PlannedOutput& output : plan.outputs) {
-    for (size_t f = 0; f < output.files.size(); ++f) {
-      const std::string name = relative_name(output, f);
+    for (const OutputFileInfo& file : files_of(output)) {
+      const std::string& name = file.name;
       if (!seen.insert(name).second) problems.push_back({ErrorKind::kUsage, "two outputs are named '" + printable(name) + "'"});
       const fs::path path = plan.folder / name;
       std::error_code ignored;

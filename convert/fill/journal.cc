@@ -15,6 +15,12 @@
 #include "formats/base/json_tree.h"
 #include "formats/base/sha256.h"
 
+// A journal is a file of lines of JSON, of which the last one that is whole counts. Its first line is a fingerprint of the run: whoever
+// finds the same line would write the same bytes. Every further line says how far all outputs are, in the same place of the same tensor, so
+// that one row decides where the work is taken up. Lines are appended after the data they speak of is on disk, but not synced themselves: a
+// line that a crash loses costs the work since the line before and nothing else. Figures are recorded with their sums as they are before
+// rounding, so that a run in several attempts ends with the bits of one.
+
 namespace quern {
 namespace {
 
@@ -45,10 +51,7 @@ std::string options_id(const Plan& plan) {
   for (const PlannedTensor& tensor : plan.tensors) add(tensor.name + " " + std::to_string(tensor.source_index));
   for (const PlannedOutput& output : plan.outputs) {
     add(output.mix + (output.lossless ? " lossless" : ""));
-    for (size_t f = 0; f < output.files.size(); ++f) {
-      add(relative_name(output, f));
-      hash.update(file_header(plan, output, f));
-    }
+    add_files(plan, output, hash);
   }
   return hash.finish_hex();
 }
@@ -83,13 +86,30 @@ std::string difference_of(const json& begun, const json& now) {
   return begun.at("options") == now.at("options") ? "" : "types, recipe or options differ";
 }
 
+json to_json(const PlaneMark& mark) { return {{"offset", mark.file_offset}, {"size_bytes", mark.size_bytes}, {"sha256", mark.sha256}}; }
+
+FileMark mark_from_json(const json& file) {
+  FileMark mark{integer_from<uint64_t>(file.at("size_bytes")), file.at("sha256").get<std::string>()};
+  for (const json& plane : file.value("planes", json::array())) {
+    mark.planes.push_back({integer_from<uint64_t>(plane.at("offset")), integer_from<uint64_t>(plane.at("size_bytes")),
+                           plane.at("sha256").get<std::string>()});
+  }
+  return mark;
+}
+
+bool lies_in(const FileMark& mark, const PlannedFile& file) {
+  return mark.size_bytes <= file.size_bytes && std::ranges::all_of(mark.planes, [&](const PlaneMark& plane) {
+           return plane.file_offset <= file.size_bytes && plane.size_bytes <= file.size_bytes - plane.file_offset;
+         });
+}
+
 // Adds what a record says to `run`.
 void add_record(const Plan& plan, const json& record, BegunRun& run) {
   for (const json& file : record.at("files")) {
     const size_t output = integer_from<size_t>(file.at("output")), number = integer_from<size_t>(file.at("file"));
-    const FileMark mark{integer_from<uint64_t>(file.at("size_bytes")), file.at("sha256").get<std::string>()};
+    const FileMark mark = mark_from_json(file);
     if (output >= plan.outputs.size() || number >= plan.outputs[output].files.size() ||
-        mark.size_bytes > plan.outputs[output].files[number].size_bytes) {
+        !lies_in(mark, plan.outputs[output].files[number])) {
       throw Error(ErrorKind::kFormat, "a record does not fit the plan");
     }
     run.outputs[output][number] = mark;
@@ -200,7 +220,9 @@ void Journal::record(const Chunks& chunks, int64_t n_chunks, const std::vector<O
   json record = {{"tensor", next.tensor}, {"row", next.first_row}, {"files", json::array()}};
   for (size_t output = 0; output < files.size(); ++output) {
     for (const auto& [number, mark] : files[output]) {
-      record["files"].push_back({{"output", output}, {"file", number}, {"size_bytes", mark.size_bytes}, {"sha256", mark.sha256}});
+      json file = {{"output", output}, {"file", number}, {"size_bytes", mark.size_bytes}, {"sha256", mark.sha256}};
+      for (const PlaneMark& plane : mark.planes) file["planes"].push_back(to_json(plane));
+      record["files"].push_back(std::move(file));
     }
   }
   record["figures"] = figures_to_json(so_far, next_tensor_, std::min(next.tensor + 1, n_tensors));

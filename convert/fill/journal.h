@@ -22,10 +22,18 @@ namespace quern {
 // A record is appended only after the data it speaks of was synced, so that whatever a crash leaves, every line that can be read is true
 // as far as the disk keeps its word. That is not taken on trust: who goes on from a record reads the data again and compares the sums.
 
-// The first bytes of a file and their SHA-256.
+// What already is in its place of a plane that comes later in the file: its first bytes and their SHA-256.
+struct PlaneMark {
+  uint64_t file_offset = 0;
+  uint64_t size_bytes = 0;
+  std::string sha256;
+};
+
+// The first bytes of a file and their SHA-256. When they end inside a tensor of several planes, they end in its first one.
 struct FileMark {
   uint64_t size_bytes = 0;
   std::string sha256;
+  std::vector<PlaneMark> planes = {};  // of that tensor, those behind the first
 };
 using OutputMarks = std::map<size_t, FileMark>;  // by number of the file
 

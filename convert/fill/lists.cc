@@ -3,10 +3,14 @@
 #include <cmath>
 #include <sstream>
 
+#include "convert/fill/output_writer.h"
 #include "convert/plan/layout.h"
 #include "formats/base/file.h"
 #include "formats/base/sha256.h"
-#include "formats/gguf/gguf_edit.h"
+
+// Two lists tell a later reader what was made. The record of a build has everything that is needed to name any damage: a sum of every file,
+// of every MiB of it, of every tensor and expert, and how near each is to the source. SHA256SUMS has what `sha256sum -c` reads. It is
+// shared by all builds of a folder, so a run replaces its own lines, keeps those of files that are still there and drops the rest.
 
 namespace quern {
 namespace fs = std::filesystem;
@@ -28,12 +32,17 @@ TensorRecord tensor_record(const Plan& plan, size_t index, size_t t, const Tenso
   record.type = placement.type;
   record.shape = tensor.shape;
   record.file = placement.file;
-  record.offset = placement.file_offset;
-  record.size_bytes = placement.size_bytes;
-  record.sha256 = sums.sha256;
+  record.offset = placement.planes.front().file_offset;
+  record.size_bytes = placement.planes.front().size_bytes;
+  record.sha256 = sums.planes.front().sha256;
   if (!tensor.integer) record.error = error_of(figures, index);
-  for (size_t s = 0; s < sums.slices.size(); ++s) {
-    record.slices.push_back({sums.slices[s], tensor.integer ? ErrorRecord{} : error_of(figures.slices[s], index)});
+  const std::vector<std::string>& slices = sums.planes.front().slices;
+  for (size_t s = 0; s < slices.size(); ++s) {
+    record.slices.push_back({slices[s], tensor.integer ? ErrorRecord{} : error_of(figures.slices[s], index)});
+  }
+  for (size_t p = 1; p < placement.planes.size(); ++p) {
+    const PlacedPlane& plane = placement.planes[p];
+    record.planes.push_back({plane.file_offset, plane.size_bytes, sums.planes[p].sha256, sums.planes[p].slices});
   }
   return record;
 }
@@ -62,25 +71,37 @@ std::map<std::string, std::string> read_sums(const fs::path& path) {
   return sums;
 }
 
+FileRecord side_file_record(const std::string& name, std::string_view bytes) {
+  FileHasher hasher;
+  hasher.update(std::as_bytes(std::span(bytes)));
+  FileSums sums = hasher.finish();
+  return {name, bytes.size(), std::move(sums.sha256), std::move(sums.pieces_sha256)};
+}
+
 }  // namespace
 
 BuildRecord build_record(const Plan& plan, size_t index, const FinishedOutput& finished, const std::vector<TensorFigures>& figures) {
   const PlannedOutput& output = plan.outputs[index];
   BuildRecord record;
+  record.container = output.container;
   record.quern_version = plan.quern_version;
   record.recipe = output.mix;
   record.label = output.label;
   record.lossless = output.lossless;
   record.mtp = plan.mtp;
   record.error = error_of_all(figures, index);
-  const Metadata metadata = file_metadata(plan, output, 0);
+  const Metadata metadata = metadata_of(plan, output);
   for (const auto& [key, value] : metadata.entries()) {
-    if (key.starts_with("quern.") && key != gguf::kPaddingKey) record.settings.set(key, value);
+    if (key.starts_with("quern.")) record.settings.set(key, value);
   }
-  record.keys = metadata_sums(metadata);
+  record.keys = recorded_values(plan, output);
   for (size_t f = 0; f < output.files.size(); ++f) {
     const FileSums& sums = finished.files[f];
     record.files.push_back({relative_name(output, f), output.files[f].size_bytes, sums.sha256, sums.pieces_sha256});
+  }
+  const std::vector<OutputFileInfo> names = files_of(output);
+  for (size_t f = 0; f < output.side_files.size(); ++f) {
+    record.files.push_back(side_file_record(names[output.files.size() + f].name, output.side_files[f].bytes));
   }
   for (size_t t = 0; t < plan.tensors.size(); ++t) {
     record.tensors.push_back(tensor_record(plan, index, t, finished.tensors[t], figures[t]));
@@ -100,11 +121,12 @@ void write_lists(const Plan& plan, const std::vector<FinishedOutput>& finished, 
   std::map<std::string, std::string> sums;
   for (size_t i = 0; i < plan.outputs.size(); ++i) {
     const PlannedOutput& output = plan.outputs[i];
-    const std::string list = build_record_to_json(build_record(plan, i, finished[i], figures));
+    const BuildRecord record = build_record(plan, i, finished[i], figures);
+    const std::string list = build_record_to_json(record);
     const std::string name = output.stem + ".tensors.json";
     write_file_atomically(plan.folder / name, list, OutputFile::Overwrite::kAllow);
     sums[name] = sha256_hex(list);
-    for (size_t f = 0; f < output.files.size(); ++f) sums[relative_name(output, f)] = finished[i].files[f].sha256;
+    for (const FileRecord& file : record.files) sums[file.name] = file.sha256;
   }
   update_sums(plan.folder, sums);
 }

@@ -4,22 +4,17 @@
 
 #include "formats/base/parallel.h"
 
+// A run begins by asking what is there already: the journal's last record that fits the plan and the files that it speaks of, read again
+// and compared with their sums. Everything that is kept or removed at the end hangs on one rule. A record in the journal is worth keeping
+// when the machine or the user ended the run, and worth nothing when the input did, because the next attempt would fail in the same place.
+// The journal holds a lock for as long as the run lasts, so a second run of the same output never sees half a file of the first.
+
 namespace quern {
 namespace {
 
 namespace fs = std::filesystem;
 
 constexpr std::chrono::seconds kMarkEvery{10};
-
-// Bytes that a chunk adds to all outputs.
-uint64_t output_bytes(const Plan& plan, const Chunk& chunk) {
-  uint64_t bytes = 0;
-  for (const PlannedOutput& output : plan.outputs) {
-    const uint64_t row_bytes = row_size_bytes(output.tensors[chunk.tensor].type, plan.tensors[chunk.tensor].shape.row_length());
-    bytes += static_cast<uint64_t>(chunk.n_rows) * row_bytes;
-  }
-  return bytes;
-}
 
 // Whether a file that the journal speaks of was removed, under either of its names. Then the others are of no use.
 bool file_is_gone(const Plan& plan, const BegunRun& begun) {
@@ -95,7 +90,7 @@ void RunFiles::hash(size_t output, std::span<const std::byte> bytes) { hashers_[
 
 bool RunFiles::wants_mark(int64_t chunk) {
   const auto now = std::chrono::steady_clock::now();
-  bytes_since_mark_ += output_bytes(plan_, chunks_[chunk]);
+  for (size_t output = 0; output < plan_.outputs.size(); ++output) bytes_since_mark_ += chunks_.output_bytes(output, chunks_[chunk]);
   if (bytes_since_mark_ < plan_.sync_bytes && now - last_mark_ < kMarkEvery) return false;
   bytes_since_mark_ = 0;
   last_mark_ = now;

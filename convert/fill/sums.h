@@ -11,10 +11,14 @@ struct FileSums {
   std::vector<std::string> pieces_sha256;
 };
 
-// SHA-256 per tensor and per slice of stacked tensors.
-struct TensorSums {
+// SHA-256 of a plane of a tensor and, when that is stacked, of the plane of each slice.
+struct PlaneSums {
   std::string sha256;
   std::vector<std::string> slices;  // empty unless stacked
+};
+
+struct TensorSums {
+  std::vector<PlaneSums> planes;
 };
 
 // What writing an output leaves to be recorded.

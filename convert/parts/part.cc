@@ -14,8 +14,6 @@ namespace quern {
 namespace fs = std::filesystem;
 namespace {
 
-constexpr size_t kCopyBytes = 4u << 20;
-
 double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
@@ -106,23 +104,25 @@ void check_data_files(const std::vector<Part>& parts) {
   }
 }
 
-// One output from the sections of all parts, in order.
+// One output from the sections of all parts, in order and in the chunks that they were made of, which are whole rows.
 FinishedOutput assemble(const Plan& plan, size_t output, const std::vector<Part>& parts, OutputWriter& writer, Progress& progress) {
   TensorHasher hasher(plan, output);
-  std::vector<std::byte> buffer(kCopyBytes);
+  const Chunks chunks(plan);
+  std::vector<std::byte> buffer;
   for (const Part& part : parts) {
     const InputFile data(part.data);
-    const PartSection& section = part.sections[output];
+    const Chunks::Range range = chunks.part(part.k - 1, part.n);
+    uint64_t offset = part.sections[output].offset;
     Sha256 hash;
-    for (uint64_t done = 0; done < section.size;) {
+    for (int64_t chunk = range.first; chunk < range.last; ++chunk) {
       throw_if_interrupted();
-      const auto piece = std::span(buffer).first(static_cast<size_t>(std::min<uint64_t>(section.size - done, buffer.size())));
-      data.read_at(section.offset + done, piece);
-      hash.update(piece);
-      writer.append(piece);
-      hasher.append(piece);
-      progress.advance(piece.size());
-      done += piece.size();
+      buffer.resize(static_cast<size_t>(chunks.output_bytes(output, chunks[chunk])));
+      data.read_at(offset, buffer);
+      hash.update(buffer);
+      writer.append(buffer);
+      hasher.append(buffer);
+      progress.advance(buffer.size());
+      offset += buffer.size();
     }
     if (hash.finish_hex() != part.sections_sha256[output]) {
       throw Error(ErrorKind::kFormat, "data of output " + plan.outputs[output].mix + " is damaged").file(part.data.string());

@@ -46,6 +46,11 @@ uint64_t Chunks::source_bytes(Range range) const {
   return bytes;
 }
 
+uint64_t Chunks::output_bytes(size_t output, const Chunk& chunk) const {
+  const DType type = plan_.outputs[output].tensors[chunk.tensor].type;
+  return static_cast<uint64_t>(chunk.n_rows) * row_size_bytes(type, plan_.tensors[chunk.tensor].shape.row_length());
+}
+
 uint64_t Chunks::data_position(size_t output, int64_t index) const {
   const PlannedOutput& planned = plan_.outputs[output];
   if (index == count()) return planned.tensor_bytes;

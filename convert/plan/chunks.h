@@ -37,6 +37,8 @@ class Chunks {
   // Stored bytes that belong to a chunk: its share of the tensor's, exact in the sum over the tensor.
   uint64_t source_bytes(const Chunk& chunk) const;
   uint64_t source_bytes(Range range) const;
+  // Bytes of the blocks that a chunk has in an output.
+  uint64_t output_bytes(size_t output, const Chunk& chunk) const;
   // Bytes of the output's tensor data that come before the chunk, padding not counted.
   uint64_t data_position(size_t output, int64_t index) const;
 

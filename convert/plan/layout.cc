@@ -1,21 +1,35 @@
 #include "convert/plan/layout.h"
 
+#include <algorithm>
+
 #include "formats/base/checked.h"
 #include "formats/base/error.h"
-#include "formats/base/sha256.h"
-#include "formats/gguf/gguf.h"
-#include "formats/gguf/gguf_edit.h"
+
+// The layout of an output follows from its tensors and their types alone: tensors go into files in order, a file is its header and then
+// plane after plane, each at the next multiple of the container's alignment. So everything is known before the first byte is read, a saved
+// plan can be checked by laying it out again, and the writer needs no rule of its own: between two planes of the plan there are zeros.
 
 namespace quern {
 namespace {
 
-std::vector<TensorInfo> file_tensors(const Plan& plan, const PlannedOutput& output, const PlannedFile& file) {
-  std::vector<TensorInfo> infos;
+FileContents contents_of(const Plan& plan, const PlannedOutput& output, size_t number, const Metadata& metadata) {
+  const PlannedFile& file = output.files[number];
+  FileContents contents{metadata, number, output.files.size(), plan.tensors.size(), {}};
   for (size_t t = file.first_tensor; t < file.first_tensor + file.n_tensors; ++t) {
     const Placement& placement = output.tensors[t];
-    infos.push_back({plan.tensors[t].name, placement.type, plan.tensors[t].shape, 0, placement.size_bytes});
+    contents.tensors.push_back({plan.tensors[t].name, placement.type, plan.tensors[t].shape, 0, placement.size_bytes});
   }
-  return infos;
+  return contents;
+}
+
+std::vector<uint64_t> sizes_of_planes(const Plan& plan, const PlannedOutput& output, size_t t) {
+  return plane_sizes(*output.container, output.tensors[t].type, plan.tensors[t].shape);
+}
+
+// Where the next plane may begin that follows `offset` bytes of data.
+uint64_t next_place(const PlannedOutput& output, uint64_t offset) {
+  const uint64_t alignment = output.container->alignment();
+  return checked_add(offset, alignment - 1, "size of the data") / alignment * alignment;
 }
 
 // Consecutive tensors per file, at most split_bytes of padded data each; a larger tensor has a file of its own.
@@ -24,7 +38,8 @@ void divide_into_files(const Plan& plan, uint64_t split_bytes, bool metadata_sha
   std::vector<PlannedFile> files(1);
   uint64_t in_file = 0;
   for (size_t t = 0; t < plan.tensors.size(); ++t) {
-    const uint64_t padded = align_up(output.tensors[t].size_bytes, gguf::kDefaultAlignment);
+    uint64_t padded = 0;
+    for (const uint64_t size : sizes_of_planes(plan, output, t)) padded += next_place(output, size);
     if (files.back().n_tensors > 0 && in_file + padded > limit) {
       files.push_back({});
       files.back().first_tensor = t;
@@ -38,18 +53,22 @@ void divide_into_files(const Plan& plan, uint64_t split_bytes, bool metadata_sha
 }
 
 void place_tensors(const Plan& plan, PlannedOutput& output) {
+  const Metadata metadata = metadata_of(plan, output);
   for (size_t f = 0; f < output.files.size(); ++f) {
     PlannedFile& file = output.files[f];
-    file.name = output.files.size() == 1
-                    ? output.stem + ".gguf"
-                    : gguf::split_name(output.stem, static_cast<int64_t>(f), static_cast<int64_t>(output.files.size()));
-    file.data_offset = file_header(plan, output, f).size();
-    const gguf::Layout layout = gguf::layout(file_tensors(plan, output, file));
-    file.size_bytes = file.data_offset + layout.blob_bytes;
-    for (size_t i = 0; i < file.n_tensors; ++i) {
-      output.tensors[file.first_tensor + i].file = static_cast<uint32_t>(f);
-      output.tensors[file.first_tensor + i].file_offset = file.data_offset + layout.offsets[i];
+    file.name = output.container->file_name(output.stem, f, output.files.size());
+    file.data_offset = output.container->header(contents_of(plan, output, f, metadata)).size();
+    uint64_t data_bytes = 0;
+    for (size_t t = file.first_tensor; t < file.first_tensor + file.n_tensors; ++t) {
+      Placement& placement = output.tensors[t];
+      placement.file = static_cast<uint32_t>(f);
+      placement.planes.clear();
+      for (const uint64_t size : sizes_of_planes(plan, output, t)) {
+        placement.planes.push_back({file.data_offset + data_bytes, size});
+        data_bytes = next_place(output, checked_add(data_bytes, size, "size of the data"));
+      }
     }
+    file.size_bytes = file.data_offset + data_bytes;
   }
 }
 
@@ -60,23 +79,29 @@ void lay_out(const Plan& plan, uint64_t split_bytes, bool metadata_shard, Planne
   place_tensors(plan, output);
 }
 
-Metadata file_metadata(const Plan& plan, const PlannedOutput& output, size_t file) {
-  Metadata metadata;
-  if (file == 0) {
-    metadata = plan.metadata;
-    for (const auto& [key, value] : output.metadata.entries()) metadata.set(key, value);
+void add_side_files(const Plan& plan, PlannedOutput& output) {
+  const Metadata metadata = metadata_of(plan, output);
+  std::vector<NamedFile> files;
+  for (size_t f = 0; f < output.files.size(); ++f) {
+    files.push_back({output.files[f].name, contents_of(plan, output, f, metadata).tensors});
   }
-  if (output.files.size() > 1) {
-    metadata.set("split.no", static_cast<uint16_t>(file));
-    metadata.set("split.count", static_cast<uint16_t>(output.files.size()));
-    metadata.set("split.tensors.count", static_cast<int32_t>(plan.tensors.size()));
-  }
-  if (file == 0 && output.files.front().n_tensors > 0) gguf::reserve_padding(metadata);
+  output.side_files = output.container->side_files(metadata, files, plan.model);
+}
+
+Metadata metadata_of(const Plan& plan, const PlannedOutput& output) {
+  Metadata metadata = plan.metadata;
+  for (const auto& [key, value] : output.metadata.entries()) metadata.set(key, value);
   return metadata;
 }
 
 std::vector<std::byte> file_header(const Plan& plan, const PlannedOutput& output, size_t file) {
-  return gguf::serialize_header(file_metadata(plan, output, file), file_tensors(plan, output, output.files[file]));
+  const Metadata metadata = metadata_of(plan, output);
+  return output.container->header(contents_of(plan, output, file, metadata));
+}
+
+ValueSums recorded_values(const Plan& plan, const PlannedOutput& output) {
+  const Metadata metadata = metadata_of(plan, output);
+  return output.container->values(contents_of(plan, output, 0, metadata));
 }
 
 void check_layout(const Plan& plan) {
@@ -93,11 +118,22 @@ void check_layout(const Plan& plan) {
     }
     for (size_t t = 0; t < output.tensors.size(); ++t) {
       const Placement &is = output.tensors[t], &expected = placed.tensors[t];
-      if (is.file != expected.file || is.file_offset != expected.file_offset) {
+      if (is.file != expected.file ||
+          !std::ranges::equal(is.planes, expected.planes, {}, &PlacedPlane::file_offset, &PlacedPlane::file_offset)) {
         throw Error(ErrorKind::kFormat, "is not where the tensors before it end").tensor(plan.tensors[t].name);
       }
     }
   }
+}
+
+void add_files(const Plan& plan, const PlannedOutput& output, Sha256& hash) {
+  const auto add = [&hash](std::string_view text) { hash.update(std::as_bytes(std::span(text))); };
+  const Metadata metadata = metadata_of(plan, output);
+  for (size_t f = 0; f < output.files.size(); ++f) {
+    add(relative_name(output, f) + "\n");
+    hash.update(output.container->header(contents_of(plan, output, f, metadata)));
+  }
+  for (const SideFile& file : output.side_files) add(file.name + "\n" + file.bytes);
 }
 
 std::string plan_id(const Plan& plan) {
@@ -109,12 +145,7 @@ std::string plan_id(const Plan& plan) {
   add(plan.quern_version);
   for (const PlannedSource& source : plan.sources) add(source.name + " " + source.fingerprint);
   for (const PlannedTensor& tensor : plan.tensors) add(tensor.name + " " + std::to_string(tensor.chunk_rows));
-  for (const PlannedOutput& output : plan.outputs) {
-    for (size_t f = 0; f < output.files.size(); ++f) {
-      add(relative_name(output, f));
-      hash.update(file_header(plan, output, f));
-    }
-  }
+  for (const PlannedOutput& output : plan.outputs) add_files(plan, output, hash);
   return hash.finish_hex();
 }
 

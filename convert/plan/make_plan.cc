@@ -39,7 +39,6 @@ std::vector<PlannedTensor> select_tensors(const ModelSource& source, const PlanO
 }
 
 void set_output_metadata(const Plan& plan, const WantedOutput& wanted, const PlanOptions& options, PlannedOutput& output) {
-  output.metadata.set("general.quantization_version", uint32_t{2});  // GGML_QNT_VERSION
   set_recipe_keys(plan, wanted, output);
   if (options.tensors) output.metadata.set("quern.partial", *options.tensors);
   std::set<DType> encoded;
@@ -54,6 +53,7 @@ void set_output_metadata(const Plan& plan, const WantedOutput& wanted, const Pla
 PlannedOutput plan_output(const ModelSource& source, const Plan& plan, const WantedOutput& wanted, const std::vector<DType>& types,
                           const PlanOptions& options, const Calibration& calibration) {
   PlannedOutput output;
+  output.container = options.container;
   output.mix = wanted.recipe.name;
   output.lossless = wanted.lossless;
   for (size_t t = 0; t < plan.tensors.size(); ++t) {
@@ -73,15 +73,17 @@ PlannedOutput plan_output(const ModelSource& source, const Plan& plan, const Wan
                                     : output_stem(plan.metadata, plan.mtp, options.tensors.has_value(), output.label);
   lay_out(plan, options.split_bytes, options.metadata_shard, output);
   if (options.folder_per_type && output.files.size() > 1) output.folder = output.label;
+  if (output.container->has_own_folder()) output.folder = output.stem;
+  add_side_files(plan, output);
   return output;
 }
 
-// Keys of a GGUF source that describe its own file and not the model.
+// Without the keys of a source that describe its own file, and how it was made, instead of the model.
 Metadata model_metadata(const Metadata& source) {
   Metadata metadata = source;
   for (const auto& [key, value] : source.entries()) {
-    const bool of_the_file = key.starts_with("split.") || key.starts_with("quern.") || key.starts_with("quantize.imatrix.") ||
-                             key == "general.alignment" || key == "general.file_type" || key == "general.quantization_version";
+    const bool of_the_file = key.starts_with("quern.") || key.starts_with("quantize.imatrix.") ||
+                             std::ranges::any_of(all_containers(), [&](const Container* c) { return c->is_of_the_file(key); });
     if (of_the_file) metadata.erase(key);
   }
   return metadata;
@@ -144,7 +146,7 @@ Plan plan_outputs(const ModelSource& source, const std::filesystem::path& model,
   plan.effort = wanted_effort(options, problems);
   for (const WantedOutput& wanted : wanted_outputs(options, plan.effort)) {
     const auto types = planned_types(source, wanted, plan.tensors, !calibration.importance.empty(), problems);
-    if (!types) continue;
+    if (!types || !can_hold(*options.container, plan.tensors, *types, wanted.recipe.name, problems)) continue;
     plan.outputs.push_back(plan_output(source, plan, wanted, *types, usable, calibration));
     if (wanted.lossless && !options.tensor_types.empty()) plan.notes.push_back(wanted.recipe.name + ": --tensor-type does not apply");
   }

@@ -56,6 +56,21 @@ uint64_t header_bytes(const Plan& plan) {
   return bytes;
 }
 
+// The planes behind the first one of a tensor are kept until it is complete (convert/fill/output_writer.cc), in every output of the
+// largest tensor of that output; what cuts blocks into planes has a buffer on both ways, into the file and into the sums.
+uint64_t kept_bytes(const Plan& plan) {
+  uint64_t bytes = 0;
+  for (const PlannedOutput& output : plan.outputs) {
+    uint64_t most = 0;
+    for (const Placement& placement : output.tensors) {
+      const uint64_t behind = placement.size_bytes - placement.planes.front().size_bytes;
+      if (behind > 0) most = std::max(most, behind + 2 * kRunBytes);
+    }
+    bytes += most;
+  }
+  return bytes;
+}
+
 }  // namespace
 
 void check_memory(const Plan& plan, uint64_t smallest_bytes, std::vector<Problem>& problems) {
@@ -68,7 +83,7 @@ void check_memory(const Plan& plan, uint64_t smallest_bytes, std::vector<Problem
 
 void plan_memory(const ModelSource& source, uint64_t memory_bytes, uint64_t feedback_bytes, Plan& plan, std::vector<Problem>& problems) {
   plan.memory_bytes = memory_bytes != 0 ? memory_bytes : default_memory_budget();
-  plan.base_bytes = peak_resident_bytes() + kProcessBytes + 2 * header_bytes(plan) + feedback_bytes;
+  plan.base_bytes = peak_resident_bytes() + kProcessBytes + 2 * header_bytes(plan) + kept_bytes(plan) + feedback_bytes;
   const uint64_t left = plan.memory_bytes > plan.base_bytes ? plan.memory_bytes - plan.base_bytes : 0;
   uint64_t smallest = 0;
   for (size_t t = 0; t < plan.tensors.size(); ++t) {

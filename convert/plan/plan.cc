@@ -4,8 +4,21 @@
 
 namespace quern {
 
-std::string relative_name(const PlannedOutput& output, size_t file) {
-  return (output.folder.empty() ? "" : output.folder + "/") + output.files[file].name;
+namespace {
+
+std::string in_folder(const PlannedOutput& output, const std::string& name) {
+  return (output.folder.empty() ? "" : output.folder + "/") + name;
+}
+
+}  // namespace
+
+std::string relative_name(const PlannedOutput& output, size_t file) { return in_folder(output, output.files[file].name); }
+
+std::vector<OutputFileInfo> files_of(const PlannedOutput& output) {
+  std::vector<OutputFileInfo> files;
+  for (const PlannedFile& file : output.files) files.push_back({in_folder(output, file.name), file.size_bytes});
+  for (const SideFile& file : output.side_files) files.push_back({in_folder(output, file.name), file.bytes.size()});
+  return files;
 }
 
 std::vector<Plan> runs_of(const Plan& plan) {
@@ -26,7 +39,7 @@ uint64_t Plan::source_bytes() const {
 uint64_t Plan::output_bytes() const {
   uint64_t bytes = 0;
   for (const PlannedOutput& output : outputs) {
-    for (const PlannedFile& file : output.files) bytes += file.size_bytes;
+    for (const OutputFileInfo& file : files_of(output)) bytes += file.size_bytes;
   }
   return bytes;
 }

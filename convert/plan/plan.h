@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "formats/containers/container.h"
 #include "formats/gguf/metadata.h"
 #include "formats/statistics/imatrix.h"
 #include "formats/statistics/statistics_record.h"
@@ -40,13 +41,19 @@ struct PlannedTensor {
   bool integer = false;       // a table that is copied and never becomes floats
 };
 
+// One of the arrays that the output's container makes of a tensor (formats/containers/container.h).
+struct PlacedPlane {
+  uint64_t file_offset = 0;  // from the start of the tensor's file
+  uint64_t size_bytes = 0;
+};
+
 // One tensor in one output.
 struct Placement {
   DType type = DType::F32;
   bool copied = false;  // the stored bytes become `type` without going through floats
   uint32_t file = 0;
-  uint64_t file_offset = 0;  // from the start of its file
-  uint64_t size_bytes = 0;
+  uint64_t size_bytes = 0;          // of all its blocks, and so of all planes
+  std::vector<PlacedPlane> planes;  // in the order of the file
 };
 
 struct PlannedFile {
@@ -58,13 +65,15 @@ struct PlannedFile {
 };
 
 struct PlannedOutput {
+  const Container* container = &default_container();
   std::string mix;        // name of the mix or recipe
   bool lossless = false;  // every tensor is proved exact while it is written
   std::string label;      // "Q4_K_M", "lossless-MXFP4": what tells the outputs of a model apart
-  std::string stem;       // file name without shard number and ".gguf"
+  std::string stem;       // file name without shard number and extension
   std::string folder;     // in Plan::folder, where the files are; empty: Plan::folder itself
   Metadata metadata;      // keys that are added to Plan::metadata for this output
   std::vector<PlannedFile> files;
+  std::vector<SideFile> side_files;
   std::vector<Placement> tensors;  // one per planned tensor
   uint64_t tensor_bytes = 0;       // without padding
 };
@@ -104,5 +113,12 @@ std::vector<Plan> runs_of(const Plan& plan);
 
 // Name of a file of an output, relative to Plan::folder.
 std::string relative_name(const PlannedOutput& output, size_t file);
+
+// All files of an output: those with tensors in order, then side files.
+struct OutputFileInfo {
+  std::string name;  // relative to Plan::folder
+  uint64_t size_bytes = 0;
+};
+std::vector<OutputFileInfo> files_of(const PlannedOutput& output);
 
 }  // namespace quern

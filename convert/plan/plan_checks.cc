@@ -14,8 +14,6 @@ namespace quern {
 namespace fs = std::filesystem;
 namespace {
 
-constexpr size_t kLongestTensorName = 63;  // GGML_MAX_NAME less its terminator
-
 template <typename Range, typename Name>
 std::string suggestion(std::string_view wanted, const Range& candidates, Name name) {
   std::vector<std::string_view> names;
@@ -24,11 +22,10 @@ std::string suggestion(std::string_view wanted, const Range& candidates, Name na
 }
 
 std::vector<DType> writable_types() {
-  std::vector<DType> types;
-  for (int id = 0; id < 64; ++id) {
-    const std::optional<DType> type = find_dtype_by_gguf_id(id);
-    if (type && has_encoder(*type)) types.push_back(*type);
-  }
+#define QUERN_TYPE_IN_LIST(name, id, weights, bytes) DType::name,
+  std::vector<DType> types = {QUERN_DTYPES(QUERN_TYPE_IN_LIST)};
+#undef QUERN_TYPE_IN_LIST
+  std::erase_if(types, [](DType type) { return !has_encoder(type); });
   return types;
 }
 
@@ -91,8 +88,9 @@ std::vector<Problem> check_options(const PlanOptions& options) {
   const size_t n_outputs = options.types.size() + options.recipes.size();
   if (n_outputs == 0) problems.push_back({ErrorKind::kUsage, "no type given; add --type, for example --type Q4_K_M"});
   if (options.single_file && n_outputs > 1) problems.push_back({ErrorKind::kUsage, "one output file can have one type only"});
-  if (options.single_file && !options.output.empty() && options.output.extension() != ".gguf") {
-    problems.push_back({ErrorKind::kUsage, "the output file '" + printable(options.output.string()) + "' must end in .gguf"});
+  const std::string extension(options.container->extension());
+  if (options.single_file && !options.output.empty() && options.output.extension() != extension) {
+    problems.push_back({ErrorKind::kUsage, "the output file '" + printable(options.output.string()) + "' must end in " + extension});
   }
   parse_types(options.types, problems);
   parse_overrides(options.tensor_types, problems);
@@ -100,10 +98,26 @@ std::vector<Problem> check_options(const PlanOptions& options) {
   return problems;
 }
 
+bool can_hold(const Container& container, const std::vector<PlannedTensor>& tensors, const std::vector<DType>& types,
+              const std::string& recipe, std::vector<Problem>& problems) {
+  std::map<DType, std::string> refused;  // with the first tensor of the type
+  for (size_t t = 0; t < tensors.size(); ++t) {
+    if (!container.holds(types[t])) refused.try_emplace(types[t], tensors[t].name);
+  }
+  for (const auto& [type, tensor] : refused) {
+    problems.push_back({ErrorKind::kUnsupported, recipe + ": " + std::string(container.title()) + " cannot hold " +
+                                                     std::string(name_of(type)) + " (the first tensor of this type is '" + tensor + "')"});
+  }
+  return refused.empty();
+}
+
 void check_types(const Plan& plan, std::vector<Problem>& problems) {
-  for (const PlannedTensor& tensor : plan.tensors) {
-    if (tensor.name.size() > kLongestTensorName) {
-      problems.push_back({ErrorKind::kUnsupported, "tensor name '" + printable(tensor.name) + "' is longer than 63 bytes, GGUF's limit"});
+  std::set<std::string> unnameable;  // what several outputs cannot name is one problem
+  for (const PlannedOutput& output : plan.outputs) {
+    for (const PlannedTensor& tensor : plan.tensors) {
+      const std::string reason = output.container->why_not_name(tensor.name);
+      if (reason.empty() || !unnameable.insert(tensor.name + reason).second) continue;
+      problems.push_back({ErrorKind::kUnsupported, "tensor name '" + printable(tensor.name) + "' " + reason});
     }
   }
   for (const PlannedOutput& output : plan.outputs) {

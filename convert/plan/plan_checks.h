@@ -22,7 +22,11 @@ std::vector<RecipeRule> parse_overrides(const std::vector<std::string>& tensor_t
 // The mixes that are known, each once.
 std::vector<const Mix*> parse_types(const std::vector<std::string>& types, std::vector<Problem>& problems);
 
-// Types that cannot be written, names that are too long.
+// Whether a container holds all these types, one per tensor; when not, a problem says which it does not.
+bool can_hold(const Container& container, const std::vector<PlannedTensor>& tensors, const std::vector<DType>& types,
+              const std::string& recipe, std::vector<Problem>& problems);
+
+// Types that cannot be written, names that the containers cannot hold.
 void check_types(const Plan& plan, std::vector<Problem>& problems);
 
 // Overrides that match no tensor are typing mistakes; those that match only tensors of the keep-list cannot do anything.

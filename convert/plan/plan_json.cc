@@ -20,12 +20,11 @@ constexpr const char* kSchema = "quern.plan/1";
 constexpr uint64_t kMaxPlanBytes = uint64_t{1} << 30;
 constexpr int kMaxDepth = 8;
 constexpr int64_t kMaxSlices = 1 << 16;  // figures are kept of each
-constexpr size_t kMaxFiles = 65535;      // split.count is a u16
 
-DType dtype_from_json(const json& value) {
+DType dtype_from_json(const json& value, const Container& container) {
   const std::string name = value.get<std::string>();
   const std::optional<DType> type = find_dtype_by_name(name);
-  if (!type || traits(*type).gguf_id < 0) throw Error(ErrorKind::kFormat, "unknown type '" + printable(name) + "'");
+  if (!type || !container.holds(*type)) throw Error(ErrorKind::kFormat, "unknown type '" + printable(name) + "'");
   return *type;
 }
 
@@ -101,6 +100,25 @@ PlannedTensor tensor_from_json(const json& value) {
   return tensor;
 }
 
+// The places of the planes of a tensor: one number, or a list of several.
+json offsets_to_json(const std::vector<PlacedPlane>& planes) {
+  if (planes.size() == 1) return planes.front().file_offset;
+  json offsets = json::array();
+  for (const PlacedPlane& plane : planes) offsets.push_back(plane.file_offset);
+  return offsets;
+}
+
+std::vector<PlacedPlane> planes_from_json(const json& offsets, const std::vector<uint64_t>& sizes) {
+  const std::vector<uint64_t> places =
+      offsets.is_array() ? integers_from<uint64_t>(offsets) : std::vector<uint64_t>{integer_from<uint64_t>(offsets)};
+  if (places.size() != sizes.size()) {
+    throw Error(ErrorKind::kFormat, std::to_string(places.size()) + " offsets, expected " + std::to_string(sizes.size()));
+  }
+  std::vector<PlacedPlane> planes;
+  for (size_t p = 0; p < sizes.size(); ++p) planes.push_back({places[p], sizes[p]});
+  return planes;
+}
+
 json to_json(const PlannedOutput& output) {
   json files = json::array(), tensors = json::array();
   for (const PlannedFile& file : output.files) {
@@ -114,20 +132,38 @@ json to_json(const PlannedOutput& output) {
     tensors.push_back({{"type", std::string(name_of(placement.type))},
                        {"copied", placement.copied},
                        {"file", placement.file},
-                       {"offset", placement.file_offset},
+                       {"offset", offsets_to_json(placement.planes)},
                        {"size_bytes", placement.size_bytes}});
   }
-  return {{"mix", output.mix},       {"lossless", output.lossless},
-          {"label", output.label},   {"stem", output.stem},
-          {"folder", output.folder}, {"files", files},
-          {"tensors", tensors},      {"metadata", metadata_to_json(output.metadata)}};
+  json out = {{"mix", output.mix},       {"lossless", output.lossless},
+              {"label", output.label},   {"stem", output.stem},
+              {"folder", output.folder}, {"files", files},
+              {"tensors", tensors},      {"metadata", metadata_to_json(output.metadata)}};
+  if (output.container != &default_container()) out["container"] = std::string(output.container->name());
+  for (const SideFile& file : output.side_files) {
+    out["side_files"].push_back({{"name", file.name}, {"bytes", string_to_json(file.bytes)}});
+  }
+  return out;
+}
+
+const Container* container_from_json(const json& value) {
+  if (!value.contains("container")) return &default_container();
+  const std::string name = value.at("container").get<std::string>();
+  const Container* container = find_container(name);
+  if (container == nullptr) throw Error(ErrorKind::kFormat, "unknown container '" + printable(name) + "'");
+  return container;
+}
+
+std::string file_name_from_json(const json& value) {
+  const std::string name = value.get<std::string>();
+  if (name.empty() || name.find('/') != std::string::npos)
+    throw Error(ErrorKind::kFormat, "file name '" + printable(name) + "' is not a plain name");
+  return name;
 }
 
 PlannedFile file_from_json(const json& value) {
   PlannedFile file;
-  file.name = value.at("name").get<std::string>();
-  if (file.name.empty() || file.name.find('/') != std::string::npos)
-    throw Error(ErrorKind::kFormat, "file name '" + printable(file.name) + "' is not a plain name");
+  file.name = file_name_from_json(value.at("name"));
   file.size_bytes = integer_from<uint64_t>(value.at("size_bytes"));
   file.data_offset = integer_from<uint64_t>(value.at("data_offset"));
   file.first_tensor = integer_from<size_t>(value.at("first_tensor"));
@@ -137,6 +173,7 @@ PlannedFile file_from_json(const json& value) {
 
 PlannedOutput output_from_json(const json& value, const std::vector<PlannedTensor>& tensors) {
   PlannedOutput output;
+  output.container = container_from_json(value);
   output.mix = value.at("mix").get<std::string>();
   output.lossless = value.at("lossless").get<bool>();
   output.label = value.at("label").get<std::string>();
@@ -146,12 +183,14 @@ PlannedOutput output_from_json(const json& value, const std::vector<PlannedTenso
     throw Error(ErrorKind::kFormat, "folder '" + printable(output.folder) + "' is not a plain name");
   output.metadata = metadata_from_json(value.at("metadata"));
   for (const json& file : value.at("files")) output.files.push_back(file_from_json(file));
+  for (const json& file : value.value("side_files", json::array())) {
+    output.side_files.push_back({file_name_from_json(file.at("name")), string_from_json(file.at("bytes"))});
+  }
   for (const json& tensor : value.at("tensors")) {
     Placement placement;
-    placement.type = dtype_from_json(tensor.at("type"));
+    placement.type = dtype_from_json(tensor.at("type"), *output.container);
     placement.copied = tensor.at("copied").get<bool>();
     placement.file = integer_from<uint32_t>(tensor.at("file"));
-    placement.file_offset = integer_from<uint64_t>(tensor.at("offset"));
     placement.size_bytes = integer_from<uint64_t>(tensor.at("size_bytes"));
     output.tensor_bytes = checked_add(output.tensor_bytes, placement.size_bytes, "size of an output");
     output.tensors.push_back(placement);
@@ -159,17 +198,19 @@ PlannedOutput output_from_json(const json& value, const std::vector<PlannedTenso
   if (output.tensors.size() != tensors.size())
     throw Error(ErrorKind::kFormat, "output '" + printable(output.mix) + "' has another number of tensors");
   for (size_t t = 0; t < tensors.size(); ++t) {
-    const Placement& placement = output.tensors[t];
+    Placement& placement = output.tensors[t];
     if (placement.size_bytes != tensor_size_bytes(placement.type, tensors[t].shape) || placement.file >= output.files.size()) {
       throw Error(ErrorKind::kFormat, "size or file does not match the shape").tensor(tensors[t].name);
     }
+    placement.planes =
+        planes_from_json(value.at("tensors").at(t).at("offset"), plane_sizes(*output.container, placement.type, tensors[t].shape));
   }
   return output;
 }
 
 // The order in which an output is written must be its files' order, without gaps: what the writer relies on.
 void check_files_cover_tensors(const PlannedOutput& output) {
-  if (output.files.empty() || output.files.size() > kMaxFiles) {
+  if (output.files.empty() || output.files.size() > output.container->max_files()) {
     throw Error(ErrorKind::kFormat, "output '" + printable(output.mix) + "' has an impossible number of files");
   }
   size_t next = 0;

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "formats/containers/container.h"
 #include "quantize/plain/encode.h"
 #include "recipes/recipe.h"
 
@@ -15,6 +16,7 @@ namespace quern {
 struct PlanOptions {
   std::filesystem::path output;  // folder of the outputs; with single_file the output itself
   bool single_file = false;
+  const Container* container = &default_container();
   std::vector<std::string> types;         // names of mixes
   std::vector<Recipe> recipes;            // outputs beside those of `types`
   std::vector<std::string> tensor_types;  // "REGEX=TYPE"; the first that matches a tensor name wins

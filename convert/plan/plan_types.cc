@@ -28,7 +28,7 @@ WantedOutput wanted_output(const Recipe& recipe, const std::vector<RecipeRule>& 
 }
 
 // llama_ftype of a file that is mostly of one type.
-int32_t file_type_of(DType type) {
+int32_t mix_number_of(DType type) {
   if (type == DType::MXFP4) return find_mix("MXFP4_MOE")->file_type;
   const Mix* mix = find_mix(name_of(type));
   return mix == nullptr ? find_mix("BF16")->file_type : mix->file_type;
@@ -84,8 +84,8 @@ DType dominant_type(const Plan& plan, const PlannedOutput& output) {
 }
 
 void set_recipe_keys(const Plan& plan, const WantedOutput& wanted, PlannedOutput& output) {
-  const int32_t file_type = wanted.mix != nullptr ? wanted.mix->file_type : file_type_of(dominant_type(plan, output));
-  output.metadata.set("general.file_type", static_cast<uint32_t>(file_type));
+  const int32_t mix_number = wanted.mix != nullptr ? wanted.mix->file_type : mix_number_of(dominant_type(plan, output));
+  output.container->set_type_keys(mix_number, output.metadata);
   output.metadata.set("quern.version", plan.quern_version);
   output.metadata.set("quern.recipe", wanted.recipe.name);
   if (plan.effort != Effort::kDefault) output.metadata.set("quern.effort", std::string(name_of(plan.effort)));

@@ -32,8 +32,8 @@ std::optional<std::vector<DType>> planned_types(const ModelSource& source, const
 // The type that most weights of an output have.
 DType dominant_type(const Plan& plan, const PlannedOutput& output);
 
-// The keys that say how an output was made: general.file_type, quern.recipe and, unless the name of a mix says it all,
-// quern.recipe.json with its hash quern.recipe.sha256.
+// The keys that say how an output was made: those of its container for the mixture of types, quern.recipe and, unless the name of a mix
+// says it all, quern.recipe.json with its hash quern.recipe.sha256.
 void set_recipe_keys(const Plan& plan, const WantedOutput& wanted, PlannedOutput& output);
 
 }  // namespace quern

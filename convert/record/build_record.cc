@@ -7,9 +7,6 @@
 #include "convert/record/metadata_json.h"
 #include "formats/base/checked.h"
 #include "formats/base/json_tree.h"
-#include "formats/base/sha256.h"
-#include "formats/gguf/gguf.h"
-#include "formats/gguf/gguf_edit.h"
 
 namespace quern {
 namespace {
@@ -69,6 +66,21 @@ FileRecord file_from_json(const json& entry) {
   return file;
 }
 
+ordered_json to_json(const PlaneRecord& plane) {
+  ordered_json entry = {{"offset", plane.offset}, {"size_bytes", plane.size_bytes}, {"sha256", plane.sha256}};
+  if (!plane.slices_sha256.empty()) entry["slices_sha256"] = plane.slices_sha256;
+  return entry;
+}
+
+PlaneRecord plane_from_json(const json& entry) {
+  PlaneRecord plane;
+  plane.offset = integer_from<uint64_t>(entry.at("offset"));
+  plane.size_bytes = integer_from<uint64_t>(entry.at("size_bytes"));
+  plane.sha256 = sum_from_json(entry.at("sha256"));
+  for (const json& sum : entry.value("slices_sha256", json::array())) plane.slices_sha256.push_back(sum_from_json(sum));
+  return plane;
+}
+
 ordered_json to_json(const TensorRecord& tensor, const std::vector<FileRecord>& files) {
   const auto dims = tensor.shape.dims();
   ordered_json entry = {{"name", tensor.name},
@@ -84,10 +96,23 @@ ordered_json to_json(const TensorRecord& tensor, const std::vector<FileRecord>& 
     if (tensor.error) put_error(slice_entry, slice.error);
     entry["slices"].push_back(std::move(slice_entry));
   }
+  for (const PlaneRecord& plane : tensor.planes) entry["planes"].push_back(to_json(plane));
   return entry;
 }
 
-TensorRecord tensor_from_json(const json& entry, const std::vector<FileRecord>& files) {
+// Sizes follow from type and shape, and every plane lies in its file and has as many slices as the tensor.
+void check_planes(const TensorRecord& tensor, const Container& container, const FileRecord& file) {
+  const std::vector<PlaneRecord> planes = planes_of(tensor);
+  const std::vector<uint64_t> sizes = plane_sizes(container, tensor.type, tensor.shape);
+  bool fit = planes.size() == sizes.size();
+  for (size_t p = 0; fit && p < planes.size(); ++p) {
+    const uint64_t end = checked_add(planes[p].offset, planes[p].size_bytes, "end of the tensor");
+    fit = planes[p].size_bytes == sizes[p] && end <= file.size_bytes && planes[p].slices_sha256.size() == tensor.slices.size();
+  }
+  if (!fit) throw Error(ErrorKind::kFormat, "size, shape and place in the file do not fit").tensor(tensor.name);
+}
+
+TensorRecord tensor_from_json(const json& entry, const std::vector<FileRecord>& files, const Container& container) {
   TensorRecord tensor;
   tensor.name = entry.at("name").get<std::string>();
   const std::optional<DType> type = find_dtype_by_name(entry.at("type").get<std::string>());
@@ -99,16 +124,14 @@ TensorRecord tensor_from_json(const json& entry, const std::vector<FileRecord>& 
   tensor.file = static_cast<size_t>(file - files.begin());
   tensor.offset = integer_from<uint64_t>(entry.at("offset"));
   tensor.size_bytes = integer_from<uint64_t>(entry.at("size_bytes"));
-  const uint64_t end = checked_add(tensor.offset, tensor.size_bytes, "end of the tensor");
-  if (tensor.size_bytes != tensor_size_bytes(tensor.type, tensor.shape) || end > file->size_bytes) {
-    throw Error(ErrorKind::kFormat, "size, shape and place in the file do not fit").tensor(tensor.name);
-  }
   tensor.sha256 = sum_from_json(entry.at("sha256"));
   if (entry.contains("exact")) tensor.error = error_from_json(entry);
-  if (!entry.contains("slices")) return tensor;
-  for (const json& slice : entry.at("slices")) {
+  for (const json& plane : entry.value("planes", json::array())) tensor.planes.push_back(plane_from_json(plane));
+  for (const json& slice : entry.value("slices", json::array())) {
     tensor.slices.push_back({sum_from_json(slice.at("sha256")), tensor.error ? error_from_json(slice) : ErrorRecord{}});
   }
+  check_planes(tensor, container, *file);
+  if (!entry.contains("slices")) return tensor;
   if (tensor.slices.empty() || tensor.shape.n_rows() % static_cast<int64_t>(tensor.slices.size()) != 0) {
     throw Error(ErrorKind::kFormat, "its rows do not divide into " + std::to_string(tensor.slices.size()) + " slices").tensor(tensor.name);
   }
@@ -118,6 +141,7 @@ TensorRecord tensor_from_json(const json& entry, const std::vector<FileRecord>& 
 ordered_json head_of(const BuildRecord& record) {
   ordered_json head = {{"schema", kSchema},     {"quern_version", record.quern_version}, {"recipe", record.recipe},
                        {"label", record.label}, {"lossless", record.lossless},           {"mtp", record.mtp}};
+  if (record.container != &default_container()) head["container"] = std::string(record.container->name());
   if (record.error) put_error(head, *record.error);
   head["settings"] = metadata_to_json(record.settings);
   head["keys"] = ordered_json::array();
@@ -130,6 +154,11 @@ ordered_json head_of(const BuildRecord& record) {
 BuildRecord record_from_tree(const json& root) {
   if (root.at("schema") != kSchema) throw Error(ErrorKind::kFormat, "the schema of the build is not " + std::string(kSchema));
   BuildRecord record;
+  if (root.contains("container")) {
+    const std::string name = root.at("container").get<std::string>();
+    record.container = find_container(name);
+    if (record.container == nullptr) throw Error(ErrorKind::kFormat, "unknown container '" + printable(name) + "'");
+  }
   record.quern_version = root.at("quern_version").get<std::string>();
   record.recipe = root.at("recipe").get<std::string>();
   record.label = root.at("label").get<std::string>();
@@ -140,18 +169,17 @@ BuildRecord record_from_tree(const json& root) {
   for (const json& key : root.at("keys")) record.keys.emplace_back(key.at("key").get<std::string>(), sum_from_json(key.at("sha256")));
   for (const json& file : root.at("files")) record.files.push_back(file_from_json(file));
   if (record.files.empty()) throw Error(ErrorKind::kFormat, "the build has no files");
-  for (const json& tensor : root.at("tensors")) record.tensors.push_back(tensor_from_json(tensor, record.files));
+  for (const json& tensor : root.at("tensors")) record.tensors.push_back(tensor_from_json(tensor, record.files, *record.container));
   return record;
 }
 
 }  // namespace
 
-std::vector<std::pair<std::string, std::string>> metadata_sums(const Metadata& metadata) {
-  std::vector<std::pair<std::string, std::string>> sums;
-  for (const auto& [key, value] : metadata.entries()) {
-    if (key != gguf::kPaddingKey) sums.emplace_back(key, sha256_hex(gguf::serialize_value(value)));
-  }
-  return sums;
+std::vector<PlaneRecord> planes_of(const TensorRecord& tensor) {
+  std::vector<PlaneRecord> planes = {{tensor.offset, tensor.size_bytes, tensor.sha256, {}}};
+  for (const SliceRecord& slice : tensor.slices) planes.front().slices_sha256.push_back(slice.sha256);
+  planes.insert(planes.end(), tensor.planes.begin(), tensor.planes.end());
+  return planes;
 }
 
 std::string build_record_to_json(const BuildRecord& record) {

@@ -4,9 +4,9 @@
 #include <optional>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
+#include "formats/containers/container.h"
 #include "formats/gguf/metadata.h"
 #include "formats/types/dtype.h"
 #include "formats/types/tensor.h"
@@ -39,33 +39,43 @@ struct SliceRecord {
   ErrorRecord error;
 };
 
+// One of the arrays that a container makes of a tensor.
+struct PlaneRecord {
+  uint64_t offset = 0;  // in its file
+  uint64_t size_bytes = 0;
+  std::string sha256;
+  std::vector<std::string> slices_sha256;  // of stacked tensors, in order
+};
+
 struct TensorRecord {
   std::string name;
   DType type = DType::F32;
   Shape shape;
-  size_t file = 0;      // position in BuildRecord::files
-  uint64_t offset = 0;  // in its file
+  size_t file = 0;  // position in BuildRecord::files
+  // The first plane, which most containers have alone: as in PlaneRecord, its slices with what is known of these.
+  uint64_t offset = 0;
   uint64_t size_bytes = 0;
   std::string sha256;
-  std::optional<ErrorRecord> error;  // empty for tables of integers
-  std::vector<SliceRecord> slices;   // of stacked tensors, in order; otherwise empty
+  std::optional<ErrorRecord> error;      // empty for tables of integers
+  std::vector<SliceRecord> slices;       // of stacked tensors, in order; otherwise empty
+  std::vector<PlaneRecord> planes = {};  // those behind the first
 };
+// All planes of a tensor, in the order of the file.
+std::vector<PlaneRecord> planes_of(const TensorRecord& tensor);
 
 struct BuildRecord {
+  const Container* container = &default_container();
   std::string quern_version;
   std::string recipe;
   std::string label;  // "Q4_K_M", what the files are named after
   bool lossless = false;
   bool mtp = false;
-  std::optional<ErrorRecord> error;  // over all float tensors
-  Metadata settings;                 // the quern.* keys of the first file: recipe, encoder revisions, statistics
-  std::vector<FileRecord> files;
-  std::vector<std::pair<std::string, std::string>> keys;  // SHA-256 of every metadata value of the first file, see metadata_sums()
-  std::vector<TensorRecord> tensors;                      // in file order
+  std::optional<ErrorRecord> error;   // over all float tensors
+  Metadata settings;                  // the quern.* keys of the build: recipe, encoder revisions, statistics
+  std::vector<FileRecord> files;      // those with tensors in order, then side files
+  ValueSums keys;                     // of the metadata values of the first file
+  std::vector<TensorRecord> tensors;  // in file order
 };
-
-// Keys, but the padding, with the SHA-256 of the value type and value as GGUF stores them.
-std::vector<std::pair<std::string, std::string>> metadata_sums(const Metadata& metadata);
 
 // One line per tensor.
 std::string build_record_to_json(const BuildRecord& record);

@@ -11,12 +11,13 @@
 
 #include "formats/base/checked.h"
 #include "formats/base/json_tree.h"
-#include "formats/gguf/gguf.h"
 
 namespace quern {
 namespace {
 
 using nlohmann::json;
+
+constexpr int64_t kMaxKeys = 1 << 14;  // as many as a header may have (docs/limits.md)
 
 template <typename T>
 constexpr const char* type_name() {
@@ -58,32 +59,6 @@ bool is_utf8(const std::string& text) {
   } catch (const json::exception&) {
     return false;
   }
-}
-
-json string_to_json(const std::string& text) {
-  if (is_utf8(text)) return text;
-  static constexpr char kHex[] = "0123456789abcdef";
-  std::string hex;
-  for (const char c : text) {
-    hex += kHex[static_cast<unsigned char>(c) >> 4];
-    hex += kHex[static_cast<unsigned char>(c) & 15];
-  }
-  return {{"hex", hex}};
-}
-
-std::string string_from_json(const json& value) {
-  if (value.is_string()) return value.get<std::string>();
-  const std::string hex = value.at("hex").get<std::string>();
-  std::string text;
-  for (size_t i = 0; i < hex.size(); i += 2) {
-    const char* const end = hex.data() + std::min(i + 2, hex.size());
-    unsigned char byte = 0;
-    if (std::from_chars(hex.data() + i, end, byte, 16).ptr != hex.data() + i + 2) {
-      throw Error(ErrorKind::kFormat, "'" + printable(hex) + "' is not pairs of hex digits");
-    }
-    text += static_cast<char>(byte);
-  }
-  return text;
 }
 
 template <typename T>
@@ -164,6 +139,32 @@ MetaValue value_from_json(const std::string& type, const json& value) {
 
 }  // namespace
 
+json string_to_json(const std::string& text) {
+  if (is_utf8(text)) return text;
+  static constexpr char kHex[] = "0123456789abcdef";
+  std::string hex;
+  for (const char c : text) {
+    hex += kHex[static_cast<unsigned char>(c) >> 4];
+    hex += kHex[static_cast<unsigned char>(c) & 15];
+  }
+  return {{"hex", hex}};
+}
+
+std::string string_from_json(const json& value) {
+  if (value.is_string()) return value.get<std::string>();
+  const std::string hex = value.at("hex").get<std::string>();
+  std::string text;
+  for (size_t i = 0; i < hex.size(); i += 2) {
+    const char* const end = hex.data() + std::min(i + 2, hex.size());
+    unsigned char byte = 0;
+    if (std::from_chars(hex.data() + i, end, byte, 16).ptr != hex.data() + i + 2) {
+      throw Error(ErrorKind::kFormat, "'" + printable(hex) + "' is not pairs of hex digits");
+    }
+    text += static_cast<char>(byte);
+  }
+  return text;
+}
+
 json metadata_to_json(const Metadata& metadata) {
   json out = json::array();
   for (const Metadata::Entry& entry : metadata.entries()) out.push_back(entry_to_json(entry));
@@ -172,8 +173,8 @@ json metadata_to_json(const Metadata& metadata) {
 
 Metadata metadata_from_json(const json& entries) {
   Metadata metadata;
-  if (std::cmp_greater(entries.size(), gguf::kMaxKeys)) {
-    throw Error(ErrorKind::kFormat, std::to_string(entries.size()) + " metadata keys are more than " + std::to_string(gguf::kMaxKeys));
+  if (std::cmp_greater(entries.size(), kMaxKeys)) {
+    throw Error(ErrorKind::kFormat, std::to_string(entries.size()) + " metadata keys are more than " + std::to_string(kMaxKeys));
   }
   for (const json& entry : entries) {
     metadata.set(entry.at("key").get<std::string>(), value_from_json(entry.at("type").get<std::string>(), entry.at("value")));

@@ -6,7 +6,7 @@
 #include "convert/record/build_record.h"
 #include "formats/base/counted.h"
 #include "formats/base/error.h"
-#include "formats/gguf/gguf.h"
+#include "formats/containers/container.h"
 #include "verify/intact/file_scan.h"
 
 namespace quern {
@@ -23,17 +23,46 @@ std::string shown(const std::string& tensor, int64_t slice) {
   return "'" + tensor + "'" + (slice >= 0 ? ", expert " + std::to_string(slice) : "");
 }
 
-// A tensor of the file as it lies there, with its record when there is one.
+// An array that the record of the build puts into a file: one plane of a tensor.
+struct Recorded {
+  const TensorRecord* tensor = nullptr;
+  PlaneRecord plane;
+  TensorInfo array;  // as the header should describe it
+};
+
+std::vector<Recorded> recorded_arrays(const BuildRecord& build) {
+  std::vector<Recorded> recorded;
+  for (const TensorRecord& tensor : build.tensors) {
+    std::vector<TensorInfo> arrays =
+        build.container->arrays({tensor.name, tensor.type, tensor.shape, 0, tensor_size_bytes(tensor.type, tensor.shape)});
+    const std::vector<PlaneRecord> planes = planes_of(tensor);
+    for (size_t p = 0; p < planes.size(); ++p) {
+      arrays[p].file_offset = planes[p].offset;
+      recorded.push_back({&tensor, planes[p], std::move(arrays[p])});
+    }
+  }
+  return recorded;
+}
+
+// An array of the file as it lies there, with its record when there is one.
 struct Located {
   TensorInfo info;
-  const TensorRecord* record = nullptr;
+  const Recorded* recorded = nullptr;
 };
+
+// Side files come last.
+size_t n_files_with_header(const BuildRecord& build) {
+  return static_cast<size_t>(std::ranges::count_if(
+      build.files, [&](const FileRecord& file) { return build.container->is_file_name(fs::path(file.name).filename().string()); }));
+}
 
 // One file of a build.
 class FileCheck {
  public:
   FileCheck(const PublishedFolder& folder, const BuildRecord& build, size_t file, std::vector<Finding>& findings)
-      : folder_(folder), build_(build), index_(file), record_(build.files[file]), findings_(findings) {}
+      : folder_(folder), build_(build), index_(file), record_(build.files[file]), findings_(findings), recorded_(recorded_arrays(build)) {
+    for (const Recorded& array : recorded_) by_name_.try_emplace(array.array.name, &array);
+  }
 
   void run(std::map<std::string, std::string>& actual_sums, Progress& progress) {
     const InputFile file(folder_.path / record_.name);
@@ -41,7 +70,7 @@ class FileCheck {
     locate_tensors();
     std::vector<ScanRange> ranges;
     for (const Located& tensor : tensors_) {
-      const size_t n_slices = tensor.record != nullptr ? std::max<size_t>(1, tensor.record->slices.size()) : 1;
+      const size_t n_slices = tensor.recorded != nullptr ? std::max<size_t>(1, tensor.recorded->plane.slices_sha256.size()) : 1;
       ranges.push_back({tensor.info.file_offset, tensor.info.size_bytes, n_slices, tensor.info.dtype});
     }
     scan_ = scan_file(file, ranges, progress);
@@ -57,31 +86,32 @@ class FileCheck {
     return findings_.back();
   }
 
+  // A side file has no header, and nothing but its bytes can be compared.
   void read_header(const InputFile& file) {
+    if (!has_header()) return;
     try {
-      header_ = gguf::read_header(file);
+      header_ = build_.container->read_header(file);
     } catch (const Error& error) {
       if (error.kind() == ErrorKind::kInternal) throw;
       header_error_ = error.message();
     }
   }
 
+  bool has_header() const { return build_.container->is_file_name(fs::path(record_.name).filename().string()); }
+
   // Places come from the header where it can be read, so that data that moved as a whole is still recognised; else from the record.
   void locate_tensors() {
-    std::map<std::string_view, const TensorRecord*> by_name;
-    for (const TensorRecord& tensor : build_.tensors) {
-      if (tensor.file == index_) by_name[tensor.name] = &tensor;
-    }
     if (header_) {
-      for (const TensorInfo& info : header_->tensors) {
-        const auto found = by_name.find(info.name);
-        const bool fits = found != by_name.end() && found->second->size_bytes == info.size_bytes;
+      for (const TensorInfo& info : header_->arrays) {
+        const auto found = by_name_.find(info.name);
+        const bool fits =
+            found != by_name_.end() && found->second->tensor->file == index_ && found->second->array.size_bytes == info.size_bytes;
         tensors_.push_back({info, fits ? found->second : nullptr});
       }
       return;
     }
-    for (const TensorRecord& tensor : build_.tensors) {
-      if (tensor.file == index_) tensors_.push_back({{tensor.name, tensor.type, tensor.shape, tensor.offset, tensor.size_bytes}, &tensor});
+    for (const Recorded& array : recorded_) {
+      if (array.tensor->file == index_) tensors_.push_back({array.array, &array});
     }
   }
 
@@ -99,7 +129,7 @@ class FileCheck {
     n_found_ = 0;
     if (report_other_file() || report_foreign()) return;
     compare_sizes();
-    if (!header_ && scan_.size_bytes >= record_.size_bytes) add("structure", "damaged-header", header_error_);
+    if (!header_ && has_header() && scan_.size_bytes >= record_.size_bytes) add("structure", "damaged-header", header_error_);
     if (header_) compare_headers();
     for (size_t t = 0; t < tensors_.size(); ++t) compare_tensor(tensors_[t], scan_.ranges[t], intact);
     if (intact) return;
@@ -119,22 +149,21 @@ class FileCheck {
     return false;
   }
 
-  bool is_described_otherwise(const Located& tensor) const {
-    return tensor.record == nullptr || tensor.record->type != tensor.info.dtype || !(tensor.record->shape == tensor.info.shape);
-  }
+  static bool describe_alike(const TensorInfo& a, const TensorInfo& b) { return a.dtype == b.dtype && a.shape == b.shape; }
 
   bool report_foreign() {
     if (!header_ || scan_.sha256 == record_.sha256) return false;
     size_t n_differ = 0, n_described_otherwise = 0;
     for (size_t t = 0; t < tensors_.size(); ++t) {
-      const bool described = is_described_otherwise(tensors_[t]);
-      n_described_otherwise += described ? 1 : 0;
-      n_differ += described || scan_.ranges[t].sha256 != tensors_[t].record->sha256 ? 1 : 0;
+      const Recorded* recorded = tensors_[t].recorded;
+      const bool otherwise = recorded == nullptr || !describe_alike(recorded->array, tensors_[t].info);
+      n_described_otherwise += otherwise ? 1 : 0;
+      n_differ += otherwise || scan_.ranges[t].sha256 != recorded->plane.sha256 ? 1 : 0;
     }
-    const Metadata& metadata = header_->metadata;
+    const size_t n_files = n_files_with_header(build_);
+    const std::optional<FileHeader::Place>& place = header_->place;
     const bool wrong_number =
-        build_.files.size() > 1 && (std::cmp_not_equal(metadata.find_int("split.no").value_or(-1), index_) ||
-                                    std::cmp_not_equal(metadata.find_int("split.count").value_or(-1), build_.files.size()));
+        n_files > 1 && place && (std::cmp_not_equal(place->number, index_) || std::cmp_not_equal(place->n_files, n_files));
     const bool many = n_differ >= kForeignTensors || n_described_otherwise >= kForeignDescriptions;
     if (!wrong_number && !(many && static_cast<double>(n_differ) >= kForeignShare * static_cast<double>(tensors_.size()))) return false;
     add("contents", "foreign-shard",
@@ -167,9 +196,9 @@ class FileCheck {
       present.insert(tensors_[t].info.name);
       compare_description(tensors_[t]);
     }
-    for (const TensorRecord& tensor : build_.tensors) {
-      if (tensor.file == index_ && !present.contains(tensor.name))
-        add("contents", "missing-tensor", "is not in the file").tensor = tensor.name;
+    for (const Recorded& array : recorded_) {
+      if (array.tensor->file == index_ && !present.contains(array.array.name))
+        add("contents", "missing-tensor", "is not in the file").tensor = array.array.name;
     }
   }
 
@@ -178,7 +207,7 @@ class FileCheck {
     const auto kind = [](const std::string& key) {
       return key.starts_with("tokenizer.chat_template") ? "edited-template" : "edited-metadata";
     };
-    for (const auto& [key, sha256] : metadata_sums(header_->metadata)) {
+    for (const auto& [key, sha256] : header_->values) {
       const auto found = expected.find(key);
       if (found == expected.end()) {
         add("contents", kind(key), "metadata key '" + printable(key) + "' was added");
@@ -191,41 +220,40 @@ class FileCheck {
   }
 
   void compare_description(const Located& tensor) {
-    const auto record = std::ranges::find(build_.tensors, tensor.info.name, &TensorRecord::name);
-    if (record == build_.tensors.end()) {
+    const auto found = by_name_.find(tensor.info.name);
+    if (found == by_name_.end()) {
       add("contents", "foreign-tensor", "is not in the record of the build").tensor = tensor.info.name;
-    } else if (record->type != tensor.info.dtype || !(record->shape == tensor.info.shape)) {
+      return;
+    }
+    const Recorded& recorded = *found->second;
+    if (!describe_alike(recorded.array, tensor.info)) {
       add("contents", "changed-tensor",
-          std::string(name_of(tensor.info.dtype)) + " " + tensor.info.shape.to_string() + ", " + std::string(name_of(record->type)) + " " +
-              record->shape.to_string() + " was published")
+          std::string(name_of(tensor.info.dtype)) + " " + tensor.info.shape.to_string() + ", " +
+              std::string(name_of(recorded.array.dtype)) + " " + recorded.array.shape.to_string() + " was published")
           .tensor = tensor.info.name;
-    } else if (record->file != index_) {
-      add("contents", "foreign-tensor", "belongs into " + build_.files[record->file].name).tensor = tensor.info.name;
+    } else if (recorded.tensor->file != index_) {
+      add("contents", "foreign-tensor", "belongs into " + build_.files[recorded.tensor->file].name).tensor = tensor.info.name;
     }
   }
 
   void compare_tensor(const Located& tensor, const RangeScan& scan, bool intact) {
-    if (tensor.record == nullptr || scan.sha256.empty()) return;
-    const TensorRecord& record = *tensor.record;
-    if (scan.sha256 == record.sha256 && (record.slices.empty() || slices_agree(record, scan))) return;
+    if (tensor.recorded == nullptr || scan.sha256.empty()) return;
+    const std::vector<std::string>& slices = tensor.recorded->plane.slices_sha256;
+    if (scan.sha256 == tensor.recorded->plane.sha256 && (slices.empty() || slices == scan.slices_sha256)) return;
     if (intact) {
       add("manifest", "wrong-record", "the file is as published, but its bytes do not have the sum that the record gives").tensor =
-          record.name;
+          tensor.info.name;
       return;
     }
     bool named = false;
     const bool moved = !owner_of(scan.sha256).empty();  // as a whole
     for (size_t s = 0; !moved && s < scan.slices_sha256.size(); ++s) {
-      if (scan.slices_sha256[s] == record.slices[s].sha256) continue;
-      const uint64_t bytes = tensor.info.size_bytes / record.slices.size();
+      if (scan.slices_sha256[s] == slices[s]) continue;
+      const uint64_t bytes = tensor.info.size_bytes / slices.size();
       report_bytes(tensor, static_cast<int64_t>(s), tensor.info.file_offset + s * bytes, bytes, scan.slices_sha256[s]);
       named = true;
     }
     if (!named) report_bytes(tensor, -1, tensor.info.file_offset, tensor.info.size_bytes, scan.sha256);
-  }
-
-  static bool slices_agree(const TensorRecord& record, const RangeScan& scan) {
-    return std::ranges::equal(record.slices, scan.slices_sha256, {}, &SliceRecord::sha256);
   }
 
   void report_bytes(const Located& tensor, int64_t slice, uint64_t offset, uint64_t size, const std::string& sha256) {
@@ -240,10 +268,11 @@ class FileCheck {
 
   // Whose recorded bytes these are; empty when nobody's.
   std::string owner_of(const std::string& sha256) const {
-    for (const TensorRecord& tensor : build_.tensors) {
-      if (tensor.sha256 == sha256) return shown(tensor.name, -1);
-      for (size_t s = 0; s < tensor.slices.size(); ++s) {
-        if (tensor.slices[s].sha256 == sha256) return shown(tensor.name, static_cast<int64_t>(s));
+    for (const Recorded& recorded : recorded_) {
+      if (recorded.plane.sha256 == sha256) return shown(recorded.array.name, -1);
+      const std::vector<std::string>& slices = recorded.plane.slices_sha256;
+      for (size_t s = 0; s < slices.size(); ++s) {
+        if (slices[s] == sha256) return shown(recorded.array.name, static_cast<int64_t>(s));
       }
     }
     return "";
@@ -252,7 +281,7 @@ class FileCheck {
   // [offset, offset + size) less the pieces at both ends that are as published.
   std::pair<uint64_t, uint64_t> differing_bytes(const Located& tensor, uint64_t offset, uint64_t size) const {
     uint64_t first = offset, end = offset + size;
-    if (tensor.info.file_offset != tensor.record->offset) return {first, end};
+    if (tensor.info.file_offset != tensor.recorded->plane.offset) return {first, end};
     const auto good = [this](uint64_t piece) {
       return piece < scan_.pieces_sha256.size() && piece < record_.pieces_sha256.size() &&
              scan_.pieces_sha256[piece] == record_.pieces_sha256[piece];
@@ -266,8 +295,10 @@ class FileCheck {
   void report_rest() {
     for (size_t p = 0; p < record_.pieces_sha256.size(); ++p) {
       if (p < scan_.pieces_sha256.size() && scan_.pieces_sha256[p] == record_.pieces_sha256[p]) continue;
-      add("contents", "flipped-bytes", "padding or header bytes in this MiB are not as published; metadata and tensors are").offset =
-          p * kPieceBytes;
+      add("contents", "flipped-bytes",
+          has_header() ? "padding or header bytes in this MiB are not as published; metadata and tensors are"
+                       : "bytes in this MiB are not as published")
+          .offset = p * kPieceBytes;
       return;
     }
     add("contents", "flipped-bytes", "is not as published, though its pieces are");
@@ -278,8 +309,10 @@ class FileCheck {
   const size_t index_;
   const FileRecord& record_;
   std::vector<Finding>& findings_;
+  const std::vector<Recorded> recorded_;  // of the whole build
+  std::map<std::string_view, const Recorded*> by_name_;
   size_t n_found_ = 0;
-  std::optional<gguf::Header> header_;
+  std::optional<FileHeader> header_;
   std::string header_error_;
   std::vector<Located> tensors_;
   FileScan scan_;
@@ -309,8 +342,9 @@ void check_build(const PublishedFolder& folder, const BuildRecord& build, std::m
     const size_t before = findings.size();
     const std::string& name = build.files[f].name;
     if (!folder.has(name)) {
-      const bool shard = build.files.size() > 1;
-      const std::string message = "shard " + std::to_string(f + 1) + " of " + std::to_string(build.files.size()) + " is missing";
+      const size_t n_shards = n_files_with_header(build);
+      const bool shard = n_shards > 1 && f < n_shards;
+      const std::string message = "shard " + std::to_string(f + 1) + " of " + std::to_string(n_shards) + " is missing";
       findings.push_back(shard ? damage("contents", "missing-shard", name, message)
                                : damage("contents", "missing-file", name, "is missing"));
       continue;
@@ -320,18 +354,17 @@ void check_build(const PublishedFolder& folder, const BuildRecord& build, std::m
   }
 }
 
-void check_unrecorded(const fs::path& first_shard, std::vector<Finding>& findings, Progress& progress) {
-  const std::string name = first_shard.filename().string();
+void check_unrecorded(const Container& container, const fs::path& first, std::vector<Finding>& findings, Progress& progress) {
+  const std::string name = first.filename().string();
   try {
-    const gguf::File file(first_shard);
-    for (size_t f = 0; f < file.files().size(); ++f) {
-      const std::vector<TensorInfo>& tensors = file.headers()[f].tensors;
+    for (const OpenedFile& opened : container.open(first)) {
+      const std::vector<TensorInfo>& tensors = opened.header.arrays;
       std::vector<ScanRange> ranges;
       for (const TensorInfo& tensor : tensors) ranges.push_back({tensor.file_offset, tensor.size_bytes, 1, tensor.dtype});
-      const FileScan scan = scan_file(file.files()[f], ranges, progress);
+      const FileScan scan = scan_file(opened.file, ranges, progress);
       for (size_t t = 0; t < tensors.size(); ++t) {
         if (!scan.ranges[t].nonfinite_at) continue;
-        const std::string shard = file.files()[f].path().filename().string();
+        const std::string shard = opened.file.path().filename().string();
         findings.push_back(damage("weights", "nonfinite", shard, "a scale or weight is NaN or infinite"));
         findings.back().offset = scan.ranges[t].nonfinite_at;
         findings.back().tensor = tensors[t].name;

@@ -179,7 +179,7 @@ class Rederivation {
     const TensorRecord& tensor = build_.tensors[task.tensor];
     const int64_t row_length = tensor.shape.row_length();
     const uint64_t row_bytes = row_size_bytes(tensor.type, row_length);
-    std::vector<std::byte> made(static_cast<size_t>(static_cast<uint64_t>(task.n_rows) * row_bytes)), published(made.size());
+    std::vector<std::byte> made(static_cast<size_t>(static_cast<uint64_t>(task.n_rows) * row_bytes));
     try {
       RawRows raw;
       source_.fetch(task.source, task.first_row, task.n_rows, raw);
@@ -190,14 +190,34 @@ class Rederivation {
         source_.decode(raw, weights);
         encoder_.encode(task.source, tensor.type, task.first_row, task.n_rows, weights, made);
       }
-      const uint64_t offset = tensor.offset + static_cast<uint64_t>(task.first_row) * row_bytes;
-      files_[tensor.file]->read_at(offset, published);
-      const auto [a, b] = std::ranges::mismatch(made, published);
-      if (a != made.end()) note_difference(task.tensor, offset + static_cast<uint64_t>(a - made.begin()), "");
+      compare(task, made);
     } catch (const Error& error) {
       if (error.kind() != ErrorKind::kFormat && error.kind() != ErrorKind::kIo) throw;
       note_difference(task.tensor, tensor.offset, error.message());
     }
+  }
+
+  // The blocks of a task with what the file has of their planes; the first byte that differs is noted.
+  void compare(const Task& task, std::span<const std::byte> made) {
+    const TensorRecord& tensor = build_.tensors[task.tensor];
+    const std::vector<Plane> planes = build_.container->planes(tensor.type);
+    const std::vector<PlaneRecord> recorded = planes_of(tensor);
+    const uint64_t blocks_before =
+        static_cast<uint64_t>(task.first_row) * static_cast<uint64_t>(tensor.shape.row_length() / traits(tensor.type).block_weights);
+    std::vector<std::byte> buffer, published;
+    std::optional<uint64_t> difference;
+    for (size_t p = 0; p < planes.size(); ++p) {
+      uint64_t offset = recorded[p].offset + blocks_before * planes[p].block_bytes;
+      for_each_run(planes[p], tensor.type, made, buffer, [&](std::span<const std::byte> run) {
+        if (difference) return;
+        published.resize(run.size());
+        files_[tensor.file]->read_at(offset, published);
+        const auto [a, b] = std::ranges::mismatch(run, published);
+        if (a != run.end()) difference = offset + static_cast<uint64_t>(a - run.begin());
+        offset += run.size();
+      });
+    }
+    if (difference) note_difference(task.tensor, *difference, "");
   }
 
   void note_difference(size_t tensor, uint64_t offset, const std::string& message) {
@@ -218,9 +238,17 @@ class Rederivation {
       findings_.push_back(damage("source", "not-derivable", build_.files[tensor.file].name, message));
       findings_.back().offset = difference.offset;
       findings_.back().tensor = tensor.name;
-      if (tensor.slices.empty()) continue;
-      findings_.back().slice = static_cast<int64_t>((difference.offset - tensor.offset) / (tensor.size_bytes / tensor.slices.size()));
+      findings_.back().slice = slice_at(tensor, difference.offset);
     }
+  }
+
+  // The slice that has the byte at an offset; -1 in tensors without slices.
+  static int64_t slice_at(const TensorRecord& tensor, uint64_t offset) {
+    for (const PlaneRecord& plane : planes_of(tensor)) {
+      if (tensor.slices.empty() || offset < plane.offset || offset >= plane.offset + plane.size_bytes) continue;
+      return static_cast<int64_t>((offset - plane.offset) / (plane.size_bytes / tensor.slices.size()));
+    }
+    return -1;
   }
 
   struct Difference {

@@ -7,7 +7,7 @@
 #include "formats/base/counted.h"
 #include "formats/base/error.h"
 #include "formats/base/file.h"
-#include "formats/gguf/gguf.h"
+#include "formats/containers/container.h"
 #include "formats/model/model_source.h"
 #include "formats/statistics/importance.h"
 #include "verify/calibrate/feedback.h"
@@ -22,7 +22,25 @@ namespace quern {
 namespace fs = std::filesystem;
 namespace {
 
-constexpr std::string_view kShardMark = "-of-";
+// The container whose files are named so; nullptr when there is none.
+const Container* container_of(const fs::path& file) {
+  const std::string name = file.filename().string();
+  const auto found = std::ranges::find_if(all_containers(), [&](const Container* c) { return c->is_file_name(name); });
+  return found == all_containers().end() ? nullptr : *found;
+}
+
+// "GGUF": the containers that there are.
+std::string titles() {
+  std::string text;
+  for (const Container* container : all_containers()) text += (text.empty() ? "" : " or ") + std::string(container->title());
+  return text;
+}
+
+// A build of which nothing is recorded.
+struct Unrecorded {
+  const Container* container = nullptr;
+  fs::path first_file;
+};
 
 std::vector<DType> recorded_types(const BuildRecord& build, const ModelSource& source) {
   std::vector<DType> types;
@@ -57,7 +75,7 @@ class Verification {
     if (is_folder) {
       folder_ = open_published(options_.path, report_.findings);
       if (folder_.builds.empty() && !has_documents() && unrecorded_models().empty()) {
-        throw Error(ErrorKind::kUsage, "holds no GGUF file and no record of one; name what convert, quantize or publish wrote")
+        throw Error(ErrorKind::kUsage, "holds no " + titles() + " file and no record of one; name what convert, quantize or publish wrote")
             .file(options_.path.string());
       }
       return;
@@ -101,27 +119,31 @@ class Verification {
       for (const TensorRecord& tensor : build.tensors) n_slices += tensor.slices.size();
     }
     const std::string looked = counted(n_files, "file") + ", " + counted(n_tensors, "tensor") + ", " + counted(n_slices, "expert slice");
-    const std::vector<fs::path> unrecorded = unrecorded_models();
-    for (const fs::path& model : unrecorded) check_unrecorded(model, report_.findings, progress_);
+    const std::vector<Unrecorded> unrecorded = unrecorded_models();
+    for (const Unrecorded& model : unrecorded) check_unrecorded(*model.container, model.first_file, report_.findings, progress_);
     progress_.end();
     if (folder_.manifest)
       add_check("manifest", true, counted(folder_.builds.size(), "build"));
     else
       add_check("manifest", false, "there is no manifest.json");
     add_check("contents", !folder_.builds.empty(), folder_.builds.empty() ? "nothing is recorded to compare with" : looked);
-    add_check("structure", true, counted(n_files + unrecorded.size(), "GGUF file"));
+    add_check("structure", true, counted(n_files + unrecorded.size(), (titles() + " file").c_str()));
     add_check("weights", true, "all scales and weights are finite");
   }
 
-  // GGUF files that no record speaks of, each split set by its first shard.
-  std::vector<fs::path> unrecorded_models() const {
+  // Builds that no record speaks of. A file that is named is looked at as what is made by default unless its name says otherwise.
+  std::vector<Unrecorded> unrecorded_models() const {
     if (!folder_.builds.empty()) return {};
-    if (!fs::is_directory(options_.path)) return {options_.path};
-    std::vector<fs::path> models;
+    if (!fs::is_directory(options_.path)) {
+      const Container* container = container_of(options_.path);
+      return {{container != nullptr ? container : &default_container(), options_.path}};
+    }
+    std::vector<Unrecorded> models;
     for (const std::string& name : folder_.files) {
-      const size_t mark = name.rfind(kShardMark);
-      const bool later_shard = mark != std::string::npos && mark >= 5 && name.substr(mark - 5, 5) != "00001" && name.size() == mark + 14;
-      if (name.ends_with(".gguf") && !later_shard) models.push_back(folder_.path / name);
+      const Container* container = container_of(name);
+      if (container != nullptr && container->is_first_file_name(fs::path(name).filename().string())) {
+        models.push_back({container, folder_.path / name});
+      }
     }
     return models;
   }
@@ -229,7 +251,7 @@ class Verification {
       if (name == kSumsName || name == kAttestationName || name.ends_with(".pub.pem") || folder_.find_sum(name) != nullptr) continue;
       if (!recorded_sum(name).empty()) continue;
       Finding finding = damage("contents", "foreign-file", name, "does not belong to what was published");
-      if (!name.ends_with(".gguf")) finding.verdict = Verdict::kNote;
+      if (container_of(name) == nullptr) finding.verdict = Verdict::kNote;
       report_.findings.push_back(std::move(finding));
     }
   }

@@ -12,8 +12,8 @@
 
 namespace quern {
 
-// Is a build what its publisher made? Signature, sums and records against the files, the files against the rules of GGUF, and with
-// the original checkpoint the bytes themselves. Whatever is wrong is named as exactly as the records allow.
+// Is a build what its publisher made? Signature, sums and records against the files, the files against the rules of their container, and
+// with the original checkpoint the bytes themselves. Whatever is wrong is named as exactly as the records allow.
 
 struct VerifyOptions {
   std::filesystem::path path;                       // a published folder, an output folder of convert, or a GGUF file (first shard)

@@ -52,11 +52,11 @@ std::vector<BuildRecord> recorded_builds(const fs::path& folder) {
 }
 
 bool is_record_of(const BuildRecord& record, const Plan& plan, const PlannedOutput& output) {
-  if (record.files.size() != output.files.size() || record.quern_version != plan.quern_version) return false;
-  for (size_t f = 0; f < output.files.size(); ++f) {
-    if (record.files[f].name != relative_name(output, f) || record.files[f].size_bytes != output.files[f].size_bytes) return false;
-  }
-  return record.keys == metadata_sums(file_metadata(plan, output, 0));
+  const auto is_file = [](const FileRecord& is, const OutputFileInfo& file) {
+    return is.name == file.name && is.size_bytes == file.size_bytes;
+  };
+  if (!std::ranges::equal(record.files, files_of(output), is_file) || record.quern_version != plan.quern_version) return false;
+  return record.keys == recorded_values(plan, output);
 }
 
 std::string predicate_of(const Manifest& manifest) {
