@@ -39,9 +39,9 @@ bool needs_start(DType dtype) noexcept {
 }
 
 // Up to 16 rows from left to right.
-class RowGroup {
+class FedRows {
  public:
-  RowGroup(DType dtype, TileEncoder encode_tile, const FeedbackFactor& factor, Effort effort)
+  FedRows(DType dtype, TileEncoder encode_tile, const FeedbackFactor& factor, Effort effort)
       : dtype_(dtype),
         type_(traits(dtype)),
         encode_tile_(encode_tile),
@@ -128,10 +128,10 @@ void encode_rows_feedback(DType dtype, std::span<const float> x, int64_t n_rows,
   QUERN_CHECK(x.size() == static_cast<size_t>(n_rows * n_cols));
   const int64_t row_bytes = n_cols / type.block_weights * type.block_bytes;
   QUERN_CHECK(out.size() == static_cast<size_t>(n_rows * row_bytes));
-  RowGroup group(dtype, encode_tile, factor, effort);
+  FedRows rows(dtype, encode_tile, factor, effort);
   for (int64_t row = 0; row < n_rows; row += kRows) {
     const int64_t n = std::min(kRows, n_rows - row);
-    const uint32_t failed = group.encode(x.data() + row * n_cols, n, out.data() + row * row_bytes);
+    const uint32_t failed = rows.encode(x.data() + row * n_cols, n, out.data() + row * row_bytes);
     for (int64_t i = 0; i < n; ++i) {
       if ((failed >> i & 1) == 0) continue;
       const auto begin = static_cast<size_t>(row + i);

@@ -32,10 +32,10 @@ inline constexpr int kPairsAtOnce = 4;
 template <int kMaxCode, int kBeyond, int n>
 class AffineRowErrors {
  public:
-  // What does not depend on the rows.
-  struct Importance {
-    Importance() = default;
-    explicit Importance(const float* w) : heaviest(*std::max_element(w, w + n)) {
+  // What the importance of the columns gives for every row alike.
+  struct Columns {
+    Columns() = default;
+    explicit Columns(const float* w) : heaviest(*std::max_element(w, w + n)) {
       for (int j = 0; j < n; ++j) sum += w[j];
       for (int j = 0; j < n; ++j) share[j] = w[j] / heaviest;
       pair_numbers<n>([&](int j) { return share[j] * kMostWeight; }, weights);
@@ -51,8 +51,8 @@ class AffineRowErrors {
 
   AffineRowErrors() = default;
 
-  // Element j of row i: x[j][i], importance w[j], of which `importance`, which is referred to, was made.
-  AffineRowErrors(const float (*x)[kLanes], const float* w, const Importance& importance) : importance_(&importance) {
+  // Element j of row i: x[j][i], importance w[j], of which `columns`, which is referred to, was made.
+  AffineRowErrors(const float (*x)[kLanes], const float* w, const Columns& columns) : columns_(&columns) {
     low = load(x[0]);
     high = low;
     Lanes wx = splat(0.0f);
@@ -68,11 +68,11 @@ class AffineRowErrors {
     range_ = max(high - low, splat(0x1p-60f));
     const Lanes to_short = splat(kMostShort) / range_;
     pair_weights<n>([&](int j) { return (load(x[j]) - low) * to_short; }, x_);
-    pair_weights<n>([&](int j) { return (load(x[j]) - low) * (to_short * splat(importance.share[j])); }, wx_);
-    to_wx_ = range_ * splat(importance.heaviest / kMostShort);
+    pair_weights<n>([&](int j) { return (load(x[j]) - low) * (to_short * splat(columns.share[j])); }, wx_);
+    to_wx_ = range_ * splat(columns.heaviest / kMostShort);
   }
 
-  float sum_w() const { return importance_->sum; }
+  float sum_w() const { return columns_->sum; }
 
   // error[c]: sum w (x - scale[c] q + min[c])^2 with the best codes. Pairs that would clip more count as if all codes were 0.
   template <int kCount>
@@ -83,7 +83,7 @@ class AffineRowErrors {
       IntPart sum[kCount];
       for (int c = 0; c < kCount; ++c) sum[c] = hn::Zero(IntPartTag());
       for (int j = 0; j < n / 2; ++j) {
-        const ShortPart root = every_pair(importance_->roots[j]);
+        const ShortPart root = every_pair(columns_->roots[j]);
         for (int c = 0; c < kCount; ++c) {
           const ShortPart rest = multiply_fixed(rest_of<0, kMaxCode, kFraction>(fixed.code(x_[j][part], c)), root);
           sum[c] = add_products_of_pairs(sum[c], rest, rest);
@@ -91,7 +91,7 @@ class AffineRowErrors {
       }
       for (int c = 0; c < kCount; ++c) {
         const Part usable = fixed.usable[c];
-        const Part squared = hn::Mul(hn::Mul(usable, usable), hn::Set(tag, importance_->heaviest * kToError));
+        const Part squared = hn::Mul(hn::Mul(usable, usable), hn::Set(tag, columns_->heaviest * kToError));
         const Part m = min[c].part[part];
         const Part without_codes =
             hn::Add(wxx_.part[part], hn::Mul(m, hn::Add(hn::Mul(m, hn::Set(tag, sum_w())), hn::Add(sum_wx.part[part], sum_wx.part[part]))));
@@ -111,7 +111,7 @@ class AffineRowErrors {
       IntPart xq[kCount];
       for (int c = 0; c < kCount; ++c) q[c] = qq[c] = xq[c] = hn::Zero(IntPartTag());
       for (int j = 0; j < n / 2; ++j) {
-        const ShortPart w = every_pair(importance_->weights[j]);
+        const ShortPart w = every_pair(columns_->weights[j]);
         for (int c = 0; c < kCount; ++c) {
           const ShortPart code = clamp(shift_right<kFraction>(fixed.code(x_[j][part], c)), 0, kMaxCode);
           q[c] = add_products_of_pairs(q[c], code, w);
@@ -123,8 +123,8 @@ class AffineRowErrors {
         const auto real = [&](IntPart sum, Part unit) {
           return hn::IfThenElse(hn::Eq(fixed.usable[c], hn::Zero(tag)), hn::Zero(tag), hn::Mul(hn::ConvertTo(tag, sum), unit));
         };
-        sums[c].q.part[part] = real(q[c], hn::Set(tag, importance_->heaviest / kMostWeight));
-        sums[c].qq.part[part] = real(qq[c], hn::Set(tag, importance_->heaviest / kMostWeight));
+        sums[c].q.part[part] = real(q[c], hn::Set(tag, columns_->heaviest / kMostWeight));
+        sums[c].qq.part[part] = real(qq[c], hn::Set(tag, columns_->heaviest / kMostWeight));
         sums[c].xq.part[part] = hn::Add(real(xq[c], to_wx_.part[part]), hn::Mul(low.part[part], sums[c].q.part[part]));
       }
     }
@@ -168,7 +168,7 @@ class AffineRowErrors {
     HWY_INLINE ShortPart code(ShortPart x, int c) const { return multiply_fixed(x, inverse[c]) + offset[c]; }
   };
 
-  const Importance* importance_;
+  const Columns* columns_;
   Lanes range_;
   Lanes wxx_;  // sum w x^2
   Lanes to_wx_;
@@ -268,7 +268,7 @@ class AffineRows {
   static constexpr int kMaxCode = kCodes;
   static constexpr int kSize = kSuper / kSubBlocks;
   using Errors = AffineRowErrors<kMaxCode, kBeyond, kSize>;
-  using Importance = ImportanceOfSubBlocks<Errors, kSize>;
+  using Columns = ColumnsOfSubBlocks<Errors, kSize>;
 
   struct Fit {
     Lanes d;
@@ -285,11 +285,11 @@ class AffineRows {
   };
 
   // clip_step: how much less of the range each further quadruple of first pairs covers. rounds: of rounding and least squares.
-  AffineRows(const RowGroup<kSuper>& in, const Importance& importance, float clip_step, int rounds) : in_(in) {
+  AffineRows(const RowGroup<kSuper>& in, const Columns& columns, float clip_step, int rounds) : in_(in) {
     largest_scale_ = splat(0.0f);
     largest_min_ = splat(0.0f);
     for (int b = 0; b < kSubBlocks; ++b) {
-      errors_[b] = Errors(x(b), w(b), importance.of[b]);
+      errors_[b] = Errors(x(b), w(b), columns.of[b]);
       find_own(b, clip_step, rounds);
       largest_scale_ = max(largest_scale_, own_scale_[b]);
       largest_min_ = max(largest_min_, own_min_[b]);

@@ -23,8 +23,8 @@ void encode_affine(const float* x, int64_t n_rows, const float* importance, int6
                    const typename Search::Start (&starts)[kStarts], Effort effort, std::byte* out) {
   constexpr int kSize = Search::kSize;
   constexpr int kSubBlocks = kSuper / kSize;
-  typename Search::Importance of_search;
-  const auto prepare = [&](const float* w) { of_search = typename Search::Importance(w); };
+  typename Search::Columns of_search;
+  const auto prepare = [&](const float* w) { of_search = typename Search::Columns(w); };
   const auto encode = [&](const RowGroup<kSuper>& group, const auto& put) {
     const Search search(group, of_search, clip_step, by_effort(effort, 2, 3, 8));
     const typename Search::Fit fit = search.search(starts, by_effort(effort, 1, 8, kStarts), by_effort(effort, 1, 2, 8));
@@ -84,8 +84,8 @@ template <typename Search, typename Levels, typename Block, int kTargets>
 void encode_scaled(const float* x, int64_t n_rows, const float* importance, int64_t n_cols, const Ladder& ladder,
                    const float (&targets)[kTargets], int usual, Effort effort, std::byte* out) {
   constexpr int kSubBlocks = kSuper / Search::kSize;
-  typename Search::Importance of_search;
-  const auto prepare = [&](const float* w) { of_search = typename Search::Importance(w); };
+  typename Search::Columns of_search;
+  const auto prepare = [&](const float* w) { of_search = typename Search::Columns(w); };
   const auto encode = [&](const RowGroup<kSuper>& group, const auto& put) {
     const Search search(group, of_search, ladder.for_effort(effort));
     const typename Search::Fit fit = search.search(targets, by_effort(effort, 1, usual, kTargets), by_effort(effort, 1, 1, 3));

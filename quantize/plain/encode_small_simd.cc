@@ -60,8 +60,8 @@ template <int kMaxCode, typename Block, typename Pack>
 void encode_affine(const float* x, int64_t n_rows, const float* importance, int64_t n_cols, float clip_step, Effort effort, std::byte* out,
                    Pack pack) {
   using Errors = AffineRowErrors<kMaxCode, kMaxCode + 1, kSize>;
-  typename Errors::Importance of_errors;
-  const auto prepare = [&](const float* w) { of_errors = typename Errors::Importance(w); };
+  typename Errors::Columns of_errors;
+  const auto prepare = [&](const float* w) { of_errors = typename Errors::Columns(w); };
   const auto encode = [&](const RowGroup<kSize>& group, const auto& put) {
     const Lanes unit = load(group.unit);
     const auto round = [&unit](const Lanes& member) { return round_to_f16(member, unit); };

@@ -58,10 +58,10 @@ constexpr float most_root(float most_rest, int n) {
 template <typename Levels, int n>
 class RowErrors {
  public:
-  // What does not depend on the rows.
-  struct Importance {
-    Importance() = default;
-    explicit Importance(const float* w) : to_error(*std::max_element(w, w + n) * kToError) { pair_roots<n>(w, kMostRoot, roots); }
+  // What the importance of the columns gives for every row alike.
+  struct Columns {
+    Columns() = default;
+    explicit Columns(const float* w) : to_error(*std::max_element(w, w + n) * kToError) { pair_roots<n>(w, kMostRoot, roots); }
 
     int32_t roots[n / 2];  // of two importances each
     float to_error;
@@ -69,8 +69,8 @@ class RowErrors {
 
   RowErrors() = default;
 
-  // Element j of row i: x[j][i], importance w[j], of which `importance`, which is referred to, was made.
-  RowErrors(const float (*x)[kLanes], const float* w, const Importance& importance) : importance_(&importance) {
+  // Element j of row i: x[j][i], importance w[j], of which `columns`, which is referred to, was made.
+  RowErrors(const float (*x)[kLanes], const float* w, const Columns& columns) : columns_(&columns) {
     top_ = splat(0x1p-60f);
     energy_ = splat(0.0f);
     for (int j = 0; j < n; ++j) {
@@ -101,14 +101,14 @@ class RowErrors {
       }
       for (int j = 0; j < n / 2; ++j) {
         const ShortPart x = x_[j][part];
-        const ShortPart root = every_pair(importance_->roots[j]);
+        const ShortPart root = every_pair(columns_->roots[j]);
         for (int c = 0; c < kCount; ++c) {
           const ShortPart rest = multiply_fixed(Levels::rest(multiply_fixed(x, inverse[c])), root);
           sum[c] = add_products_of_pairs(sum[c], rest, rest);
         }
       }
       for (int c = 0; c < kCount; ++c) {
-        const Part squared = hn::Mul(hn::Mul(usable[c], usable[c]), hn::Set(tag, importance_->to_error));
+        const Part squared = hn::Mul(hn::Mul(usable[c], usable[c]), hn::Set(tag, columns_->to_error));
         const Part found = hn::Mul(hn::ConvertTo(tag, sum[c]), squared);
         error[c].part[part] = hn::IfThenElse(hn::Eq(usable[c], hn::Zero(tag)), energy_.part[part], found);
       }
@@ -119,7 +119,7 @@ class RowErrors {
   static constexpr float kMostRoot = most_root(Levels::kMostRest, n);
   static constexpr float kToError = power_of_two(30 - 2 * Levels::kRestBits) / (kMostRoot * kMostRoot);
 
-  const Importance* importance_;
+  const Columns* columns_;
   Lanes top_;     // largest magnitude of each row
   Lanes energy_;  // sum w x^2
   ShortPart x_[n / 2][kParts];

@@ -108,15 +108,15 @@ HWY_INLINE Lanes extremes(const float (*x)[kLanes], const float* w, int n) {
   return best;
 }
 
-// What the importance of each sub-block makes of its errors, the same for all rows. Errors: of n weights, with a type Importance.
+// What the importance of each sub-block makes of its errors, the same for all rows. Errors: of n weights, with a type Columns.
 template <typename Errors, int n>
-struct ImportanceOfSubBlocks {
-  ImportanceOfSubBlocks() = default;
-  explicit ImportanceOfSubBlocks(const float* w) {
-    for (int b = 0; b < kSuper / n; ++b) of[b] = typename Errors::Importance(w + b * n);
+struct ColumnsOfSubBlocks {
+  ColumnsOfSubBlocks() = default;
+  explicit ColumnsOfSubBlocks(const float* w) {
+    for (int b = 0; b < kSuper / n; ++b) of[b] = typename Errors::Columns(w + b * n);
   }
 
-  typename Errors::Importance of[kSuper / n];
+  typename Errors::Columns of[kSuper / n];
 };
 
 struct NothingToPrepare {

@@ -67,10 +67,10 @@ void codes_of_rows(const float (*x)[kLanes], int n, const Lanes& scale, uint8_t 
 // Stand-alone binary16 scales: the best of both orientations, or a positive one where the levels are symmetric, then rounding and least
 // squares in turn.
 template <typename Levels, int n>
-Lanes search_f16_scales(const RowGroup<n>& in, const typename RowErrors<Levels, n>::Importance& importance, const Ladder& ladder) {
+Lanes search_f16_scales(const RowGroup<n>& in, const typename RowErrors<Levels, n>::Columns& columns, const Ladder& ladder) {
   const Lanes unit = load(in.unit);
   const auto round = [&unit](const Lanes& scale) { return round_to_f16(scale, unit); };
-  const RowErrors<Levels, n> errors(in.x, in.w, importance);
+  const RowErrors<Levels, n> errors(in.x, in.w, columns);
   const Lanes outlier = extremes(in.x, in.w, n);
   RowScales best{splat(0.0f), splat(HUGE_VALF)};
   if (Levels::kLowest == -Levels::kHighest) {
@@ -94,9 +94,9 @@ Lanes search_f16_scales(const RowGroup<n>& in, const typename RowErrors<Levels, 
 template <typename Levels, int n, typename Block, typename Pack>
 void encode_with_one_scale(const float* x, int64_t n_rows, const float* importance, int64_t n_cols, const Ladder& ladder, std::byte* out,
                            Pack pack) {
-  using Importance = typename RowErrors<Levels, n>::Importance;
-  Importance of_errors;
-  const auto prepare = [&](const float* w) { of_errors = Importance(w); };
+  using Columns = typename RowErrors<Levels, n>::Columns;
+  Columns of_errors;
+  const auto prepare = [&](const float* w) { of_errors = Columns(w); };
   const auto encode = [&](const RowGroup<n>& group, const auto& put) {
     const Lanes d = search_f16_scales<Levels>(group, of_errors, ladder);
     uint8_t codes[n][kLanes];
@@ -125,7 +125,7 @@ class ScaledRows {
  public:
   static constexpr int kSize = kSuper / kSubBlocks;
   using Errors = RowErrors<Levels, kSize>;
-  using Importance = ImportanceOfSubBlocks<Errors, kSize>;
+  using Columns = ColumnsOfSubBlocks<Errors, kSize>;
   static_assert(kFirst.size % kScalesAtOnce == 0 && kLast.size % kScalesAtOnce == 0);
 
   struct Fit {
@@ -134,11 +134,11 @@ class ScaledRows {
     Lanes l[kSubBlocks];
   };
 
-  ScaledRows(const RowGroup<kSuper>& in, const Importance& importance, const Ladder& ladder) : in_(in) {
+  ScaledRows(const RowGroup<kSuper>& in, const Columns& columns, const Ladder& ladder) : in_(in) {
     const auto keep = [](const Lanes& scale) { return scale; };
     largest_ = splat(0.0f);
     for (int b = 0; b < kSubBlocks; ++b) {
-      errors_[b] = Errors(x(b), w(b), importance.of[b]);
+      errors_[b] = Errors(x(b), w(b), columns.of[b]);
       const Lanes outlier = extremes(x(b), w(b), kSize);
       for (const int high : {0, 1}) {
         RowScales best{splat(0.0f), splat(HUGE_VALF)};
