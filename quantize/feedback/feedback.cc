@@ -15,36 +15,33 @@ constexpr int64_t kRows = 16;  // rows of weights side by side in the product
 constexpr int64_t kTile = FeedbackFactor::kTile;
 constexpr float kLargest = 0x1p60f;  // squares of larger weights may overflow
 
-TileEncoder find_tile_encoder(DType dtype) noexcept {
+struct TileType {
+  TileEncoder encode_tile = nullptr;
+  FeedbackKind kind = FeedbackKind::kNone;
+};
+
+TileType find_tile_type(DType dtype) noexcept {
+  using enum FeedbackKind;
   switch (dtype) {
-#define QUERN_TILE_CASE(name) \
-  case DType::name:           \
-    return encode_tile_##name;
-    QUERN_FEEDBACK_ENCODERS(QUERN_TILE_CASE)
+#define QUERN_TILE_CASE(name, revision, feedback, bytes)                            \
+  case DType::name:                                                                 \
+    if constexpr (feedback != kNone) return TileType{encode_tile_##name, feedback}; \
+    break;
+    QUERN_ENCODERS(QUERN_TILE_CASE)
 #undef QUERN_TILE_CASE
     default:
-      return nullptr;
+      break;
   }
-}
-
-bool needs_start(DType dtype) noexcept {
-  switch (dtype) {
-#define QUERN_START_CASE(name) case DType::name:
-    QUERN_FEEDBACK_STARTS(QUERN_START_CASE)
-#undef QUERN_START_CASE
-    return true;
-    default:
-      return false;
-  }
+  return {};
 }
 
 // Up to 16 rows from left to right.
 class FedRows {
  public:
-  FedRows(DType dtype, TileEncoder encode_tile, const FeedbackFactor& factor, Effort effort)
+  FedRows(DType dtype, const TileType& tile_type, const FeedbackFactor& factor, Effort effort)
       : dtype_(dtype),
         type_(traits(dtype)),
-        encode_tile_(encode_tile),
+        tile_type_(tile_type),
         factor_(factor),
         effort_(effort),
         errors_(static_cast<size_t>(factor.n_columns * kRows)),
@@ -65,7 +62,7 @@ class FedRows {
       for (int64_t i = 0; i < n; ++i) {
         if (!shift(tile, x + i * n_cols + first, i)) failed |= 1u << i;
       }
-      if (needs_start(dtype_)) {
+      if (tile_type_.kind == FeedbackKind::kFromPlain) {
         encode_rows(dtype_, std::span(shifted_).first(static_cast<size_t>(n * columns)), n, columns,
                     std::span(factor_.d).subspan(static_cast<size_t>(first), static_cast<size_t>(columns)),
                     std::span(starts_).first(static_cast<size_t>(n * bytes_of(columns))));
@@ -100,13 +97,13 @@ class FedRows {
     const FeedbackTile given{static_cast<int>(columns),     x,
                              shifted_.data() + i * columns, factor_.tile(tile) + first * columns,
                              factor_.d.data() + first,      starts_.data() + i * bytes_of(columns)};
-    encode_tile_(given, effort_, out, errors);
+    tile_type_.encode_tile(given, effort_, out, errors);
     for (int64_t j = 0; j < columns; ++j) errors_[static_cast<size_t>((first + j) * kRows + i)] = errors[j];
   }
 
   DType dtype_;
   const DTypeTraits& type_;
-  TileEncoder encode_tile_;
+  TileType tile_type_;
   const FeedbackFactor& factor_;
   Effort effort_;
   std::vector<float> errors_;      // [n_cols][16]
@@ -117,18 +114,18 @@ class FedRows {
 
 }  // namespace
 
-bool has_feedback_encoder(DType dtype) noexcept { return find_tile_encoder(dtype) != nullptr; }
+bool has_feedback_encoder(DType dtype) noexcept { return find_tile_type(dtype).encode_tile != nullptr; }
 
 void encode_rows_feedback(DType dtype, std::span<const float> x, int64_t n_rows, int64_t n_cols, const FeedbackFactor& factor,
                           Effort effort, std::span<std::byte> out) {
-  const TileEncoder encode_tile = find_tile_encoder(dtype);
-  if (encode_tile == nullptr) throw Error(ErrorKind::kInternal, std::string(name_of(dtype)) + " has no encoder with feedback");
+  const TileType tile_type = find_tile_type(dtype);
+  if (tile_type.encode_tile == nullptr) throw Error(ErrorKind::kInternal, std::string(name_of(dtype)) + " has no encoder with feedback");
   const DTypeTraits& type = traits(dtype);
   QUERN_CHECK(factor.n_columns == n_cols && n_cols % type.block_weights == 0);
   QUERN_CHECK(x.size() == static_cast<size_t>(n_rows * n_cols));
   const int64_t row_bytes = n_cols / type.block_weights * type.block_bytes;
   QUERN_CHECK(out.size() == static_cast<size_t>(n_rows * row_bytes));
-  FedRows rows(dtype, encode_tile, factor, effort);
+  FedRows rows(dtype, tile_type, factor, effort);
   for (int64_t row = 0; row < n_rows; row += kRows) {
     const int64_t n = std::min(kRows, n_rows - row);
     const uint32_t failed = rows.encode(x.data() + row * n_cols, n, out.data() + row * row_bytes);

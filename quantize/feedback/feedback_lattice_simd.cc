@@ -4,8 +4,8 @@
 
 #include "formats/types/blocks.h"
 #include "quantize/feedback/feedback_tile.h"
+#include "quantize/plain/encoders.h"
 #include "quantize/plain/pack_blocks.h"
-#include "quantize/plain/row_encoders.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "quantize/feedback/feedback_lattice_simd.cc"

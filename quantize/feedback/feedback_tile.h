@@ -5,6 +5,7 @@
 
 #include "formats/types/dtype.h"
 #include "quantize/plain/encode.h"
+#include "quantize/plain/encoders.h"
 
 namespace quern {
 
@@ -16,26 +17,15 @@ struct FeedbackTile {
   const float* shifted = nullptr;    // the weights plus what the errors of all earlier tiles ask of them
   const float* r = nullptr;          // [n][n]: the tile's own rows of R
   const float* d = nullptr;          // per column: what a squared error costs
-  const std::byte* start = nullptr;  // for types with QUERN_FEEDBACK_STARTS: what the encoder without feedback makes of `shifted` and d
+  const std::byte* start = nullptr;  // for types of FeedbackKind::kFromPlain: what the encoder without feedback makes of `shifted` and d
 };
 
 // Writes the tile's blocks and errors[j] = x[j] - y[j], y being what the decoder makes of the blocks.
 using TileEncoder = void (*)(const FeedbackTile& tile, Effort effort, std::byte* out, float* errors);
 
-// clang-format off
-#define QUERN_FEEDBACK_ENCODERS(X)                                                          \
-  X(Q4_0) X(Q4_1) X(Q5_0) X(Q5_1) X(Q8_0) X(IQ4_NL) X(MXFP4)                                \
-  X(Q2_K) X(Q3_K) X(Q4_K) X(Q5_K) X(Q6_K) X(IQ4_XS) X(TQ1_0) X(TQ2_0) X(IQ1_S) X(IQ1_M)     \
-  X(IQ2_XXS) X(IQ2_XS) X(IQ2_S) X(IQ3_XXS) X(IQ3_S)
-
-// Those whose search for d begins with blocks without feedback.
-#define QUERN_FEEDBACK_STARTS(X) \
-  X(Q2_K) X(Q3_K) X(Q4_K) X(Q5_K) X(Q6_K) X(IQ4_XS)                                         \
-  X(IQ1_S) X(IQ1_M) X(IQ2_XXS) X(IQ2_XS) X(IQ2_S) X(IQ3_XXS) X(IQ3_S)
-// clang-format on
-
-#define QUERN_DECLARE_TILE_ENCODER(name) void encode_tile_##name(const FeedbackTile& tile, Effort effort, std::byte* out, float* errors);
-QUERN_FEEDBACK_ENCODERS(QUERN_DECLARE_TILE_ENCODER)
+#define QUERN_DECLARE_TILE_ENCODER(name, revision, feedback, bytes) \
+  void encode_tile_##name(const FeedbackTile& tile, Effort effort, std::byte* out, float* errors);
+QUERN_ENCODERS(QUERN_DECLARE_TILE_ENCODER)
 #undef QUERN_DECLARE_TILE_ENCODER
 
 #define QUERN_DISPATCH_TILE_ENCODER(name)                                                           \

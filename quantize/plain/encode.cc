@@ -8,7 +8,7 @@
 #include "formats/base/error.h"
 #include "formats/types/float_convert.h"
 #include "formats/types/tensor.h"
-#include "quantize/plain/row_encoders.h"
+#include "quantize/plain/encoders.h"
 
 namespace quern {
 namespace {
@@ -36,25 +36,26 @@ void encode_rows_BF16(const float* x, int64_t n_rows, const float*, int64_t n_co
 }
 
 struct Encoder {
-  RowsEncoder encode_rows;
-  int revision;
+  RowsEncoder encode_rows = nullptr;
+  int revision = 0;
+  uint64_t bytes = 0;
 };
 
 Encoder find_encoder(DType dtype) noexcept {
   switch (dtype) {
     case DType::F32:
-      return {encode_rows_F32, 1};
+      return {encode_rows_F32, 1, 0};
     case DType::F16:
-      return {encode_rows_F16, 1};
+      return {encode_rows_F16, 1, 0};
     case DType::BF16:
-      return {encode_rows_BF16, 1};
-#define QUERN_ENCODER_CASE(name, revision) \
-  case DType::name:                        \
-    return {encode_rows_##name, revision};
-      QUERN_ROWS_ENCODERS(QUERN_ENCODER_CASE)
+      return {encode_rows_BF16, 1, 0};
+#define QUERN_ENCODER_CASE(name, revision, feedback, bytes) \
+  case DType::name:                                         \
+    return {encode_rows_##name, revision, bytes};
+      QUERN_ENCODERS(QUERN_ENCODER_CASE)
 #undef QUERN_ENCODER_CASE
     default:
-      return {nullptr, 0};
+      return {};
   }
 }
 
@@ -72,18 +73,7 @@ bool has_encoder(DType dtype) noexcept { return find_encoder(dtype).encode_rows 
 
 int encoder_revision(DType dtype) noexcept { return find_encoder(dtype).revision; }
 
-uint64_t encoder_bytes(DType dtype) noexcept {
-  switch (dtype) {
-    case DType::IQ2_XXS:
-      return lattice_bytes(8, 256);
-    case DType::IQ2_XS:
-      return lattice_bytes(8, 512);
-    case DType::IQ3_XXS:
-      return lattice_bytes(4, 256);
-    default:
-      return 0;
-  }
-}
+uint64_t encoder_bytes(DType dtype) noexcept { return find_encoder(dtype).bytes; }
 
 void encode_rows(DType dtype, std::span<const float> x, int64_t n_rows, int64_t n_cols, std::span<const float> importance,
                  std::span<std::byte> out, Effort effort) {

@@ -2,8 +2,8 @@
 
 #include "formats/types/blocks.h"
 #include "quantize/plain/block_weights.h"
+#include "quantize/plain/encoders.h"
 #include "quantize/plain/pack_blocks.h"
-#include "quantize/plain/row_encoders.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "quantize/plain/encode_k_simd.cc"

@@ -1,8 +1,8 @@
 // Encoders of the types with one scale (and perhaps an offset) per 32 weights.
 
 #include "formats/types/blocks.h"
+#include "quantize/plain/encoders.h"
 #include "quantize/plain/pack.h"
-#include "quantize/plain/row_encoders.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "quantize/plain/encode_small_simd.cc"

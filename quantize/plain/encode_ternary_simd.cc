@@ -1,7 +1,7 @@
 // Encoders of TQ1_0 and TQ2_0: codes -1, 0, 1.
 
+#include "quantize/plain/encoders.h"
 #include "quantize/plain/pack_blocks.h"
-#include "quantize/plain/row_encoders.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "quantize/plain/encode_ternary_simd.cc"

@@ -27,9 +27,9 @@
 #include <cstddef>
 #include <iterator>
 
+#include "quantize/plain/encoders.h"
 #include "quantize/plain/lanes-inl.h"
 #include "quantize/plain/lattice_types-inl.h"
-#include "quantize/plain/row_encoders.h"
 #include "quantize/plain/shorts-inl.h"
 
 HWY_BEFORE_NAMESPACE();

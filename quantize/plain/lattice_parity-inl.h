@@ -21,9 +21,9 @@
 #include <iterator>
 #include <limits>
 
+#include "quantize/plain/encoders.h"
 #include "quantize/plain/lanes-inl.h"
 #include "quantize/plain/lattice_types-inl.h"
-#include "quantize/plain/row_encoders.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace quern::HWY_NAMESPACE {

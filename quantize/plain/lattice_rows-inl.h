@@ -23,12 +23,12 @@
 #include <memory>
 #include <type_traits>
 
+#include "quantize/plain/encoders.h"
 #include "quantize/plain/lanes-inl.h"
 #include "quantize/plain/lattice_halves-inl.h"
 #include "quantize/plain/lattice_parity-inl.h"
 #include "quantize/plain/lattice_types-inl.h"
 #include "quantize/plain/pack_blocks.h"
-#include "quantize/plain/row_encoders.h"
 #include "quantize/plain/row_group-inl.h"
 
 HWY_BEFORE_NAMESPACE();

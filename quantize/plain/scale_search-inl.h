@@ -14,9 +14,9 @@
 #include <algorithm>
 #include <cmath>
 
+#include "quantize/plain/encoders.h"
 #include "quantize/plain/lanes-inl.h"
 #include "quantize/plain/levels-inl.h"
-#include "quantize/plain/row_encoders.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace quern::HWY_NAMESPACE {

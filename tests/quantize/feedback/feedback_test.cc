@@ -64,11 +64,13 @@ std::vector<std::byte> blocks_for(DType dtype, size_t n) {
 }
 
 std::vector<DType> feedback_types() {
-  return {
-#define QUERN_LIST(name) DType::name,
-      QUERN_FEEDBACK_ENCODERS(QUERN_LIST)
+  std::vector<DType> types = {
+#define QUERN_LIST(name, revision, feedback, bytes) DType::name,
+      QUERN_ENCODERS(QUERN_LIST)
 #undef QUERN_LIST
   };
+  std::erase_if(types, [](DType type) { return !has_feedback_encoder(type); });
+  return types;
 }
 
 std::vector<std::byte> encode(DType dtype, const std::vector<float>& x, const FeedbackFactor& factor) {

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "formats/types/decode.h"
-#include "quantize/plain/row_encoders.h"
+#include "quantize/plain/encoders.h"
 
 namespace quern {
 namespace {
@@ -122,8 +122,8 @@ TEST_P(Unbiased, LeavesExactBlocksAlone) {
 
 std::vector<DType> block_types() {
   return {
-#define QUERN_LIST(name, revision) DType::name,
-      QUERN_ROWS_ENCODERS(QUERN_LIST)
+#define QUERN_LIST(name, revision, feedback, bytes) DType::name,
+      QUERN_ENCODERS(QUERN_LIST)
 #undef QUERN_LIST
   };
 }

@@ -18,7 +18,7 @@
 #include "formats/types/codebooks.h"
 #include "formats/types/decode.h"
 #include "formats/types/float_convert.h"
-#include "quantize/plain/row_encoders.h"
+#include "quantize/plain/encoders.h"
 
 namespace quern {
 namespace {
@@ -36,8 +36,8 @@ std::vector<float> read_floats(const std::filesystem::path& path) {
 
 std::vector<DType> types_with_encoders() {
   return {DType::F32, DType::F16, DType::BF16,
-#define QUERN_LIST(name, revision) DType::name,
-          QUERN_ROWS_ENCODERS(QUERN_LIST)
+#define QUERN_LIST(name, revision, feedback, bytes) DType::name,
+          QUERN_ENCODERS(QUERN_LIST)
 #undef QUERN_LIST
   };
 }

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "quantize/plain/encode.h"
-#include "quantize/plain/row_encoders.h"
+#include "quantize/plain/encoders.h"
 
 namespace quern {
 namespace {
@@ -44,8 +44,8 @@ void print_digests() {
   for (float& value : x) value = 0.02f * random.next();
   for (float& h : importance) h = random.next() * random.next();
   for (const DType dtype : {
-#define QUERN_LIST(name, revision) DType::name,
-           QUERN_ROWS_ENCODERS(QUERN_LIST)
+#define QUERN_LIST(name, revision, feedback, bytes) DType::name,
+           QUERN_ENCODERS(QUERN_LIST)
 #undef QUERN_LIST
        }) {
     const DTypeTraits& type = traits(dtype);

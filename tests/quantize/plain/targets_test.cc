@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "quantize/plain/encode.h"
-#include "quantize/plain/row_encoders.h"
+#include "quantize/plain/encoders.h"
 
 namespace quern {
 namespace {
@@ -29,8 +29,8 @@ TEST(EncodeRows, MakesTheSameBytesOnEveryCpu) {
   for (float& value : x) value = static_cast<float>(0.02 * student(random));
   for (float& h : importance) h = static_cast<float>(std::fabs(student(random)));
   const std::vector<DType> types = {
-#define QUERN_LIST(name, revision) DType::name,
-      QUERN_ROWS_ENCODERS(QUERN_LIST)
+#define QUERN_LIST(name, revision, feedback, bytes) DType::name,
+      QUERN_ENCODERS(QUERN_LIST)
 #undef QUERN_LIST
   };
   const int64_t all = hwy::SupportedTargets();
