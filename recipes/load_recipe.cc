@@ -14,11 +14,6 @@ namespace {
 
 constexpr uint64_t kMaxFileBytes = uint64_t{1} << 20;
 
-bool same_name(std::string_view a, std::string_view b) {
-  const auto lower = [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; };
-  return std::equal(a.begin(), a.end(), b.begin(), b.end(), [&](char x, char y) { return lower(x) == lower(y); });
-}
-
 std::vector<Recipe> read_shipped() {
   std::vector<Recipe> recipes;
   for (const std::string_view text : shipped_recipe_texts()) recipes.push_back(recipe_from_json(text));

@@ -76,11 +76,7 @@ uint64_t Machine::most_usable_bytes() const noexcept {
 std::span<const Machine> all_machines() { return kMachines; }
 
 const Machine* find_machine(std::string_view id) noexcept {
-  const auto lower = [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; };
-  const auto same = [&](const Machine& machine) {
-    return std::equal(machine.id.begin(), machine.id.end(), id.begin(), id.end(), [&](char a, char b) { return a == lower(b); });
-  };
-  const auto found = std::find_if(kMachines.begin(), kMachines.end(), same);
+  const auto found = std::find_if(kMachines.begin(), kMachines.end(), [&](const Machine& machine) { return same_name(machine.id, id); });
   return found == kMachines.end() ? nullptr : &*found;
 }
 

@@ -1,10 +1,23 @@
 #pragma once
 
+#include <cstddef>
 #include <span>
 #include <string>
 #include <string_view>
 
 namespace quern {
+
+// ASCII letters become small ones, everything else stays.
+constexpr char ascii_lower(char c) noexcept { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; }
+
+// Whether two names are the same but for the case of ASCII letters.
+constexpr bool same_name(std::string_view a, std::string_view b) noexcept {
+  if (a.size() != b.size()) return false;
+  for (size_t i = 0; i < a.size(); ++i) {
+    if (ascii_lower(a[i]) != ascii_lower(b[i])) return false;
+  }
+  return true;
+}
 
 // The candidate closest to `name` by edit distance (case ignored), or empty when none is close enough to be what was meant:
 // more than a third of the longer of the two differs. Ties go to the earlier candidate.

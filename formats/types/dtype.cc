@@ -1,7 +1,8 @@
 #include "formats/types/dtype.h"
 
-#include <algorithm>
 #include <array>
+
+#include "formats/base/nearest.h"
 
 namespace quern {
 namespace {
@@ -11,8 +12,6 @@ constexpr std::array kTraits = {
     QUERN_DTYPES(QUERN_DTYPE_ROW)
 #undef QUERN_DTYPE_ROW
 };
-
-char lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; }
 
 }  // namespace
 
@@ -27,7 +26,7 @@ std::optional<DType> find_dtype_by_gguf_id(int64_t id) noexcept {
 
 std::optional<DType> find_dtype_by_name(std::string_view name) noexcept {
   for (const DTypeTraits& t : kTraits) {
-    if (std::ranges::equal(t.name, name, {}, lower, lower)) return t.dtype;
+    if (same_name(t.name, name)) return t.dtype;
   }
   return std::nullopt;
 }
