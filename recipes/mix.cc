@@ -6,6 +6,8 @@
 
 #include "formats/arch/key_reader.h"
 #include "formats/base/error.h"
+#include "formats/base/nearest.h"
+#include "recipes/type_ladder.h"
 
 namespace quern {
 namespace {
@@ -150,35 +152,6 @@ Part part_of(std::string_view name) {
 
 bool fits(DType type, int64_t row_length) { return row_length % traits(type).block_weights == 0; }
 
-// What llama-quantize puts in place of a type whose blocks do not divide the row.
-DType narrower_blocks(DType type) {
-  switch (type) {
-    case DType::IQ1_S:
-    case DType::IQ1_M:
-    case DType::IQ2_XXS:
-    case DType::IQ2_XS:
-    case DType::IQ2_S:
-    case DType::IQ3_XXS:
-    case DType::IQ3_S:
-    case DType::IQ4_XS:
-      return DType::IQ4_NL;
-    case DType::Q2_K:
-    case DType::Q3_K:
-    case DType::Q2_0:
-    case DType::TQ1_0:
-    case DType::TQ2_0:
-      return DType::Q4_0;
-    case DType::Q4_K:
-      return DType::Q5_0;
-    case DType::Q5_K:
-      return DType::Q5_1;
-    case DType::Q6_K:
-      return DType::Q8_0;
-    default:
-      return DType::F16;
-  }
-}
-
 // The figures of a model that the rules ask for.
 struct ModelFacts {
   int64_t n_layers = 0;
@@ -276,12 +249,6 @@ std::vector<int64_t> layer_indices(const Mix& mix, const ModelFacts& facts, std:
   return indices;
 }
 
-char lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; }
-
-bool same_name(std::string_view a, std::string_view b) {
-  return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](char x, char y) { return lower(x) == lower(y); });
-}
-
 }  // namespace
 
 std::span<const Mix> all_mixes() { return kMixes; }
@@ -313,7 +280,8 @@ std::optional<DType> kept_type(const LogicalTensor& tensor, DType base) noexcept
 
 DType type_for_width(DType type, int64_t row_length) noexcept {
   if (fits(type, row_length)) return type;
-  const DType narrower = narrower_blocks(type);
+  const TypeStep* step = find_step(type);
+  const DType narrower = step != nullptr ? step->narrower : DType::F16;
   return fits(narrower, row_length) ? narrower : DType::F16;
 }
 

@@ -8,6 +8,7 @@
 #include "formats/base/error.h"
 #include "formats/base/nearest.h"
 #include "recipes/name_pattern.h"
+#include "recipes/type_ladder.h"
 
 namespace quern {
 namespace {
@@ -31,16 +32,11 @@ constexpr std::pair<Role, std::string_view> kRoleNames[] = {
 
 constexpr std::string_view kMixPrefix = "mix:";
 
-// Floats and blocks that a GGUF file can hold.
-bool is_weight_type(DType type) {
-  return traits(type).gguf_id >= 0 && (traits(type).block_weights > 1 || type == DType::F32 || type == DType::F16 || type == DType::BF16);
-}
-
 [[noreturn]] void unknown_type(std::string_view text) {
   std::vector<std::string> names = {"source", "lossless"};
   for (int id = 0; id < 64; ++id) {
     const std::optional<DType> type = find_dtype_by_gguf_id(id);
-    if (type && is_weight_type(*type)) names.emplace_back(name_of(*type));
+    if (type && find_step(*type) != nullptr) names.emplace_back(name_of(*type));
   }
   for (const Mix& mix : all_mixes()) names.push_back(std::string(kMixPrefix) + std::string(mix.name));
   const std::vector<std::string_view> candidates(names.begin(), names.end());
@@ -235,7 +231,7 @@ RecipeType recipe_type_from_string(std::string_view text) {
     return {RecipeType::Kind::kMix, DType::F32, mix};
   }
   const std::optional<DType> type = find_dtype_by_name(text);
-  if (!type || !is_weight_type(*type)) unknown_type(text);
+  if (!type || find_step(*type) == nullptr) unknown_type(text);
   return {RecipeType::Kind::kType, *type};
 }
 

@@ -1,19 +1,17 @@
 #include "convert/plan/calibration.h"
 
-#include "formats/base/error.h"
-
-#include <algorithm>
-#include <array>
 #include <set>
+
+#include "formats/base/error.h"
+#include "recipes/type_ladder.h"
 
 namespace quern {
 namespace {
 
-// Q2_K only where everything is: as part of larger mixes it is used for what matters least.
 bool needs_importance(DType type, const PlannedOutput& output) {
-  constexpr std::array kAlways = {DType::IQ1_S, DType::IQ1_M, DType::IQ2_XXS, DType::IQ2_XS, DType::IQ2_S, DType::IQ3_XXS};
-  if (type == DType::Q2_K) return output.mix == "Q2_K_S";
-  return std::ranges::find(kAlways, type) != kAlways.end();
+  const TypeStep* step = find_step(type);
+  if (step == nullptr || step->needs_importance == NeedsImportance::kNo) return false;
+  return step->needs_importance == NeedsImportance::kYes || output.mix == std::string(name_of(type)) + "_S";
 }
 
 }  // namespace

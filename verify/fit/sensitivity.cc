@@ -7,17 +7,12 @@
 #include "formats/base/error.h"
 #include "quantize/reconstruction.h"
 #include "recipes/mix.h"
+#include "recipes/type_ladder.h"
 #include "verify/drift/perplexity.h"
 
 namespace quern {
 namespace {
 
-// All block types that the mixes of llama-quantize use. Some never pay beside a neighbour of no greater size (docs/encoders.md), but fit
-// compares itself with mixes that have them, and a predicted loss decides which of those are measured.
-constexpr DType kBlockTypes[] = {DType::IQ1_S, DType::TQ1_0,  DType::IQ1_M,   DType::IQ2_XXS, DType::TQ2_0, DType::IQ2_XS,
-                                 DType::IQ2_S, DType::Q2_K,   DType::IQ3_XXS, DType::Q3_K,    DType::IQ3_S, DType::IQ4_XS,
-                                 DType::MXFP4, DType::IQ4_NL, DType::Q4_0,    DType::Q4_K,    DType::Q4_1,  DType::Q5_0,
-                                 DType::Q5_K,  DType::Q5_1,   DType::Q6_K,    DType::Q8_0};
 // The probe of fewest bits is far above what the perturbed routing of a mixture of experts adds to every build; the other is where
 // most tensors of a build of 3 to 4 bits are.
 constexpr DType kProbeTypes[] = {DType::IQ2_XS, DType::IQ3_S};
@@ -42,8 +37,9 @@ std::vector<DType> candidate_types(const ModelSource& source, size_t tensor) {
   DType exact = info.source_type;
   if (traits(exact).gguf_id < 0 || (exact != DType::F32 && exact != DType::F16 && !source.can_copy(tensor, exact))) exact = DType::BF16;
   std::vector<DType> types = {exact};
-  for (const DType type : kBlockTypes) {
-    if (type != exact && width % traits(type).block_weights == 0 && bits_per_weight(type) < bits_per_weight(exact)) types.push_back(type);
+  for (const TypeStep& step : type_ladder()) {
+    const bool smaller = step.type != exact && bits_per_weight(step.type) < bits_per_weight(exact);
+    if (step.fit_candidate && smaller && width % traits(step.type).block_weights == 0) types.push_back(step.type);
   }
   std::ranges::stable_sort(types, {}, [](DType t) { return bits_per_weight(t); });
   return types;
