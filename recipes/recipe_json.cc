@@ -9,7 +9,7 @@
 #include "recipes/name_pattern.h"
 #include "recipes/recipe.h"
 
-// Recipes as JSON; docs/formats/recipe.md describes every field, recipes/recipe.schema.json is the same for programs.
+// Recipes as JSON; docs/formats/recipe.md describes every field, recipes/recipe.schema.json.in is the same for programs.
 
 namespace quern {
 namespace {

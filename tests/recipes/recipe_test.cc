@@ -219,7 +219,7 @@ TEST(Recipe, SuggestsTheNearestName) {
 
 // The schema is for editors and other programs: it must know the words that the reader knows.
 TEST(Recipe, TheSchemaKnowsTheWordsOfTheReader) {
-  const json schema = json::parse(read_text_file(kRecipes / "recipe.schema.json", 1 << 20));
+  const json schema = json::parse(read_text_file(QUERN_RECIPE_SCHEMA, 1 << 20));
   for (const auto& role : schema.at("$defs").at("role").at("enum")) EXPECT_TRUE(find_role(role.get<std::string>())) << role;
   for (int i = 0; i <= static_cast<int>(Role::kOther); ++i) {
     const auto& roles = schema.at("$defs").at("role").at("enum");
@@ -247,7 +247,7 @@ TEST(Recipe, TheSchemaKnowsTheWordsOfTheReader) {
 TEST(Recipe, TheProgramShipsWhatTheFolderHolds) {
   size_t files = 0;
   for (const auto& entry : fs::directory_iterator(kRecipes)) {
-    if (entry.path().extension() != ".json" || entry.path().stem().extension() == ".schema") continue;
+    if (entry.path().extension() != ".json") continue;
     const Recipe recipe = recipe_from_json(read_text_file(entry.path(), 1 << 20));
     EXPECT_EQ(entry.path().stem(), recipe.name);
     EXPECT_EQ(load_recipe(recipe.name), recipe);
