@@ -13,6 +13,7 @@
 #include "formats/base/error.h"
 #include "formats/base/file.h"
 #include "formats/base/json_tree.h"
+#include "formats/base/platform.h"
 #include "formats/base/sha256.h"
 
 // A journal is a file of lines of JSON, of which the last one that is whole counts. Its first line is a fingerprint of the run: whoever
@@ -232,7 +233,7 @@ void Journal::record(const Chunks& chunks, int64_t n_chunks, const std::vector<O
 }
 
 void Journal::sync() {
-  if (fdatasync(fd_) != 0) throw io_error(path_, "cannot sync the journal");
+  if (sync_data(fd_) != 0) throw io_error(path_, "cannot sync the journal");
 }
 
 void Journal::append(const std::string& line) {

@@ -1,11 +1,9 @@
 #include "formats/base/file.h"
 
 #include <fcntl.h>
-#include <linux/fs.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -14,6 +12,7 @@
 #include <utility>
 
 #include "formats/base/error.h"
+#include "formats/base/platform.h"
 
 namespace quern {
 namespace {
@@ -32,10 +31,10 @@ struct stat status_of(int fd, const fs::path& path) {
 
 Error exists_error(const fs::path& path) { return std::move(Error(ErrorKind::kUsage, "exists; --force replaces it").file(path.string())); }
 
-// Renames without replacing. File systems without RENAME_NOREPLACE get a hard link, which fails on an existing name too.
+// Renames without replacing. Where that is no single step, there is a hard link, which fails on an existing name too.
 // Returns 0 or an errno value.
 int rename_without_replacing(const fs::path& from, const fs::path& to) {
-  if (syscall(SYS_renameat2, AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_NOREPLACE) == 0) return 0;
+  if (rename_exclusively(from, to) == 0) return 0;
   if (errno != EINVAL && errno != ENOSYS) return errno;
   if (link(from.c_str(), to.c_str()) == 0) return unlink(from.c_str()) == 0 ? 0 : errno;
   if (errno != EPERM && errno != EOPNOTSUPP && errno != EMLINK) return errno;
@@ -94,14 +93,10 @@ class LocalFile final : public ByteSource {
     }
   }
 
-  void read_ahead(uint64_t offset, uint64_t size_bytes) const noexcept override { advise(offset, size_bytes, POSIX_FADV_WILLNEED); }
-  void done_with(uint64_t offset, uint64_t size_bytes) const noexcept override { advise(offset, size_bytes, POSIX_FADV_DONTNEED); }
+  void read_ahead(uint64_t offset, uint64_t size_bytes) const noexcept override { read_into_cache(fd_, offset, size_bytes); }
+  void done_with(uint64_t offset, uint64_t size_bytes) const noexcept override { drop_cached(fd_, offset, size_bytes); }
 
  private:
-  void advise(uint64_t offset, uint64_t size_bytes, int advice) const noexcept {
-    posix_fadvise(fd_, static_cast<off_t>(offset), static_cast<off_t>(size_bytes), advice);
-  }
-
   int fd_;
 };
 
@@ -228,7 +223,7 @@ void OutputFile::write_at(uint64_t offset, std::span<const std::byte> bytes) {
 
 void OutputFile::sync() {
   QUERN_CHECK(fd_ >= 0);
-  if (fdatasync(fd_) != 0) throw io_error(part_path_, "cannot sync", errno);
+  if (sync_data(fd_) != 0) throw io_error(part_path_, "cannot sync", errno);
 }
 
 void OutputFile::commit() {

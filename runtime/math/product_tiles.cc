@@ -1,6 +1,7 @@
 #include "runtime/math/product_tiles.h"
 
 #include "formats/base/error.h"
+#include "formats/base/platform.h"
 
 // Products of BF16 parts with AMX tiles.
 //
@@ -24,8 +25,6 @@
 #endif
 #include <cpuid.h>
 #include <immintrin.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include <algorithm>
 
@@ -53,9 +52,7 @@ bool system_saves_tiles() noexcept {
   uint32_t low = 0, high = 0;
   __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
   constexpr uint32_t kStates = 7u << 5 | 3u << 17;  // AVX-512, tile configuration and data
-  if ((low & kStates) != kStates) return false;
-  constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
-  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  return (low & kStates) == kStates && allow_tile_registers();
 }
 
 // 32 floats as the BF16 nearest to each, and the BF16 nearest to the rest.
