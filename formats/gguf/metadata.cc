@@ -14,6 +14,15 @@
 namespace quern {
 namespace {
 
+MetaVariant copy_of(const MetaVariant& other) {
+  return std::visit(
+      [](const auto& value) {
+        auto copy = value;
+        return MetaVariant(std::move(copy));
+      },
+      other);
+}
+
 template <typename T>
 inline constexpr bool kIsInteger = std::is_integral_v<T> && !std::is_same_v<T, bool>;
 
@@ -45,6 +54,14 @@ T required(std::string_view key, std::optional<T> value) {
 }
 
 }  // namespace
+
+// Copied by hand: when memory runs out while an alternative is copied, libstdc++ 12 destroys the variant, which has no value yet, as if
+// it had one, and jumps to an address from beside a table. So the alternative is copied by itself and then moved in, which cannot fail.
+MetaValue::MetaValue(const MetaValue& other) : MetaVariant(copy_of(other)) {}
+MetaValue::MetaValue(MetaValue&&) noexcept = default;
+MetaValue& MetaValue::operator=(const MetaValue& other) { return *this = MetaValue(other); }
+MetaValue& MetaValue::operator=(MetaValue&&) noexcept = default;
+MetaValue::~MetaValue() = default;
 
 void Metadata::set(std::string_view key, MetaValue value) {
   for (Entry& entry : entries_) {
