@@ -4,6 +4,10 @@
 
 #include "quantize/feedback/unbiased.h"
 
+// Rows that are encoded together may belong to several slices of a tensor (experts), each with an importance of its own, and with
+// feedback also with statistics of its own, which need not divide the tensor in the same way. So the rows are cut wherever either kind of
+// slice ends, and each piece goes to the encoder that knows most about it.
+
 namespace quern {
 
 int64_t TensorEncoder::rows_per_slice(size_t tensor) const noexcept {

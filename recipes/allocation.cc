@@ -5,6 +5,14 @@
 
 #include "formats/base/error.h"
 
+// Two searches are made, and the better end counts.
+//
+// The first climbs from the smallest choice of every item: the choices of an item that lie on the lower convex hull of (bytes, loss) are
+// steps, each with a gain per byte that falls along the hull, and the steps of all items are taken by falling gain while they fit. The
+// second merges items one after the other and keeps the best sum in each of 4096 ranges of bytes. Both ends are then polished by steps that
+// fit what is left, and by pairs of a step up and a step down, until neither gains. The hull is right for many small items, the merge for
+// few large ones.
+
 namespace quern {
 namespace {
 

@@ -10,6 +10,11 @@
 #include "recipes/name_pattern.h"
 #include "recipes/type_ladder.h"
 
+// Rules are tried in order and the first that matches a tensor decides. Above them stands the architecture's keep-list, which only
+// override_keep can lift, and only from 16-bit matrices. A rule may name a mix: the whole mix is then applied to the whole model once,
+// because its rules count layers over all tensors, and the rule takes from the result what it gives this one. A type whose blocks
+// do not divide the row falls back last, to what the rule lists, else to what llama-quantize would take.
+
 namespace quern {
 namespace {
 

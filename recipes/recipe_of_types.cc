@@ -4,9 +4,10 @@
 #include "formats/base/error.h"
 #include "recipes/recipe.h"
 
-// Types back to rules. Tensors of one role and part form a group; its most frequent type becomes its rule, every other type an
-// exception with a list of layers before it. Groups that say the same are joined: parts of a role, then whole roles, then the last
-// rule, which is the type of most weights. What no such rule can tell apart gets a rule by name.
+// A list of types becomes a short list of rules that gives the same types. Tensors of one role and part form a group; its most frequent
+// type becomes its rule, and every other type an exception, with a list of layers, that stands before it. Groups that say the same are
+// joined: parts of a role first, then whole roles, and the type of most weights becomes the last rule, without conditions. At the end
+// the rules are applied, and a tensor that they get wrong gets a rule by its name; so the result is right whatever was joined.
 
 namespace quern {
 namespace {

@@ -8,6 +8,15 @@
 #include "formats/base/parallel.h"
 #include "quantize/feedback/factor_kernel.h"
 
+// H = R D R^T is factorised from the right to the left, because a column's feedback comes from the columns before it: column j of R is
+// known once all columns to its right are. Blocks of 64 columns are the unit of work. For each of them the products of what lies to the
+// right are subtracted from H (nearly all of the time, in factor_simd.cc), the square on the diagonal is factorised, and the rows above it
+// follow by substitution. Sums are in double and have one order; R and D are stored as float, and whatever follows uses the stored
+// values, so that the factor is exact for a matrix very near H.
+//
+// Second moments of few inputs are singular or nearly so. Damping adds a share of the mean diagonal, and grows until every pivot is safely
+// positive.
+
 namespace quern {
 namespace {
 

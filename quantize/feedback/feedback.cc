@@ -8,6 +8,13 @@
 #include "formats/base/error.h"
 #include "quantize/feedback/feedback_tile.h"
 
+// Sixteen rows go from left to right together, a tile of 256 columns at a time. Before a tile its aims are made: the weights plus what the
+// errors of all columns before it ask for, one product of those errors with a part of R (feedback_product_simd.cc) that serves the
+// sixteen rows at once. Then each row's tile is encoded by the function of its type, which hands on errors inside the tile by itself and
+// returns those that are left. So a type's encoder never sees more than one tile of one row, and all that is specific to a type is there.
+//
+// A row that leaves the finite numbers is taken out and encoded plainly: its blocks are good ones, only without feedback.
+
 namespace quern {
 namespace {
 

@@ -10,6 +10,12 @@
 #include "quantize/feedback/feedback_shift.h"
 #include "quantize/feedback/unbiased.h"
 
+// Everything that rows of one weight need from its statistics (the factor, inputs held out, the shift of sequential mode) is prepared
+// when the first of its rows comes, by the thread that brings it, while others that need the same wait; the last few are kept, because
+// the tensors that share an input (query, key and value; gate and up) follow each other. Rows are encoded twice, plainly and with
+// feedback, and compared by their outputs for inputs that the factor has not seen. Feedback that has learned too much from too little text
+// loses there, row by row, and that is what makes it safe to have on everywhere.
+
 namespace quern {
 namespace {
 

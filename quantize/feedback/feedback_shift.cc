@@ -6,6 +6,10 @@
 #include "formats/base/error.h"
 #include "quantize/feedback/feedback_tile.h"
 
+// The corrections are w S times the inverse of H' = R D R^T. After the product with S, which is computed as if S were one wide tile of R,
+// the inverse is two triangular solves around a division by D, a tile of 256 columns at a time: inside a tile one column after the other,
+// between tiles as products of whole tiles. Sixteen rows lie side by side, so that each step is one vector operation.
+
 namespace quern {
 namespace {
 

@@ -12,6 +12,10 @@
 #include "formats/types/float_convert.h"
 #include "quantize/plain/block_weights.h"
 
+// The blocks are made by the usual encoder first, then decoded again, and each block's scale (and offset) is multiplied by how much it
+// is too short. Codes do not change, so this is cheap and the same for every type whose scales can move by a fraction; the table of
+// block types says which those are, by the members of their structs.
+
 namespace quern {
 namespace {
 

@@ -10,6 +10,11 @@
 #include "recipes/type_ladder.h"
 #include "verify/drift/perplexity.h"
 
+// What is measured and what is computed: every candidate of every tensor is encoded once, which gives its reconstruction error; a few
+// builds are run (probes), which give what errors in a group of tensors cost in divergence. A probe's cost is shared among its
+// tensors by their part in its error, and carried to the other candidates by a power of theirs: the exponent is 1 in theory, and measured
+// between two probes where there are two. Groups are bands of layers as narrow as the number of probes allows.
+
 namespace quern {
 namespace {
 
