@@ -44,6 +44,14 @@ function(quern_library name)
   set_property(GLOBAL APPEND PROPERTY QUERN_DOORS ${ARG_DOORS})
 endfunction()
 
+# quern_compile_quickly(PATTERN...): files of this folder in which nothing is hot. They plan, write JSON or draw pages, and at -O1 take the
+# compiler a quarter less.
+function(quern_compile_quickly)
+  list(TRANSFORM ARGN PREPEND ${CMAKE_CURRENT_SOURCE_DIR}/ OUTPUT_VARIABLE patterns)
+  file(GLOB sources CONFIGURE_DEPENDS ${patterns})
+  set_source_files_properties(${sources} PROPERTIES COMPILE_OPTIONS "$<$<CONFIG:Release>:-O1>")
+endfunction()
+
 # How much longer tests may take than in a release build.
 set(QUERN_TIMEOUT_FACTOR 1)
 if(CMAKE_CXX_FLAGS MATCHES "-fsanitize")
