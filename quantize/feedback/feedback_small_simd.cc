@@ -1,5 +1,5 @@
-// Error feedback for the types with one scale (and perhaps an offset) per block: Q4_0 to Q8_0, IQ4_NL, MXFP4 of 32 weights, TQ1_0 and
-// TQ2_0 of 256. Scales are tried as in the plain search, but judged by their cost with feedback; a second, finer ladder follows.
+// Error feedback for the types with one scale (and perhaps an offset) per block: Q4_0 to Q8_0, IQ4_NL, MXFP4 of 32 weights, Q2_0 of 64,
+// TQ1_0 and TQ2_0 of 256. Scales are tried as in the plain search, but judged by their cost with feedback; a second, finer ladder follows.
 
 #include <array>
 
@@ -129,6 +129,12 @@ void encode_tile_TQ2_0(const FeedbackTile& tile, Effort effort, std::byte* out, 
   encode_ternary<BlockTQ2_0>(tile, effort, out, errors);
 }
 
+void encode_tile_Q2_0(const FeedbackTile& tile, Effort effort, std::byte* out, float* errors) {
+  encode_scaled<UniformLevels<-2, 1>, 64, BlockQ2_0>(
+      tile, {0.225f, 0.025f, 32}, effort, out, errors,
+      [](uint16_t d, const uint8_t* codes, BlockQ2_0& block) { pack_block(d, codes, block); });
+}
+
 // y = q d + m: 16 pairs around the plain search's, twice, the second time nearer.
 template <int kMaxCode, typename Block, typename Pack>
 void encode_offset(const FeedbackTile& tile, float clip_step, Effort effort, std::byte* out, float* errors, Pack pack) {
@@ -207,6 +213,7 @@ QUERN_DISPATCH_TILE_ENCODER(Q5_1)
 QUERN_DISPATCH_TILE_ENCODER(Q8_0)
 QUERN_DISPATCH_TILE_ENCODER(IQ4_NL)
 QUERN_DISPATCH_TILE_ENCODER(MXFP4)
+QUERN_DISPATCH_TILE_ENCODER(Q2_0)
 QUERN_DISPATCH_TILE_ENCODER(TQ1_0)
 QUERN_DISPATCH_TILE_ENCODER(TQ2_0)
 }  // namespace quern

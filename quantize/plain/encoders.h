@@ -47,6 +47,7 @@ enum class FeedbackKind : uint8_t { kNone, kAlone, kFromPlain };
   X(IQ2_S, 5, kFromPlain, 0)                       \
   X(IQ3_XXS, 4, kFromPlain, lattice_bytes(4, 256)) \
   X(IQ3_S, 5, kFromPlain, 0)                       \
+  X(Q2_0, 1, kAlone, 0)                            \
   X(TQ1_0, 4, kAlone, 0)                           \
   X(TQ2_0, 4, kAlone, 0)                           \
   X(MXFP4, 1, kAlone, 0)

@@ -95,6 +95,12 @@ inline void pack_block(uint16_t d, const uint8_t codes[256], BlockTQ2_0& block) 
   store_2bit_planes(codes, 0, block.qs);
 }
 
+// Codes 0..3 of the levels -2, -1, 0, 1 under d, which are the codes 3..0 of the type under -d.
+inline void pack_block(uint16_t d, const uint8_t codes[64], BlockQ2_0& block) noexcept {
+  block.d = d ^ 0x8000;
+  for (int e = 0; e < 64; ++e) block.qs[e / 4] |= static_cast<uint8_t>((3 - codes[e]) << (2 * (e % 4)));
+}
+
 // What blocks with a code book hold, apart from d: per unit of 4 or 8 weights a row of the book (and for IQ1 which of its two books),
 // per 8 weights their signs (bit set: negative), per sub-block the integer scale.
 struct LatticeCodes {

@@ -244,6 +244,18 @@ TEST(EncodeTernary, KeepsTernaryWeights) {
   EXPECT_EQ(decode(DType::TQ2_0, encode(DType::TQ2_0, x, 1024)), x);
 }
 
+// The four levels -1, 0, 1, 2 lie on either side of zero as d has either sign; blocks that do without the outermost one stay exact too.
+TEST(EncodeQ2_0, KeepsItsOwnValues) {
+  std::mt19937 random(7);
+  std::vector<float> x(4096);
+  for (size_t i = 0; i < x.size(); ++i) {
+    const size_t block = i / 64;
+    const float d = f16_to_f32(static_cast<uint16_t>((block % 2) << 15 | (0x2000 + 37 * block)));
+    x[i] = d * static_cast<float>(static_cast<int>(random() % (block % 3 == 0 ? 3 : 4)) - 1);
+  }
+  EXPECT_EQ(decode(DType::Q2_0, encode(DType::Q2_0, x, 1024)), x);
+}
+
 // What was decoded from a Q8_0 block is representable; the search must find it again.
 TEST(EncodeQ8_0, KeepsRepresentableBlocks) {
   const std::vector<float> x = student_t(4096, 21);
