@@ -8,7 +8,7 @@ namespace quern {
 
 // Every stored representation, one row each: enum name, GGUF type id (-1: only in checkpoints), weights per block, bytes per block.
 // Sources: ggml-org/ggml include/ggml.h (enum ggml_type), src/ggml-common.h (block structs); safetensors dtype names.
-// Adding a type: a row here, its block struct in blocks.h, its decoder in decode_*.cc; an encoder under quantize/ if we write it.
+// Adding a type: a row here, its struct in blocks.h, its decoder in a decode_*-inl.h; docs/adding-a-dtype.md has the other rows.
 #define QUERN_DTYPES(X)   \
   X(F32, 0, 1, 4)         \
   X(F16, 1, 1, 2)         \
