@@ -4,7 +4,6 @@
 #include <cstdint>
 
 #include "formats/types/dtype.h"
-#include "quantize/plain/encode.h"
 #include "quantize/plain/encoders.h"
 
 namespace quern {

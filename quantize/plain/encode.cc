@@ -1,8 +1,8 @@
 #include "quantize/plain/encode.h"
 
 #include <algorithm>
-#include <array>
 #include <cstring>
+#include <string>
 
 #include "formats/base/bytes.h"
 #include "formats/base/error.h"
@@ -12,8 +12,6 @@
 
 namespace quern {
 namespace {
-
-constexpr std::array<std::string_view, 3> kEffortNames = {"fast", "default", "best"};
 
 // Finite weights stay finite: what rounds to infinity becomes the largest value instead.
 uint16_t finite_f16(float value) noexcept { return f32_to_f16(std::clamp(value, -65504.0f, 65504.0f)); }
@@ -60,14 +58,6 @@ Encoder find_encoder(DType dtype) noexcept {
 }
 
 }  // namespace
-
-std::string_view name_of(Effort effort) noexcept { return kEffortNames[static_cast<size_t>(effort)]; }
-
-std::optional<Effort> find_effort(std::string_view name) noexcept {
-  const auto found = std::find(kEffortNames.begin(), kEffortNames.end(), name);
-  if (found == kEffortNames.end()) return std::nullopt;
-  return static_cast<Effort>(found - kEffortNames.begin());
-}
 
 bool has_encoder(DType dtype) noexcept { return find_encoder(dtype).encode_rows != nullptr; }
 

@@ -4,7 +4,7 @@
 #include <cstdint>
 
 #include "formats/types/dtype.h"
-#include "quantize/plain/encode.h"
+#include "quantize/plain/effort.h"
 
 namespace quern {
 

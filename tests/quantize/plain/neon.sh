@@ -15,7 +15,7 @@ compile() {  # file
   aarch64-linux-gnu-g++ -std=c++20 -O2 -ffp-contract=off -march=armv8-a+crypto -DHWY_COMPILE_ONLY_STATIC -I. "$@"
 }
 
-for file in quantize/plain/encode.cc quantize/plain/encode_*_simd.cc \
+for file in quantize/plain/{effort,encode}.cc quantize/plain/encode_*_simd.cc \
             formats/types/{blocks,dtype,codebooks,tensor,float_convert}.cc formats/base/error.cc tests/quantize/plain/encoder_digests.cc; do
   compile -c "$file" -o "$work/$(basename "$file" .cc).o"
 done
