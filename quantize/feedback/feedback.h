@@ -10,7 +10,7 @@
 
 namespace quern {
 
-// True for the types that encode_rows_feedback can write: every block type with an encoder.
+// True for the types that encode_rows_feedback can write: those of quantize/plain/encoders.h but with FeedbackKind::kNone.
 bool has_feedback_encoder(DType dtype) noexcept;
 
 // As encode_rows, but what is minimised is the error of the layer's output, (w - y) H (w - y)^T per row, with the H of the factor:
