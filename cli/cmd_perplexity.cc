@@ -127,10 +127,7 @@ int run_perplexity(const PerplexityOptions& options) {
   }
   ProgressBar bar;
   Measured measured;
-  evaluator.start(text.chunks);
-  evaluator.embed();
-  evaluator.run_layers(0, evaluator.hparams().n_layers, bar);
-  evaluator.finish("output_norm.weight");
+  evaluator.forward(text.chunks, bar);
   if (!options.mtp) evaluator.drop_states();
   const OutputHead head(evaluator);
   measured.perplexity =

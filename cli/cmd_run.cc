@@ -49,10 +49,7 @@ int run_generation(const RunVerbOptions& options) {
   std::vector<float> state(static_cast<size_t>(evaluator.hparams().hidden)), logits(static_cast<size_t>(head.n_vocab()));
   for (int64_t i = 0; i < options.n; ++i) {
     throw_if_interrupted();
-    evaluator.start({{next}});
-    evaluator.embed();
-    evaluator.run_layers(0, evaluator.hparams().n_layers, no_progress());
-    evaluator.finish("output_norm.weight");
+    evaluator.forward({{next}}, no_progress());
     evaluator.final_states().read(evaluator.n_rows() - 1, 1, state.data());
     head.logits(state.data(), 1, logits.data());
     const int32_t token = pick(logits, options.temperature, random);

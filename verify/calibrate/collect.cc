@@ -22,10 +22,7 @@ ImatrixRun::ImatrixRun(const ModelSource& source, const EvalOptions& options)
       evaluator_(source, observed_by(collector_, options, sums_bytes_)) {}
 
 Imatrix ImatrixRun::collect(const ChunkedText& text, const std::string& text_name, Progress& progress) {
-  evaluator_.start(text.chunks);
-  evaluator_.embed();
-  evaluator_.run_layers(0, evaluator_.hparams().n_layers, progress);
-  evaluator_.finish("output_norm.weight");
+  evaluator_.forward(text.chunks, progress);
   Imatrix imatrix = collector_.take();
   imatrix.datasets = {text_name};
   imatrix.chunk_count = std::ssize(text.chunks);

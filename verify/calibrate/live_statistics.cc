@@ -238,7 +238,7 @@ void LiveStatistics::collect_layer() {
 }
 
 void LiveStatistics::run_original(const RoutingObserver& routing) {
-  if (next_layer_ == n_layers_) return original_->finish("output_norm.weight");
+  if (next_layer_ == n_layers_) return original_->finish();
   original_->run_layers(next_layer_, next_layer_ + 1, no_progress(), routing);
 }
 
@@ -300,7 +300,7 @@ void LiveStatistics::run_build(ActivationObserver* observer, const RoutingObserv
   Evaluator evaluator(build, eval);
   evaluator.start(options_.chunks);
   copy_states(build_states_, [&](int64_t row, int64_t n, const float* rows) { evaluator.set_states(row, n, rows); });
-  if (next_layer_ == n_layers_) return evaluator.finish("output_norm.weight");
+  if (next_layer_ == n_layers_) return evaluator.finish();
   evaluator.run_layers(next_layer_, next_layer_ + 1, no_progress(), route);
   if (!keep_states) return;
   copy_states(evaluator.states(), [&](int64_t row, int64_t n, const float* rows) { build_states_.write(row, n, rows); });

@@ -15,12 +15,6 @@
 namespace quern {
 namespace {
 
-// Rows of logits held at a time, so that two distributions of a large vocabulary stay within 128 MiB.
-int64_t rows_per_batch(int64_t n_vocab) {
-  constexpr int64_t kBatchFloats = 1 << 24;
-  return std::clamp<int64_t>(kBatchFloats / n_vocab / kPanelWidth * kPanelWidth, kPanelWidth, 256);
-}
-
 // Computes logits of consecutive rows of final states.
 void rows_logits(const Evaluator& evaluator, const OutputHead& head, int64_t first_row, int64_t n, std::vector<float>& logits) {
   std::vector<float> states(static_cast<size_t>(n * evaluator.final_states().width()));
@@ -52,7 +46,7 @@ std::vector<TokenDrift> compare_all(const Evaluator& evaluator, const OutputHead
                                     ReferenceDistribution& reference) {
   std::vector<TokenDrift> tokens;
   std::vector<float> logits;
-  const int64_t batch = rows_per_batch(head.n_vocab());
+  const int64_t batch = head.rows_at_once();
   for (size_t c = 0; c < reference.chunks().size(); ++c) {
     const auto n_ctx = static_cast<int64_t>(reference.chunks()[c].tokens.size());
     for (int64_t t = n_ctx / 2; t < n_ctx - 1; t += batch) {
@@ -87,14 +81,11 @@ OriginalModel::OriginalModel(const ModelSource& source, const EvalOptions& optio
   const Hparams& h = evaluator_->hparams();
   experts_.resize(static_cast<size_t>(h.n_layers));
   noise_experts_.resize(experts_.size());
-  evaluator_->start(std::move(sequences));
-  evaluator_->embed();
-  evaluator_->run_layers(0, h.n_layers, progress, [&](int64_t layer, const Routing& routing) {
+  evaluator_->forward(std::move(sequences), progress, [&](int64_t layer, const Routing& routing) {
     const size_t own = n_rows * static_cast<size_t>(h.routing.n_used);
     experts_[static_cast<size_t>(layer)].assign(routing.experts.begin(), routing.experts.begin() + static_cast<ptrdiff_t>(own));
     noise_experts_[static_cast<size_t>(layer)].assign(routing.experts.begin() + static_cast<ptrdiff_t>(own), routing.experts.end());
   });
-  evaluator_->finish("output_norm.weight");
   evaluator_->drop_states();
   head_ = std::make_unique<OutputHead>(*evaluator_);
 }
@@ -125,7 +116,7 @@ ModelDrift OriginalModel::noise_floor() {
 }
 
 void OriginalModel::for_each_row(const std::function<void(int64_t, int64_t, std::span<const float>)>& body) {
-  const int64_t batch = rows_per_batch(n_vocab());
+  const int64_t batch = head_->rows_at_once();
   for (size_t c = 0; c < chunks_.size(); ++c) {
     const auto n_ctx = static_cast<int64_t>(chunks_[c].tokens.size());
     for (int64_t t = n_ctx / 2; t < n_ctx - 1; t += batch) {
@@ -153,12 +144,9 @@ ModelDrift measure_drift(const ModelSource& build, const EvalOptions& options, R
   check_vocabulary(build, reference.n_vocab());
   Evaluator evaluator(build, options);
   std::vector<std::vector<int32_t>> experts(static_cast<size_t>(evaluator.hparams().n_layers));
-  evaluator.start(reference.chunks());
-  evaluator.embed();
-  evaluator.run_layers(0, evaluator.hparams().n_layers, progress, [&](int64_t layer, const Routing& routing) {
+  evaluator.forward(reference.chunks(), progress, [&](int64_t layer, const Routing& routing) {
     experts[static_cast<size_t>(layer)].assign(routing.experts.begin(), routing.experts.end());
   });
-  evaluator.finish("output_norm.weight");
   evaluator.drop_states();
   const OutputHead head(evaluator);
   ModelDrift drift;

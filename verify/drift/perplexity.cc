@@ -60,9 +60,7 @@ std::vector<Sequence> make_chunks(std::span<const int32_t> tokens, int64_t n_ctx
 
 void for_each_logits(const Evaluator& evaluator, const OutputHead& head, int64_t first, int64_t end,
                      const std::function<void(int64_t, std::span<const float>)>& body) {
-  constexpr int64_t kBatchFloats = 1 << 24;
-  const int64_t n_vocab = head.n_vocab(), hidden = evaluator.final_states().width();
-  const int64_t batch = std::clamp<int64_t>(kBatchFloats / n_vocab / kPanelWidth * kPanelWidth, kPanelWidth, 512);
+  const int64_t n_vocab = head.n_vocab(), hidden = evaluator.final_states().width(), batch = head.rows_at_once();
   std::vector<float> states(static_cast<size_t>(batch * hidden)), logits(static_cast<size_t>(batch * n_vocab));
   for (int64_t row = first; row < end; row += batch) {
     throw_if_interrupted();
@@ -125,10 +123,7 @@ Perplexity score(const Evaluator& evaluator, const OutputHead& head, std::span<c
 Perplexity measure_perplexity(const ModelSource& source, const EvalOptions& options, const std::vector<Sequence>& chunks,
                               Progress& progress, const std::function<int64_t(int32_t)>& token_bytes) {
   Evaluator evaluator(source, options);
-  evaluator.start(chunks);
-  evaluator.embed();
-  evaluator.run_layers(0, evaluator.hparams().n_layers, progress);
-  evaluator.finish("output_norm.weight");
+  evaluator.forward(chunks, progress);
   return score(evaluator, OutputHead(evaluator), chunks, token_bytes);
 }
 

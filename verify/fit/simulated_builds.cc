@@ -19,15 +19,6 @@
 // anything, which is how progress knows its end.
 
 namespace quern {
-namespace {
-
-// Rows whose logits are held at a time.
-int64_t rows_per_batch(int64_t n_vocab) {
-  constexpr int64_t kBatchFloats = 1 << 24;
-  return std::clamp<int64_t>(kBatchFloats / n_vocab / kPanelWidth * kPanelWidth, kPanelWidth, 512);
-}
-
-}  // namespace
 
 struct SimulatedBuilds::Shared {
   std::vector<size_t> builds;
@@ -68,10 +59,7 @@ SimulatedBuilds::SimulatedBuilds(const ModelSource& original, const TensorEncode
   const uint64_t kept = static_cast<uint64_t>(plan.n_tokens * evaluator->hparams().state_width()) * sizeof(float);
   constexpr uint64_t kMostBuilds = 64;
   batch_ = static_cast<int64_t>(std::clamp<uint64_t>(options.memory_bytes / 2 / (plan.state_bytes + 2 * kept), 1, kMostBuilds));
-  evaluator->start(chunks_);
-  evaluator->embed();
-  evaluator->run_layers(0, n_layers_, progress);
-  evaluator->finish("output_norm.weight");
+  evaluator->forward(chunks_, progress);
   evaluator->drop_states();
   reference_->states = scored_states(*evaluator, 0);
   reference_->head = std::make_shared<OutputHead>(*evaluator);
@@ -180,7 +168,7 @@ std::vector<SimulatedBuilds::Tail> SimulatedBuilds::finish(std::span<const TypeA
       }
       head.evaluator->start(chunks_);
       head.evaluator->set_states(0, head.evaluator->n_rows(), shared.states.data());
-      head.evaluator->finish("output_norm.weight");
+      head.evaluator->finish();
       head.evaluator->drop_states();
       tails.push_back({std::move(group), scored_states(*head.evaluator, 0), head.source, head.evaluator, head.head});
     }
@@ -192,7 +180,7 @@ std::vector<SimulatedBuilds::Tail> SimulatedBuilds::finish(std::span<const TypeA
 void SimulatedBuilds::score(std::vector<Tail>& tails, std::vector<std::vector<double>>& kl) const {
   const int64_t n_vocab = reference_->head->n_vocab();
   const auto hidden = static_cast<int64_t>(reference_->evaluator->hparams().hidden);
-  const int64_t n_rows = static_cast<int64_t>(reference_->states.size()) / hidden, batch = rows_per_batch(n_vocab);
+  const int64_t n_rows = static_cast<int64_t>(reference_->states.size()) / hidden, batch = reference_->head->rows_at_once();
   std::vector<float> logits(static_cast<size_t>(batch * n_vocab));
   std::vector<double> original(static_cast<size_t>(batch * n_vocab));
   const auto row_of = [&](auto& values, int64_t row) {

@@ -43,10 +43,7 @@ void check_model(const GoldenModel& model, const std::filesystem::path& folder) 
   const Goldens goldens(folder);
   const std::unique_ptr<ModelSource> source = open_model(folder);
   Evaluator evaluator(*source, {});
-  evaluator.start(goldens.chunks);
-  evaluator.embed();
-  evaluator.run_layers(0, evaluator.hparams().n_layers, no_progress());
-  evaluator.finish("output_norm.weight");
+  evaluator.forward(goldens.chunks, no_progress());
   const OutputHead head(evaluator);
   const Perplexity result = score(evaluator, head, goldens.chunks);
 

@@ -106,10 +106,7 @@ TEST(Evaluation, DoesNotDependOnThreadsMemoryOrChunkCount) {
   Evaluator spilling(*source, tight);
   std::vector<Sequence> many = goldens.chunks;
   while (!spilling.plan(many).spill) many.insert(many.end(), goldens.chunks.begin(), goldens.chunks.end());
-  spilling.start(many);
-  spilling.embed();
-  spilling.run_layers(0, spilling.hparams().n_layers, no_progress());
-  spilling.finish("output_norm.weight");
+  spilling.forward(many, no_progress());
   const Perplexity spilled = score(spilling, OutputHead(spilling), goldens.chunks);
   EXPECT_EQ(spilled.log_probs, usual.log_probs);
   tight.memory_bytes = 1 << 20;
