@@ -60,7 +60,7 @@ void expect_layer(const ModelConfig& config, const Hparams& h, int64_t i) {
   } else {
     EXPECT_EQ(layer.attention, AttentionKind::kGrouped);
     EXPECT_EQ(layer.n_kv_heads, config.get_count("num_key_value_heads", h.n_heads));
-    EXPECT_EQ(layer.moe, h.routing.n_experts > 0);
+    EXPECT_EQ(layer.moe, h.routing.n_experts > 0 && i >= config.find_int("first_k_dense_replace", 0, INT32_MAX).value_or(0));
     EXPECT_EQ(layer.window, type == "gpt_oss" && i % 2 == 0 ? config.get_count("sliding_window") : 0);
   }
 }

@@ -84,6 +84,16 @@ TEST(ArchKeys, OfQwen3Moe) {
                    "expert_count = 4", "expert_used_count = 2", "expert_feed_forward_length = 256"}));
 }
 
+// The line of the gating is ours: llama.cpp's converter writes none, and its loader then has no function.
+TEST(ArchKeys, OfDots1) {
+  EXPECT_EQ(lines_of(keys_of(real_config("dots.llm1")), "dots1"),
+            (Lines{"block_count = 62", "context_length = 32768", "embedding_length = 4096", "feed_forward_length = 10944",
+                   "attention.head_count = 32", "attention.head_count_kv = 32", "rope.freq_base = 1e+07 f32",
+                   "attention.layer_norm_rms_epsilon = 1e-05 f32", "attention.key_length = 128", "attention.value_length = 128",
+                   "expert_count = 128", "expert_used_count = 6", "leading_dense_block_count = 1", "expert_feed_forward_length = 1408",
+                   "expert_shared_count = 2", "expert_gating_func = 2", "expert_weights_scale = 2.5 f32", "expert_weights_norm = true"}));
+}
+
 const Lines kDeepSeek2Lines = {"block_count = 2",
                                "context_length = 512",
                                "embedding_length = 256",
