@@ -33,7 +33,7 @@ TensorRecord tensor_record(const Plan& plan, size_t index, size_t t, const Tenso
   record.shape = tensor.shape;
   record.file = placement.file;
   record.offset = placement.planes.front().file_offset;
-  record.size_bytes = placement.planes.front().size_bytes;
+  record.size_bytes = placement.size_bytes;
   record.sha256 = sums.planes.front().sha256;
   if (!tensor.integer) record.error = error_of(figures, index);
   const std::vector<std::string>& slices = sums.planes.front().slices;

@@ -52,9 +52,9 @@ struct TensorRecord {
   DType type = DType::F32;
   Shape shape;
   size_t file = 0;  // position in BuildRecord::files
-  // The first plane, which most containers have alone: as in PlaneRecord, its slices with what is known of these.
+  // Offset and sums are those of the first plane, which most containers have alone.
   uint64_t offset = 0;
-  uint64_t size_bytes = 0;
+  uint64_t size_bytes = 0;  // of all planes
   std::string sha256;
   std::optional<ErrorRecord> error;      // empty for tables of integers
   std::vector<SliceRecord> slices;       // of stacked tensors, in order; otherwise empty
