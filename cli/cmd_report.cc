@@ -2,7 +2,7 @@
 #include <memory>
 
 #include "cli/cli.h"
-#include "convert/record/build_record.h"
+#include "convert/record/build_record_json.h"
 #include "formats/base/file.h"
 #include "formats/statistics/imatrix.h"
 #include "verify/report/report.h"

@@ -5,6 +5,7 @@
 
 #include "convert/fill/output_writer.h"
 #include "convert/plan/layout.h"
+#include "convert/record/build_record_json.h"
 #include "formats/base/file.h"
 #include "formats/base/sha256.h"
 

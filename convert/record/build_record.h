@@ -3,7 +3,6 @@
 #include <cstdint>
 #include <optional>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "formats/containers/container.h"
@@ -76,11 +75,5 @@ struct BuildRecord {
   ValueSums keys;                     // of the metadata values of the first file
   std::vector<TensorRecord> tensors;  // in file order
 };
-
-// One line per tensor.
-std::string build_record_to_json(const BuildRecord& record);
-// Throws kFormat for what is not such a record: wrong types of fields, names that lead out of the folder, impossible shapes, files
-// that do not exist in the record, sums that are not 64 hex digits.
-BuildRecord build_record_from_json(std::string_view text);
 
 }  // namespace quern

@@ -1,4 +1,4 @@
-#include "convert/record/build_record.h"
+#include "convert/record/build_record_json.h"
 #include "tests/fuzz/fuzz.h"
 #include "verify/records/manifest.h"
 #include "verify/records/signature.h"

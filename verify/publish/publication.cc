@@ -7,6 +7,7 @@
 #include "convert/fill/journal.h"
 #include "convert/plan/layout.h"
 #include "convert/plan/planned_build.h"
+#include "convert/record/build_record_json.h"
 #include "formats/base/error.h"
 #include "formats/base/file.h"
 #include "formats/base/sha256.h"

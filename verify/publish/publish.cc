@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "convert/plan/layout.h"
+#include "convert/record/build_record_json.h"
 #include "formats/base/error.h"
 #include "formats/base/file.h"
 #include "formats/base/json_tree.h"

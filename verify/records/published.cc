@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "convert/record/build_record_json.h"
 #include "formats/base/error.h"
 #include "formats/base/file.h"
 

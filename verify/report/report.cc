@@ -5,9 +5,9 @@
 #include <filesystem>
 #include <map>
 
+#include "formats/arch/stems.h"
 #include "formats/base/resources.h"
 #include "formats/statistics/importance.h"
-#include "verify/report/report_figures.h"
 
 // Everything that a report says is decided here, from measurements or from a manifest; the other files draw it. Measurements and records
 // know each other by the names of files. Builds are named by what tells their files apart, so the part that all names begin with goes. A
@@ -123,9 +123,9 @@ std::vector<ExpertCoverage> expert_coverage(const Imatrix& imatrix) {
   std::map<int64_t, ExpertCoverage> layers;
   if (imatrix.counts_are_chunks()) return {};
   for (const ImatrixEntry& entry : imatrix.entries) {
-    const auto [layer, role] = page::place_of(entry.name);
+    const auto [layer, name] = split_block_name(entry.name);
     // Gate, up and down of a layer are reached by the same tokens.
-    if (layer < 0 || !role.ends_with("_exps") || entry.counts.empty() || layers.contains(layer)) continue;
+    if (layer < 0 || !name.ends_with("_exps.weight") || entry.counts.empty() || layers.contains(layer)) continue;
     std::vector<int64_t> counts = entry.counts;
     std::ranges::sort(counts);
     const size_t n = counts.size();

@@ -7,7 +7,7 @@
 #include <functional>
 #include <iostream>
 
-#include "convert/record/build_record.h"
+#include "convert/record/build_record_json.h"
 #include "formats/gguf/gguf.h"
 #include "tests/convert/conversion.h"
 #include "verify/publish/publish.h"
