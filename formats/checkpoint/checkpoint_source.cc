@@ -5,6 +5,10 @@
 #include "formats/arch/stems.h"
 #include "formats/base/resources.h"
 
+// A rule names the weights that a GGUF tensor is made of, their encoding the companions that those need, and both are claimed. What is
+// left over has no purpose that we know: a model that loads without it would compute something else, so that every such tensor is an
+// error, together with all that is missing or misshapen. Only what the rules of the architecture ignore by name may stay behind.
+
 namespace quern {
 
 using checkpoint::Assembly;

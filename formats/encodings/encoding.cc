@@ -1,8 +1,5 @@
 #include "formats/encodings/encoding.h"
 
-#include "formats/base/bytes.h"
-#include "formats/types/float_convert.h"
-
 namespace quern::encodings {
 
 using safetensors::StoredTensor;
@@ -68,18 +65,5 @@ std::optional<EncodedTensor> with_block_scales(EncodedTensor tensor, const Shape
 bool is_scale_type(DType dtype) noexcept { return dtype == DType::F32 || dtype == DType::F16 || dtype == DType::BF16 || is_e8m0(dtype); }
 
 bool is_e8m0(DType dtype) noexcept { return dtype == DType::F8_E8M0 || dtype == DType::U8; }
-
-float scale_value(DType dtype, const std::byte* scales, int64_t index) noexcept {
-  switch (dtype) {
-    case DType::F32:
-      return load_le<float>(scales + index * 4);
-    case DType::F16:
-      return f16_to_f32(load_le<uint16_t>(scales + index * 2));
-    case DType::BF16:
-      return bf16_to_f32(load_le<uint16_t>(scales + index * 2));
-    default:
-      return e8m0_to_f32(static_cast<uint8_t>(scales[index]));
-  }
-}
 
 }  // namespace quern::encodings

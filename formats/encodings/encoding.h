@@ -9,9 +9,11 @@
 #include <string_view>
 #include <vector>
 
+#include "formats/base/bytes.h"
 #include "formats/base/problems.h"
 #include "formats/model/model_source.h"
 #include "formats/safetensors/safetensors.h"
+#include "formats/types/float_convert.h"
 
 namespace quern {
 
@@ -182,8 +184,19 @@ std::optional<EncodedTensor> with_block_scales(EncodedTensor tensor, const Shape
 bool is_scale_type(DType dtype) noexcept;
 bool is_e8m0(DType dtype) noexcept;
 
-// The value of scale number `index`.
-float scale_value(DType dtype, const std::byte* scales, int64_t index) noexcept;
+// The value of scale number `index`. Inline: decoders ask for one scale per 32 weights.
+inline float scale_value(DType dtype, const std::byte* scales, int64_t index) noexcept {
+  switch (dtype) {
+    case DType::F32:
+      return load_le<float>(scales + index * 4);
+    case DType::F16:
+      return f16_to_f32(load_le<uint16_t>(scales + index * 2));
+    case DType::BF16:
+      return bf16_to_f32(load_le<uint16_t>(scales + index * 2));
+    default:
+      return e8m0_to_f32(static_cast<uint8_t>(scales[index]));
+  }
+}
 
 }  // namespace encodings
 }  // namespace quern

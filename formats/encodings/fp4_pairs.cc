@@ -111,14 +111,16 @@ void decode_block(const std::byte* pairs, float scale, float* out) noexcept {
   }
 }
 
+void decode_row(const std::byte* codes, DType scale_type, const std::byte* scales, int64_t n_blocks, float* out) noexcept {
+  for (int64_t block = 0; block < n_blocks; ++block) {
+    decode_block(codes + block * kBlockWeights / 2, scale_value(scale_type, scales, block), out + block * kBlockWeights);
+  }
+}
+
 void decode(const EncodedTensor& tensor, const Tile& tile, int64_t first_row, int64_t n_rows, float* out, int64_t out_stride) {
   const DType scale_type = tensor.scales().tensor->dtype;
   for (int64_t row = first_row; row < first_row + n_rows; ++row, out += out_stride) {
-    const std::byte* codes = tile.unit(tensor, 0, row);
-    const std::byte* scales = tile.unit(tensor, 1, row);
-    for (int64_t block = 0; block < tensor.cols / kBlockWeights; ++block) {
-      decode_block(codes + block * kBlockWeights / 2, scale_value(scale_type, scales, block), out + block * kBlockWeights);
-    }
+    decode_row(tile.unit(tensor, 0, row), scale_type, tile.unit(tensor, 1, row), tensor.cols / kBlockWeights, out);
   }
 }
 
@@ -133,17 +135,21 @@ void repack_block(const std::byte* pairs, std::byte scale, std::byte* block) noe
   }
 }
 
-BadRow copy(const EncodedTensor& tensor, const Tile& tile, int64_t first_row, int64_t n_rows, std::byte* out, uint64_t out_stride_bytes) {
+// Returns the largest scale.
+uint8_t copy_row(const std::byte* codes, const std::byte* scales, int64_t n_blocks, std::byte* out) noexcept {
   constexpr int64_t kSourceBytes = kBlockWeights / 2;
   constexpr int64_t kBlockBytes = kSourceBytes + 1;
+  uint8_t largest = 0;
+  for (int64_t block = 0; block < n_blocks; ++block) {
+    repack_block(codes + block * kSourceBytes, scales[block], out + block * kBlockBytes);
+    largest = std::max(largest, static_cast<uint8_t>(scales[block]));
+  }
+  return largest;
+}
+
+BadRow copy(const EncodedTensor& tensor, const Tile& tile, int64_t first_row, int64_t n_rows, std::byte* out, uint64_t out_stride_bytes) {
   for (int64_t row = first_row; row < first_row + n_rows; ++row, out += out_stride_bytes) {
-    const std::byte* codes = tile.unit(tensor, 0, row);
-    const std::byte* scales = tile.unit(tensor, 1, row);
-    uint8_t largest = 0;
-    for (int64_t block = 0; block < tensor.cols / kBlockWeights; ++block) {
-      repack_block(codes + block * kSourceBytes, scales[block], out + block * kBlockBytes);
-      largest = std::max(largest, static_cast<uint8_t>(scales[block]));
-    }
+    const uint8_t largest = copy_row(tile.unit(tensor, 0, row), tile.unit(tensor, 1, row), tensor.cols / kBlockWeights, out);
     if (largest > kMaxScale) return {row, "an e8m0 scale above 2^125"};
   }
   return {};

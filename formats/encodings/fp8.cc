@@ -19,6 +19,16 @@ bool exact_in_bf16(DType codes, float scale) noexcept {
   return power_of_two && (codes == DType::F8_E4M3 ? exponent >= -124 && exponent <= 119 : exponent >= -117 && exponent <= 112);
 }
 
+// Multiplies runs of block_cols weights, the last of which may be shorter, by one scale each.
+void scale_row(DType scale_type, const std::byte* scales, int64_t block_cols, std::span<float> weights) noexcept {
+  for (int64_t block = 0; !weights.empty(); ++block) {
+    const float scale = scale_value(scale_type, scales, block);
+    const std::span<float> run = weights.first(std::min(weights.size(), static_cast<size_t>(block_cols)));
+    for (float& weight : run) weight *= scale;
+    weights = weights.subspan(run.size());
+  }
+}
+
 constexpr const char* kBf16Bound = "BF16 moves a weight by at most 2^-8 of its size";
 
 }  // namespace
@@ -57,12 +67,7 @@ void fp8_decode(const EncodedTensor& tensor, const Tile& tile, int64_t first_row
   for (int64_t row = first_row; row < first_row + n_rows; ++row, out += out_stride) {
     const std::span<float> weights(out, static_cast<size_t>(tensor.cols));
     decode_blocks(tensor.codes().tensor->dtype, {tile.unit(tensor, 0, row), tensor.codes().unit_bytes}, weights);
-    const std::byte* scales = tile.unit(tensor, 1, row);
-    for (int64_t first = 0, block = 0; first < tensor.cols; first += tensor.block_cols, ++block) {
-      const float scale = scale_value(scale_type, scales, block);
-      const int64_t end = std::min(first + tensor.block_cols, tensor.cols);
-      for (int64_t col = first; col < end; ++col) out[col] *= scale;
-    }
+    scale_row(scale_type, tile.unit(tensor, 1, row), tensor.block_cols, weights);
   }
 }
 

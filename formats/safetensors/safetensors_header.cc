@@ -9,6 +9,10 @@
 #include "formats/base/json_events.h"
 #include "formats/safetensors/safetensors.h"
 
+// The header is read as a stream of JSON events into the list of tensors, without a tree: shards with tens of thousands of tensors open
+// in milliseconds, and nothing is allocated that the file does not back. Rules of one tensor are checked as it ends, rules of all of
+// them (names, ranges without holes or overlap, the size of the file) once the list is sorted by offset.
+
 namespace quern::safetensors {
 namespace {
 
