@@ -1,6 +1,8 @@
 # Run by `cmake --install` with `doors` (headers, from the root of the repository), `root` and `destination` set: copies the doors and
 # every header of ours that they include, directly or not, each to its path from the root. What no door leads to stays inside.
 
+cmake_policy(VERSION 3.25)
+
 set(todo ${doors})
 set(installed "")
 while(todo)
