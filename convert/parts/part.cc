@@ -10,6 +10,11 @@
 #include "convert/plan/layout.h"
 #include "formats/base/sha256.h"
 
+// A part is the blocks of its chunks, output after output, with an index of sums and figures; nothing of a container is in it. A merge
+// reads the sections of all parts in order, chunk by chunk, and hands them to the writer of each output, which lays them out as it does
+// in a single run. Figures are added exactly and rounded once, so they have the bits of a single run too. The index gets its name last,
+// and a mark of its own stays while a merge goes on: an interrupted run can be told from a finished one.
+
 namespace quern {
 namespace fs = std::filesystem;
 namespace {

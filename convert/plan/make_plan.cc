@@ -13,6 +13,10 @@
 #include "quantize/plain/encode.h"
 #include "recipes/name_pattern.h"
 
+// Planning goes in the order in which things become fixed: which tensors, which type each gets in every output, what the files say about
+// themselves, where everything lies, and how many rows a chunk may have in the memory there is. No step reads tensor data, and each
+// reports what is wrong and goes on as far as it can, so that one attempt shows every mistake.
+
 namespace quern {
 namespace {
 

@@ -11,7 +11,7 @@
 #include "formats/base/error.h"
 
 // Families list their tensors through these few calls, so that their files name only what is their own. A rule says where a tensor is
-// stored and what it is called in GGUF; role, keep-policy and layer are read off that name in one place (classify.cc), which makes a GGUF
+// stored and what it is called in GGUF; role, keep-policy and layer are read off that name in one place (stems.cc), which makes a GGUF
 // file and a checkpoint agree on them. Where transformers knows several layouts for the same weights, the names that are stored decide, not
 // config.json.
 

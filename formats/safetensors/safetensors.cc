@@ -8,6 +8,10 @@
 #include "formats/base/json_events.h"
 #include "formats/types/read_tensor.h"
 
+// A checkpoint is all shards that its index names, or the single file, with every header read before anything else is believed. Names,
+// types and places become one sorted list whatever shard they came from, and a tensor in a shard that the index puts elsewhere is an
+// error: two files that claim the same weights cannot both be right.
+
 namespace quern::safetensors {
 namespace {
 

@@ -9,6 +9,11 @@
 #include "formats/containers/container.h"
 #include "verify/intact/file_scan.h"
 
+// One reading of a file gives its sum, the sums of its pieces and of every array, and where the first weight is that is not finite. What
+// differs is then told apart by which of these differ: a file that is shorter, a shard that belongs to another build, arrays that moved
+// as a whole, a header that was edited, single pieces that were flipped. Explanations are tried from the most sweeping to the most
+// exact, and findings of one kind are cut to a number that people read.
+
 namespace quern {
 namespace fs = std::filesystem;
 namespace {

@@ -11,6 +11,11 @@
 #include "formats/base/parallel.h"
 #include "quantize/tensor_encoder.h"
 
+// A published tensor is proved by making it again: chunks of rows are fetched from the checkpoint, encoded with the effort, importance and
+// statistics that the record names, and compared with the bytes of the file. Which chunks is decided by a hash of seed, tensor and chunk,
+// at least one of every tensor, so that a sample can be repeated and nobody can tell beforehand what will not be looked at. What this
+// version cannot make (another revision of an encoder, a matrix that is not here) is said to be unprovable rather than damaged.
+
 namespace quern {
 namespace {
 

@@ -18,6 +18,12 @@
 #include "verify/records/published.h"
 #include "verify/records/signature.h"
 
+// Verification goes from what costs least trust to what costs most reading. The records of the folder are read first; then every file
+// is read once, against its record and for weights that are not finite, which gives the sums that the lists and the signature are
+// compared with, so that nothing is read twice. With the checkpoint at hand a sample of the chunks is encoded again. Each step adds
+// findings and goes on, because damage in one file says nothing about the others; the state of a check follows from the findings at
+// the end. A file that was named alone stands for its build, whose record is looked for beside it and one folder up.
+
 namespace quern {
 namespace fs = std::filesystem;
 namespace {
