@@ -13,12 +13,25 @@ namespace {
 
 namespace fs = std::filesystem;
 
+bool is_of_a_known_family(const fs::path& folder) {
+  try {
+    find_arch(load_config(folder));
+    return true;
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::kUnsupported) throw;
+    return false;
+  }
+}
+
+// Those of the repository, which all must be known, and of the shared ones those whose family is.
 std::vector<fs::path> model_folders() {
+  const fs::path bundled = fs::path(QUERN_TEST_DATA) / "models";
   std::vector<fs::path> folders;
-  for (const fs::path& root : {fs::path(QUERN_TEST_DATA) / "models", fs::path(QUERN_SHARED) / "models"}) {
+  for (const fs::path& root : {bundled, fs::path(QUERN_SHARED) / "models"}) {
     if (!fs::exists(root)) continue;
     for (const auto& entry : fs::directory_iterator(root)) {
-      if (fs::exists(entry.path() / "config.json")) folders.push_back(entry.path());
+      if (!fs::exists(entry.path() / "config.json")) continue;
+      if (root == bundled || is_of_a_known_family(entry.path())) folders.push_back(entry.path());
     }
   }
   std::sort(folders.begin(), folders.end());
