@@ -123,7 +123,7 @@ int run_plan_verb(const EstimateOptions& options) {
 void add_plan(CLI::App& app, Context& context) {
   auto options = std::make_shared<EstimateOptions>();
   CLI::App* verb = app.add_subcommand("plan", "Predict sizes, memory and speed, and where a build fits");
-  verb->add_option("MODEL", options->model, "checkpoint folder, a config.json, or a GGUF file")->required()->group("Input");
+  verb->add_option("MODEL", options->model, "checkpoint folder, config.json, or GGUF file")->required()->group("Input");
   verb->add_option("--type", options->types, "Q4_K_M, lossless ...; default: shipped recipes")
       ->type_name("TYPE")
       ->allow_extra_args(false)
