@@ -85,7 +85,8 @@ PlannedOutput plan_output(const ModelSource& source, const Plan& plan, const Wan
 // Without the keys of a source that describe its own file, and how it was made, instead of the model.
 Metadata model_metadata(const Metadata& source) {
   Metadata metadata = source;
-  for (const auto& [key, value] : source.entries()) {
+  for (const auto& entry : source.entries()) {  // no structured binding: clang 14 captures none
+    const std::string& key = entry.first;
     const bool of_the_file = key.starts_with("quern.") || key.starts_with("quantize.imatrix.") ||
                              std::ranges::any_of(all_containers(), [&](const Container* c) { return c->is_of_the_file(key); });
     if (of_the_file) metadata.erase(key);
