@@ -42,10 +42,6 @@ struct Task {
   bool copied = false;
 };
 
-Effort effort_of(const BuildRecord& build) {
-  return find_effort(build.settings.find_string("quern.effort").value_or("default")).value_or(Effort::kDefault);
-}
-
 bool is_fed(const BuildRecord& build) { return build.settings.find_string(kFeedbackModeKey).has_value(); }
 
 // What is wrong with these statistics for a build with error feedback; empty when they are those that it was made with.
@@ -277,6 +273,10 @@ class Rederivation {
 };
 
 }  // namespace
+
+Effort effort_of(const BuildRecord& build) {
+  return find_effort(build.settings.find_string("quern.effort").value_or("default")).value_or(Effort::kDefault);
+}
 
 RederiveCount rederive(const PublishedFolder& folder, const BuildRecord& build, const ModelSource& source, const Importance& importance,
                        const RederiveOptions& options, std::vector<Finding>& findings, Progress& progress) {

@@ -42,4 +42,7 @@ struct RederiveCount {
 RederiveCount rederive(const PublishedFolder& folder, const BuildRecord& build, const ModelSource& source, const Importance& importance,
                        const RederiveOptions& options, std::vector<Finding>& findings, Progress& progress);
 
+// How deep the encoders of a build searched, by its record.
+Effort effort_of(const BuildRecord& build);
+
 }  // namespace quern

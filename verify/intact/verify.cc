@@ -304,8 +304,7 @@ class Verification {
       const std::unique_ptr<BuildFeedback> feedback = feedback_of(build, *source);
       const std::unique_ptr<FeedbackEncoder> encoder = feedback ? feedback->open() : nullptr;
       if (feedback && feedback->follows()) {
-        const Effort effort = find_effort(build.settings.find_string("quern.effort").value_or("default")).value_or(Effort::kDefault);
-        feedback->follow(recorded_types(build, *source), &importance, effort);
+        feedback->follow(recorded_types(build, *source), &importance, effort_of(build));
       }
       options.feedback = encoder.get();
       const RederiveCount count = rederive(folder_, build, *source, importance, options, report_.findings, progress_);
