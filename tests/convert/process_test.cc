@@ -25,12 +25,14 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-// Starts quern with its output in files of `dir`; with address_space_kib under `ulimit -v`.
-pid_t start(const fs::path& dir, const std::vector<std::string>& arguments, uint64_t address_space_kib = 0) {
+// Starts quern with its output in files of `dir`; with address_space_kib under `ulimit -v`, with a fault as tests/faults/faults.cc makes
+// it.
+pid_t start(const fs::path& dir, const std::vector<std::string>& arguments, uint64_t address_space_kib = 0, const std::string& fault = "") {
   std::vector<std::string> words = {QUERN_BINARY};
   if (address_space_kib != 0) {
     words = {"/bin/sh", "-c", "ulimit -v " + std::to_string(address_space_kib) + " && exec \"$0\" \"$@\"", QUERN_BINARY};
   }
+  if (!fault.empty()) words = {"/usr/bin/env", "FAULT=" + fault, "LD_PRELOAD=" QUERN_FAULTS, QUERN_BINARY};
   words.insert(words.end(), arguments.begin(), arguments.end());
   std::vector<char*> argv;
   for (std::string& word : words) argv.push_back(word.data());
@@ -69,7 +71,31 @@ std::vector<std::string> final_names(const fs::path& folder) {
   return names;
 }
 
-TEST(Process, AKillLeavesNothingIncompleteUnderAFinalName) {
+// Number of times that the command changes the disk (a write, a sync, a rename): where it can be killed.
+uint64_t count_changes(const fs::path& dir, const std::vector<std::string>& arguments) {
+  EXPECT_EQ(wait_for(start(dir, arguments, 0, "count")), 0) << read_text_file(dir / "stderr", 1 << 20);
+  const std::string said = read_text_file(dir / "stderr", 1 << 20), line = "faults: change ";
+  const size_t at = said.find(line);
+  EXPECT_NE(at, std::string::npos) << said;
+  return at == std::string::npos ? 1 : std::stoul(said.substr(at + line.size()));
+}
+
+// Runs the command and kills it at its nth change of the disk. Returns its exit code; -SIGKILL if there was an nth.
+int run_until_change(const fs::path& dir, const std::vector<std::string>& arguments, uint64_t n) {
+  return wait_for(start(dir, arguments, 0, "change:kill:" + std::to_string(n)));
+}
+
+// Kills need the library of tests/faults, which a build with sanitizers does not have.
+class Kills : public testing::Test {
+ protected:
+  void SetUp() override {
+    if (std::string_view(QUERN_FAULTS).empty()) GTEST_SKIP() << "built with sanitizers";
+  }
+};
+class ProcessKills : public Kills {};
+class SlowProcessKills : public Kills {};
+
+TEST_F(ProcessKills, LeaveNothingIncompleteUnderAFinalName) {
   const TempDir dir;
   const std::vector<std::string> types = {"--type", "Q4_K_M", "--type", "Q8_0", "--type", "BF16"};
   const auto arguments = [&](const fs::path& out) {
@@ -77,25 +103,19 @@ TEST(Process, AKillLeavesNothingIncompleteUnderAFinalName) {
     words.insert(words.end(), types.begin(), types.end());
     return words;
   };
-  run_json(dir.path(), arguments(dir / "whole"));  // and once more, with everything in the page cache
-  const auto begin = std::chrono::steady_clock::now();
-  run_json(dir.path(), arguments(dir / "whole"));
-  const double whole_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  const uint64_t n_changes = count_changes(dir.path(), arguments(dir / "whole"));
   const auto expected = hashes(dir / "whole");
 
   std::mt19937 random(5);
   int killed = 0;
   for (int i = 0; i < 20; ++i) {
-    const pid_t pid = start(dir.path(), arguments(dir / "out"));
-    std::this_thread::sleep_for(std::chrono::duration<double>(whole_seconds * 1.2 * static_cast<double>(random() % 1000) / 1000));
-    kill(pid, SIGKILL);
-    killed += wait_for(pid) == -SIGKILL ? 1 : 0;
+    killed += run_until_change(dir.path(), arguments(dir / "out"), 1 + random() % n_changes) == -SIGKILL ? 1 : 0;
     for (const std::string& name : final_names(dir / "out")) {
       if (name == "SHA256SUMS") continue;  // lists what is there, which differs between the kills
       EXPECT_EQ(sha256_hex(read_file(dir / "out" / name, 1 << 30)), expected.at(name)) << name;
     }
   }
-  EXPECT_GE(killed, 3);
+  EXPECT_GE(killed, 15);
   run_json(dir.path(), arguments(dir / "out"));  // what was left does not stand in the way
   EXPECT_EQ(hashes(dir / "out"), expected);
 }
@@ -130,16 +150,12 @@ bool is_done(const std::string& said) {
   return said.find("--force") != std::string::npos && said.find("begun by another run") == std::string::npos;
 }
 
-// Kills the command at random moments, lets the next one go on, and so on until one ends; `rounds` times. Returns the number of kills.
+// Kills the command at a random change of the disk, lets the next one go on, and so on until one ends; `rounds` times. Returns the number
+// of kills.
 int kill_until_done(const TempDir& dir, const Command& command, int rounds, uint32_t seed) {
   for (const char* folder : {"whole", "again", "out"}) fs::create_directory(dir / folder);
-  const auto run_whole = [&](const char* folder) {
-    EXPECT_EQ(wait_for(start(dir.path(), command.into(dir / folder))), 0) << read_text_file(dir / "stderr", 1 << 20);
-  };
-  run_whole("whole");
-  const auto begin = std::chrono::steady_clock::now();
-  run_whole("again");
-  double whole_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  EXPECT_EQ(wait_for(start(dir.path(), command.into(dir / "whole"))), 0) << read_text_file(dir / "stderr", 1 << 20);
+  const uint64_t n_changes = count_changes(dir.path(), command.into(dir / "again"));
   const auto expected = hashes_without_times(dir / "whole");
   EXPECT_EQ(hashes_without_times(dir / "again"), expected);
 
@@ -148,16 +164,8 @@ int kill_until_done(const TempDir& dir, const Command& command, int rounds, uint
   for (int round = 0; round < rounds; ++round) {
     fs::remove_all(dir / "out");
     fs::create_directory(dir / "out");
-    bool from_the_start = true;
     for (bool done = false; !done;) {
-      const double seconds = whole_seconds * 1.1 * static_cast<double>(random() % 1000) / 1000;
-      const pid_t pid = start(dir.path(), command.into(dir / "out"));
-      std::this_thread::sleep_for(std::chrono::duration<double>(seconds));
-      kill(pid, SIGKILL);
-      const int code = wait_for(pid);
-      // The machine may have been busier with something else before than it is now.
-      if (code == 0 && from_the_start) whole_seconds = std::min(whole_seconds, seconds);
-      from_the_start = false;
+      const int code = run_until_change(dir.path(), command.into(dir / "out"), 1 + random() % (n_changes + n_changes / 8 + 1));
       const std::string said = read_text_file(dir / "stderr", 1 << 20);
       went_on += said.find("going on from an earlier run") != std::string::npos ? 1 : 0;
       killed += code == -SIGKILL ? 1 : 0;
@@ -180,12 +188,12 @@ Command split_conversion() {
           ""};
 }
 
-TEST(Process, TheNextRunGoesOnAfterAKillAndGivesTheSameBytes) {
+TEST_F(ProcessKills, LetTheNextRunGoOnAndGiveTheSameBytes) {
   const TempDir dir;
   EXPECT_GE(kill_until_done(dir, split_conversion(), 3, 1), 3);
 }
 
-TEST(SlowProcess, TwoHundredKillsLoseNothing) {
+TEST_F(SlowProcessKills, OfConvertLoseNothing) {
   const TempDir split, whole;
   int killed = kill_until_done(split, split_conversion(), 60, 2);
   const Command unsplit = {{"convert", bundled("mini-v3").string(), "--type", "Q4_0", "--type", "BF16", "--sync-size", "50KB"}, ""};
@@ -202,7 +210,7 @@ fs::path calibration_text(const TempDir& dir) {
   return dir / "text.txt";
 }
 
-TEST(SlowProcess, KillsOfQuantizeLoseNothing) {
+TEST_F(SlowProcessKills, OfQuantizeLoseNothing) {
   const TempDir dir;
   convert(bundled("mini-v4"), options_for(dir / "source", {"BF16"}));
   const std::string source = file_ending(dir / "source", ".gguf").string();
@@ -212,7 +220,7 @@ TEST(SlowProcess, KillsOfQuantizeLoseNothing) {
 }
 
 // The model runs beside the encoders, on what they have encoded so far: a run that goes on has to run it through what is written already.
-TEST(SlowProcess, KillsOfSequentialFeedbackLoseNothing) {
+TEST_F(SlowProcessKills, OfSequentialFeedbackLoseNothing) {
   int killed = 0;
   for (const char* model : {"mini-llama3", "mini-qwen3moe"}) {
     const TempDir dir;
@@ -225,7 +233,7 @@ TEST(SlowProcess, KillsOfSequentialFeedbackLoseNothing) {
   EXPECT_GE(killed, 16);
 }
 
-TEST(SlowProcess, KillsOfPublishLoseNothing) {
+TEST_F(SlowProcessKills, OfPublishLoseNothing) {
   const TempDir dir;
   const Command publish = {{"publish", bundled("mini-v4").string(), "--type", "Q4_K_M", "--type", "Q8_0", "--sync-size", "100KB"}, ""};
   const int killed = kill_until_done(dir, publish, 20, 5);
@@ -233,7 +241,7 @@ TEST(SlowProcess, KillsOfPublishLoseNothing) {
   EXPECT_GE(killed, 20);
 }
 
-TEST(SlowProcess, KillsOfMeasurementsLoseNothing) {
+TEST_F(SlowProcessKills, OfMeasurementsLoseNothing) {
   const std::string model = bundled("mini-llama3").string();
   int killed = 0;
   const auto kill_measurement = [&](std::vector<std::string> words, const std::string& output, uint32_t seed) {
@@ -251,7 +259,7 @@ TEST(SlowProcess, KillsOfMeasurementsLoseNothing) {
   EXPECT_GE(killed, 30);
 }
 
-TEST(SlowProcess, KillsOfPartsAndTheirMergeLoseNothing) {
+TEST_F(SlowProcessKills, OfPartsAndTheirMergeLoseNothing) {
   const TempDir dir, parts, merged;
   const std::string plan = (dir / "plan.json").string();
   const std::vector<std::string> words = {"convert", bundled("mini-v4"), "--type", "Q4_K_M", "--type", "Q8_0", "-o", (dir / "parts")};

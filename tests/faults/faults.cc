@@ -1,8 +1,9 @@
 // Preloaded into quern: makes calls of the C library fail as FAULT says, and watches the order of those that make files durable.
 //
-//   FAULT=CALL:WHAT:N   CALL: pwrite, write, pread, read, fdatasync, fsync, rename, malloc
+//   FAULT=CALL:WHAT:N   CALL: pwrite, write, pread, read, fdatasync, fsync, rename, malloc; change: any that changes the disk
 //                       WHAT: ENOSPC or EIO (the Nth call fails, ENOSPC all later ones too), EINTR (every Nth call is interrupted),
-//                       short (every Nth call does at most one byte), null (the Nth allocation fails)
+//                       short (every Nth call does at most one byte), null (the Nth allocation fails),
+//                       kill (only for change: the process is killed at the Nth, a write half done)
 //   FAULT=count         says on standard error how often each was called
 //
 // A crash is told with the file whose code it is in, and where. In any case the process is aborted, with a line that says why, when a file
@@ -27,8 +28,8 @@
 
 namespace {
 
-enum Call { kPwrite, kWrite, kPread, kRead, kFdatasync, kFsync, kRename, kMalloc, kNCalls };
-constexpr const char* kNames[kNCalls] = {"pwrite", "write", "pread", "read", "fdatasync", "fsync", "rename", "malloc"};
+enum Call { kPwrite, kWrite, kPread, kRead, kFdatasync, kFsync, kRename, kMalloc, kChange, kNCalls };
+constexpr const char* kNames[kNCalls] = {"pwrite", "write", "pread", "read", "fdatasync", "fsync", "rename", "malloc", "change"};
 constexpr int kNoCall = -1, kEverything = -2;
 
 std::atomic<long> counts[kNCalls];
@@ -70,6 +71,14 @@ bool hit(Call call) {
   if (f.call != call) return false;
   if (f.repeats) return count % f.n == 0;
   return count == f.n || (f.code == ENOSPC && count > f.n);
+}
+
+// Counts a change of the disk that is about to be made; `in_part` makes a part of it where the process is to be killed at this one.
+template <typename InPart>
+void change(InPart&& in_part) {
+  if (!hit(kChange)) return;
+  in_part();
+  std::raise(SIGKILL);
 }
 
 template <typename Function>
@@ -150,12 +159,14 @@ int set_error() {
 // The call, done in part or not at all when the fault hits it.
 template <typename Call_>
 ssize_t transfer(Call call, size_t size, Call_&& go) {
+  if (call == kPwrite || call == kWrite) change([&] { go(size / 2); });
   if (!hit(call)) return go(size);
   if (fault().code != 0) return set_error();
   return go(size < 1 ? size : 1);
 }
 
 int sync_with(int (*next)(int), Call call, int fd) {
+  change([] {});
   if (hit(call)) return set_error();
   const int code = next(fd);
   if (code == 0) synced(fd);
@@ -234,6 +245,7 @@ int fsync(int fd) {
 int rename(const char* from, const char* to) noexcept {
   static auto* const next = real<int(const char*, const char*)>("rename");
   check_synced(from);
+  change([] {});
   if (hit(kRename)) return set_error();
   const int code = next(from, to);
   if (code == 0) renamed(to);
@@ -250,6 +262,7 @@ long syscall(long number, ...) noexcept {
   va_end(list);
   if (number != SYS_renameat2) return next(number, a[0], a[1], a[2], a[3], a[4], a[5]);
   check_synced(reinterpret_cast<const char*>(a[1]));
+  change([] {});
   if (hit(kRename)) return set_error();
   const long code = next(number, a[0], a[1], a[2], a[3], a[4], a[5]);
   if (code == 0) renamed(reinterpret_cast<const char*>(a[3]));

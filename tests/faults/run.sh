@@ -43,7 +43,7 @@ is_expected() {  # CODE FAULT NAME
 check() {
   local name=$1 fault=$2 code
   rm -rf out && mkdir out
-  FAULT=$fault LD_PRELOAD=$faults "${command[@]}" >stdout 2>stderr
+  timeout --signal=ABRT 300 env FAULT="$fault" LD_PRELOAD="$faults" "${command[@]}" >stdout 2>stderr
   code=$?
   n_faults=$((n_faults + 1))
   outcomes[$code]=$((${outcomes[$code]:-0} + 1))
