@@ -8,12 +8,17 @@
 
 #include "formats/base/error.h"
 #include "formats/base/file.h"
+#include "formats/base/json_tree.h"
+#include "formats/base/problems.h"
 
 // The JSON is flattened once into a map from dotted keys to values, and this file alone knows the JSON library: everything after asks typed
 // questions. text_config is merged before that, member by member, so that a nested object of it takes the place of the outer one whole
 // instead of mixing with it. nulls are dropped. Arrays of numbers become doubles, which are exact for the integers that configs hold
 // (larger ones are refused); an array of anything else is known to be there and readable by nobody. An older name of a field is looked for
 // only when the newest one is absent, so that files that carry both mean the newest.
+//
+// Contradictions are looked for once, in the finished map: older against newer names, and the pairs of a table whose first name counts.
+// Nothing else reads the names that do not count, except where the first is absent.
 
 namespace quern {
 
@@ -40,6 +45,23 @@ constexpr std::array kAliases = {
     Aliases{"num_experts_per_tok", {"num_experts_per_token", "top_k_experts"}},
 };
 
+// Spellings that transformers reads in this order. PreTrainedConfig.convert_rope_params_to_dict takes a rope_scaling in the place of
+// rope_parameters, what is inside of either before what is outside, and rope_type before type; dtype before torch_dtype.
+struct Spellings {
+  std::string_view counts;
+  std::string_view other;
+};
+constexpr std::array kSpellings = {
+    Spellings{"rope_scaling.rope_theta", "rope_theta"},
+    Spellings{"rope_parameters.rope_theta", "rope_theta"},
+    Spellings{"rope_scaling.rope_type", "rope_scaling.type"},
+    Spellings{"rope_parameters.rope_type", "rope_parameters.type"},
+    Spellings{"dtype", "torch_dtype"},
+};
+
+// A length for generation in most files, and an older name of the context in a few: that it differs says nothing.
+constexpr std::string_view kAmbiguousName = "max_length";
+
 std::string quoted(std::string_view key) {
   const bool generation = key.starts_with(kGenerationPrefix);
   if (generation) key.remove_prefix(kGenerationPrefix.size());
@@ -48,24 +70,34 @@ std::string quoted(std::string_view key) {
 
 [[noreturn]] void fail(std::string_view key, const std::string& what) { throw Error(ErrorKind::kFormat, quoted(key) + " " + what); }
 
-json parse_object(std::string_view text, std::string_view file) {
+json parse_object(std::string_view text, std::string_view file, std::vector<std::string>& notes) {
   if (text.size() > kMaxBytes) {
     throw Error(ErrorKind::kFormat, std::to_string(text.size()) + " bytes, at most " + std::to_string(kMaxBytes) + " expected").file(file);
   }
-  const auto limit_depth = [&](int depth, json::parse_event_t, json&) {
-    if (depth > kMaxDepth) throw Error(ErrorKind::kFormat, "nested deeper than " + std::to_string(kMaxDepth) + " levels").file(file);
-    return true;
-  };
-  json root;
   try {
-    root = json::parse(text, limit_depth);
-  } catch (const json::parse_error& e) {
-    throw Error(ErrorKind::kFormat, "not valid JSON").file(file).at(e.byte);
-  } catch (const json::out_of_range&) {
-    throw Error(ErrorKind::kFormat, "not valid JSON: a number is too large for a double").file(file);
+    std::vector<std::string> repeated;
+    json root = parse_python_json(text, kMaxDepth, repeated);
+    if (!root.is_object()) throw Error(ErrorKind::kFormat, "a JSON object is expected");
+    for (const std::string& key : repeated) {
+      notes.push_back(std::string(file) + ": the key '" + printable(key, 40) + "' occurs twice; the last one counts");
+    }
+    return root;
+  } catch (Error& error) {
+    error.file(file);
+    throw;
   }
-  if (!root.is_object()) throw Error(ErrorKind::kFormat, "a JSON object is expected").file(file);
-  return root;
+}
+
+// Field by field: a nested rope_scaling replaces the outer one as a whole.
+json with_nested_configs(const json& root) {
+  json merged = root;
+  for (const char* nested : {"llm_config", "text_config"}) {
+    if (const auto it = root.find(nested); it != root.end() && it->is_object()) merged.update(*it);
+  }
+  const auto quantization = merged.find("quantization_config"), compression = merged.find("compression_config");
+  const bool only_compression = (quantization == merged.end() || quantization->is_null()) && compression != merged.end();
+  if (only_compression) merged["quantization_config"] = json(*compression);
+  return merged;
 }
 
 }  // namespace
@@ -121,22 +153,25 @@ class ConfigBuilder {
 ModelConfig ModelConfig::parse(std::string_view config_json, std::string_view generation_json) {
   ModelConfig config;
   ConfigBuilder builder(config);
-  const json root = parse_object(config_json, "config.json");
-  json merged = root;  // field by field: a nested rope_scaling replaces the outer one as a whole
-  for (const char* nested : {"llm_config", "text_config"}) {
-    if (const auto it = root.find(nested); it != root.end() && it->is_object()) merged.update(*it);
+  builder.add("", with_nested_configs(parse_object(config_json, "config.json", config.notes_)));
+  if (!generation_json.empty()) {
+    builder.add(std::string(kGenerationPrefix), parse_object(generation_json, "generation_config.json", config.notes_));
   }
-  builder.add("", merged);
-  if (!generation_json.empty()) builder.add(std::string(kGenerationPrefix), parse_object(generation_json, "generation_config.json"));
+  config.note_contradictions();
   return config;
 }
 
+const ModelConfig::Value* ModelConfig::find_exactly(std::string_view key) const noexcept {
+  const auto it = fields_.find(key);
+  return it == fields_.end() ? nullptr : &it->second;
+}
+
 const ModelConfig::Value* ModelConfig::find(std::string_view key) const noexcept {
-  if (const auto it = fields_.find(key); it != fields_.end()) return &it->second;
+  if (const Value* value = find_exactly(key)) return value;
   for (const Aliases& aliases : kAliases) {
     if (aliases.key != key) continue;
     for (std::string_view older : aliases.older) {
-      if (const auto it = fields_.find(older); it != fields_.end()) return &it->second;
+      if (const Value* value = find_exactly(older)) return value;
     }
   }
   return nullptr;
@@ -163,9 +198,65 @@ std::optional<int64_t> whole(double value) {
   return static_cast<int64_t>(value);
 }
 
+std::string text_of(double value) {
+  const auto number = whole(value);
+  return number ? std::to_string(*number) : std::to_string(value);
+}
+
 std::string range_text(int64_t min, int64_t max) { return std::to_string(min) + " to " + std::to_string(max); }
 
 }  // namespace
+
+namespace {
+
+// How a value is shown beside another; empty for what is not compared.
+struct Shown {
+  std::string operator()(bool value) const { return value ? "true" : "false"; }
+  std::string operator()(int64_t value) const { return text_of(static_cast<double>(value)); }
+  std::string operator()(double value) const { return text_of(value); }
+  std::string operator()(const std::string& value) const { return in_quotes(printable(value, 40)); }
+  template <typename T>
+  std::string operator()(const T& /*a list*/) const {
+    return {};
+  }
+};
+
+}  // namespace
+
+void ModelConfig::note_contradiction(std::string_view counts, std::string_view other) {
+  const Value* first = find_exactly(counts);
+  const Value* second = find_exactly(other);
+  if (first == nullptr || second == nullptr) return;
+  const std::string a = std::visit(Shown{}, *first), b = std::visit(Shown{}, *second);
+  if (a.empty() || b.empty() || a == b) return;
+  notes_.push_back(quoted(counts) + " is " + a + " and " + in_quotes(other) + " is " + b + "; the first counts");
+}
+
+// Whether there are a rope_scaling and a rope_parameters, and the first says something that the second does not say.
+bool ModelConfig::scaling_differs() const {
+  constexpr std::string_view kScaling = "rope_scaling.", kParameters = "rope_parameters.";
+  if (!has_prefix(kParameters)) return false;
+  for (auto it = fields_.lower_bound(kScaling); it != fields_.end() && it->first.starts_with(kScaling); ++it) {
+    const Value* other = find_exactly(std::string(kParameters).append(it->first.substr(kScaling.size())));
+    if (other == nullptr || std::visit(Shown{}, it->second) != std::visit(Shown{}, *other)) return true;
+  }
+  return false;
+}
+
+void ModelConfig::note_contradictions() {
+  if (scaling_differs()) {
+    notes_.emplace_back("config.json has 'rope_scaling' and another 'rope_parameters'; rope_scaling counts, as in transformers");
+  }
+  for (const auto& [counts, other] : kSpellings) note_contradiction(counts, other);
+  for (const Aliases& aliases : kAliases) {
+    std::string_view counts = aliases.key;
+    for (const std::string_view older : aliases.older) {
+      if (older.empty() || older == kAmbiguousName) continue;
+      if (find_exactly(counts) == nullptr) counts = older;
+      if (counts != older) note_contradiction(counts, older);
+    }
+  }
+}
 
 std::optional<int64_t> ModelConfig::find_int(std::string_view key, int64_t min, int64_t max) const {
   const Value* value = find(key);
@@ -194,6 +285,7 @@ std::optional<double> ModelConfig::find_float(std::string_view key) const {
   std::optional<double> result;
   if (const auto* i = std::get_if<int64_t>(value)) result = static_cast<double>(*i);
   if (const auto* f = std::get_if<double>(value)) result = *f;
+  if (const auto* s = std::get_if<std::string>(value)) fail(key, "is " + in_quotes(printable(*s, 40)) + ", not a finite number");
   if (!result || !std::isfinite(*result)) fail(key, "is not a finite number");
   return result;
 }
@@ -247,15 +339,29 @@ std::optional<std::vector<std::string>> ModelConfig::find_string_array(std::stri
   fail(key, "is not an array of strings");
 }
 
-ModelConfig load_config(const ModelFolder& folder) {
-  const std::string config = folder.read_text("config.json", kMaxBytes);
-  constexpr const char* kGeneration = "generation_config.json";
-  try {
-    if (folder.has(kGeneration)) return ModelConfig::parse(config, folder.read_text(kGeneration, kMaxBytes));
-  } catch (const Error&) {
-    // Either file may be the broken one; parsing config.json alone reports it if it is.
+std::vector<int64_t> ModelConfig::find_token_ids(std::string_view key) const {
+  constexpr int64_t kNone = -1;
+  std::vector<int64_t> ids;
+  if (has_list(key)) {
+    ids = find_int_array(key, INT32_MIN, INT32_MAX).value_or(ids);
+  } else {
+    ids.push_back(find_int(key, INT32_MIN, INT32_MAX).value_or(kNone));
   }
-  return ModelConfig::parse(config);
+  std::erase_if(ids, [](int64_t id) { return id < 0; });
+  return ids;
+}
+
+ModelConfig load_config(const ModelFolder& folder) {
+  const std::string text = folder.read_text("config.json", kMaxBytes);
+  ModelConfig config = ModelConfig::parse(text);
+  constexpr const char* kGeneration = "generation_config.json";
+  if (!folder.has(kGeneration)) return config;
+  try {
+    return ModelConfig::parse(text, folder.read_text(kGeneration, kMaxBytes));
+  } catch (const Error& error) {
+    config.notes_.push_back(std::string(kGeneration) + " " + error.message() + "; what it says about sampling and end tokens is left out");
+  }
+  return config;
 }
 
 }  // namespace quern

@@ -39,7 +39,7 @@ bool is_v2(const ModelConfig& config) { return config.find_string("model_type").
 Dims dims_of(const ModelConfig& config) {
   Dims d{};
   static_cast<CommonDims&>(d) = read_dims(config, 1);  // head_dim is not used: every part of a head has its own width
-  d.q_rank = config.get_count("q_lora_rank", 0);
+  d.q_rank = std::max<int64_t>(0, config.find_int("q_lora_rank", INT32_MIN, INT32_MAX).value_or(0));
   d.kv_rank = config.get_count("kv_lora_rank");
   d.nope = config.get_count("qk_nope_head_dim");
   d.rope = config.get_count("qk_rope_head_dim");

@@ -43,6 +43,7 @@ RopeConfig rope_of(const ModelConfig& config) {
 void check(const ModelConfig& config) {
   refuse_unless_silu(config);
   refuse_sliding_layers(config);
+  refuse_partial_rotary(config);
   rope_of(config);
   const Dims d = dims_of(config);
   if (config.get_bool("attention_bias", false)) refuse("attention_bias is true; GGUF architecture dots1 has no attention biases");

@@ -1,7 +1,8 @@
 #include "formats/arch/general_keys.h"
 
+#include <algorithm>
+#include <cctype>
 #include <optional>
-#include <vector>
 
 #include "formats/arch/model_card.h"
 #include "formats/arch/model_name.h"
@@ -9,9 +10,9 @@
 #include "formats/base/file.h"
 
 // Every key has a list of sources, the surest first: what the user said, the README's front matter, the parts of the folder's name, figures
-// computed from the rules. A README and a generation_config.json are suggestions, so whatever is wrong with them is left out and nothing
-// stops. A name that the user gives replaces the README's fields of names as well, because those speak of the model by its old name. Keys
-// are set in one fixed order, which is that of the file.
+// computed from the rules. A README and a generation_config.json are suggestions, so whatever is wrong with them is left out with a note
+// and nothing stops. A name that the user gives replaces the README's fields of names as well, because those speak of the model by its old
+// name. Keys are set in one fixed order, which is that of the file.
 
 namespace quern {
 
@@ -44,12 +45,12 @@ WeightCounts count_weights(const ArchRules& rules) {
   return counts;
 }
 
-ModelCard read_model_card(const ModelFolder& folder) {
+ModelCard read_model_card(const ModelFolder& folder, std::vector<std::string>& notes) {
   constexpr uint64_t kMaxReadmeBytes = uint64_t{16} << 20;
   try {
     if (folder.has("README.md")) return ModelCard::parse(folder.read_text("README.md", kMaxReadmeBytes));
-  } catch (const Error&) {
-    // Only suggestions are lost.
+  } catch (const Error& error) {
+    notes.push_back("README.md " + error.message() + "; its license, base model and tags are left out");
   }
   return {};
 }
@@ -101,29 +102,41 @@ class GeneralKeys {
   Metadata& metadata_;
 };
 
-// A sampling parameter, or nothing: a value of another kind is not worth stopping for.
-std::optional<double> suggestion(const ModelConfig& config, const char* key) {
-  try {
-    return config.find_float(std::string("generation_config.") + key);
-  } catch (const Error&) {
-    return std::nullopt;
-  }
-}
+// What generation_config.json suggests. A value of another kind is not worth stopping for: it is left out with a note.
+class Suggestions {
+ public:
+  Suggestions(const ModelConfig& config, std::vector<std::string>& notes) : config_(config), notes_(notes) {}
 
-bool wants_greedy(const ModelConfig& config) {
-  try {
-    return !config.get_bool("generation_config.do_sample", true);
-  } catch (const Error&) {
-    return false;
+  std::optional<double> real(const char* key) const {
+    return or_note([&] { return config_.find_float(prefixed(key)); }, std::optional<double>());
   }
-}
+  bool flag(const char* key, bool absent) const {
+    return or_note([&] { return config_.get_bool(prefixed(key), absent); }, absent);
+  }
 
-void set_sampling(const ModelConfig& config, Metadata& metadata) {
-  if (wants_greedy(config)) return;
+ private:
+  static std::string prefixed(const char* key) { return std::string("generation_config.") + key; }
+
+  template <typename Read, typename Value>
+  Value or_note(const Read& read, Value absent) const {
+    try {
+      return read();
+    } catch (const Error& error) {
+      notes_.push_back(error.message() + "; left out");
+      return absent;
+    }
+  }
+
+  const ModelConfig& config_;
+  std::vector<std::string>& notes_;
+};
+
+void set_sampling(const Suggestions& suggestions, Metadata& metadata) {
+  if (!suggestions.flag("do_sample", true)) return;
   const auto set_real = [&](const char* suffix, const char* key) {
-    if (const auto value = suggestion(config, key)) metadata.set(std::string("general.sampling.") + suffix, static_cast<float>(*value));
+    if (const auto value = suggestions.real(key)) metadata.set(std::string("general.sampling.") + suffix, static_cast<float>(*value));
   };
-  if (const auto k = suggestion(config, "top_k"); k && *k >= 0 && *k <= 1e6) {
+  if (const auto k = suggestions.real("top_k"); k && *k >= 0 && *k <= 1e6) {
     metadata.set("general.sampling.top_k", static_cast<int32_t>(*k));
   }
   set_real("top_p", "top_p");
@@ -156,8 +169,26 @@ void set_license(GeneralKeys& keys, const ModelOptions& options) {
   keys.text("license.link", keys.card({"license_link"}));
 }
 
-void set_base_models(GeneralKeys& keys, const ModelOptions& options, int64_t total_weights) {
-  const std::vector<std::string> ids = options.base_models.empty() ? keys.card_lists({"base_model", "base_models"}) : options.base_models;
+// NAME or ORG/NAME as the hub has them: letters, digits, '-', '_' and '.'. Fine-tuning programs write paths of their machine instead.
+bool is_hub_id(std::string_view id) {
+  const auto fits = [](char c) { return std::isalnum(static_cast<unsigned char>(c)) || c == '-' || c == '_' || c == '.' || c == '/'; };
+  return std::ranges::all_of(id, fits) && std::ranges::count(id, '/') <= 1 && !id.starts_with('/') && !id.ends_with('/') &&
+         !id.starts_with('.');
+}
+
+std::vector<std::string> card_base_models(const GeneralKeys& keys, std::vector<std::string>& notes) {
+  std::vector<std::string> ids;
+  for (std::string& id : keys.card_lists({"base_model", "base_models"})) {
+    if (is_hub_id(id) || id.find("://") != std::string::npos) {
+      ids.push_back(std::move(id));
+    } else {
+      notes.push_back("README.md: base_model '" + printable(id, 60) + "' is no repository of a hub (ORG/NAME); left out");
+    }
+  }
+  return ids;
+}
+
+void set_base_models(GeneralKeys& keys, const std::vector<std::string>& ids, int64_t total_weights) {
   if (ids.empty()) return;
   keys.metadata().set("general.base_model.count", static_cast<uint32_t>(ids.size()));
   for (size_t i = 0; i < ids.size(); ++i) {
@@ -184,8 +215,8 @@ std::string size_label(const ArchRules& rules) {
 }
 
 void set_general_keys(const ModelFolder& folder, const ModelConfig& config, const ArchDescriptor& arch, const ArchRules& rules,
-                      const ModelOptions& options, Metadata& metadata) {
-  const ModelCard card = read_model_card(folder);
+                      const ModelOptions& options, Metadata& metadata, std::vector<std::string>& notes) {
+  const ModelCard card = read_model_card(folder, notes);
   GeneralKeys keys(card, metadata);
   const int64_t total_weights = count_weights(rules).total;
   const std::string given = options.name.value_or("");
@@ -193,10 +224,10 @@ void set_general_keys(const ModelFolder& folder, const ModelConfig& config, cons
 
   keys.text("architecture", std::string(arch.gguf_arch));
   keys.text("type", "model");
-  set_sampling(config, metadata);
+  set_sampling({config, notes}, metadata);
   set_names(keys, id, given, size_label(rules), options.mtp);
   set_license(keys, options);
-  set_base_models(keys, options, total_weights);
+  set_base_models(keys, options.base_models.empty() ? card_base_models(keys, notes) : options.base_models, total_weights);
   keys.texts("tags", keys.card_lists({"tags", "pipeline_tag"}));
   keys.texts("languages", keys.card_lists({"language", "languages"}));
 }

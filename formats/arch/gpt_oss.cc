@@ -54,6 +54,7 @@ void check_width(const char* key, int64_t width) {
 
 void check(const ModelConfig& config) {
   check_layer_types(config);
+  refuse_partial_rotary(config);
   refuse_other_constant(config, "swiglu_limit", 7.0);
   refuse_other_constant(config, "swiglu_alpha", 1.702);
   if (!config.get_bool("attention_bias", true)) refuse("attention_bias is false; GGUF architecture gpt-oss requires the biases");

@@ -66,11 +66,19 @@ namespace {
 
 // The object that holds the scaling parameters, with its dot; empty when there is none.
 std::string scaling_prefix(const ModelConfig& config, std::string_view inner) {
+  if (config.has_prefix("rope_scaling.")) return "rope_scaling.";  // before rope_parameters, as transformers has it
   std::string wrapped = std::string("rope_parameters.").append(inner).append(".");
   if (config.has_prefix(wrapped)) return wrapped;
   if (config.has_prefix("rope_parameters.")) return "rope_parameters.";
-  if (config.has_prefix("rope_scaling.")) return "rope_scaling.";
   return {};
+}
+
+// Inside the scaling parameters, outside, or in a rope_parameters that a rope_scaling stands in the place of.
+double read_theta(const ModelConfig& config, const std::string& prefix, double absent) {
+  for (const std::string& key : {prefix + "rope_theta", std::string("rope_theta"), std::string("rope_parameters.rope_theta")}) {
+    if (const auto theta = config.find_float(key)) return *theta;
+  }
+  return absent;
 }
 
 double positive(std::optional<double> value, const std::string& key) {
@@ -98,7 +106,7 @@ RopeConfig read_rope(const ModelConfig& config, double default_theta, std::strin
   const auto real = [&](std::string_view name) { return prefix.empty() ? std::nullopt : config.find_float(prefix + std::string(name)); };
 
   RopeConfig rope;
-  rope.theta = real("rope_theta").value_or(config.get_float("rope_theta", default_theta));
+  rope.theta = read_theta(config, prefix, default_theta);
   rope.theta_sliding = config.find_float("rope_parameters.sliding_attention.rope_theta");
   if (prefix.empty()) {
     check_rope(rope, config, prefix);
@@ -189,6 +197,13 @@ void set_common_keys(const ModelConfig& config, const CommonDims& dims, const Ro
 void refuse_unless_silu(const ModelConfig& config) {
   const std::string act = config.find_string("hidden_act").value_or("silu");
   if (act != "silu" && act != "swish") refuse("hidden_act '" + printable(act) + "' is not supported, expected 'silu'");
+}
+
+void refuse_partial_rotary(const ModelConfig& config) {
+  for (const char* key : {"partial_rotary_factor", "rope_scaling.partial_rotary_factor", "rope_parameters.partial_rotary_factor"}) {
+    const double factor = config.get_float(key, 1.0);
+    if (factor != 1.0) refuse(std::string(key) + " is " + std::to_string(factor) + ", expected 1: runtimes rotate whole heads");
+  }
 }
 
 void refuse_sliding_layers(const ModelConfig& config) {

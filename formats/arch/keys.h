@@ -42,7 +42,7 @@ CommonDims read_dims(const ModelConfig& config, int64_t head_dim_default = 0);
 
 int64_t read_expert_count(const ModelConfig& config);  // throws kFormat when absent
 
-// Position scaling as the config states it, under either spelling: rope_scaling (transformers v4) or rope_parameters (v5, where
+// Position scaling as the config states it, under either spelling: rope_scaling (transformers v4), else rope_parameters (v5, where
 // theta lives inside as well and the object may be wrapped per kind of layer).
 struct RopeConfig {
   std::string type = "default";  // default, linear, dynamic, yarn, llama3
@@ -77,6 +77,7 @@ void set_common_keys(const ModelConfig& config, const CommonDims& dims, const Ro
 // Refusals shared by all families; each throws kUnsupported with the value found.
 void refuse_unless_silu(const ModelConfig& config);
 void refuse_sliding_layers(const ModelConfig& config);  // a layer_types entry other than full_attention
+void refuse_partial_rotary(const ModelConfig& config);  // heads of which only a part is rotated
 [[noreturn]] void refuse(const std::string& reason);    // "config.json: REASON"
 
 }  // namespace quern::arch

@@ -26,6 +26,7 @@ CommonDims dims_of(const ModelConfig& config) {
 void check(const ModelConfig& config) {
   refuse_unless_silu(config);
   refuse_sliding_layers(config);
+  refuse_partial_rotary(config);
   rope_of(config);
   dims_of(config);
 }
@@ -83,9 +84,10 @@ ArchRules rules(const ModelConfig& config, bool mtp, const HasTensor& stored) {
     }
   }
   b.ignore("*.rotary_emb.inv_freq");
-  if (const auto window = config.find_int("sliding_window", 1, INT32_MAX);
-      window && *window < config.get_count("max_position_embeddings")) {
-    b.note("sliding_window " + std::to_string(*window) + " is not part of GGUF architecture llama: runtimes attend to the full context");
+  // 0 and -1 mean that there is none.
+  const int64_t window = config.find_int("sliding_window", INT32_MIN, INT32_MAX).value_or(0);
+  if (window > 0 && window < config.get_count("max_position_embeddings")) {
+    b.note("sliding_window " + std::to_string(window) + " is not part of GGUF architecture llama: runtimes attend to the full context");
   }
   return b.finish();
 }

@@ -24,6 +24,7 @@ RopeConfig rope_of(const ModelConfig& config) {
 
 void check_common(const ModelConfig& config) {
   refuse_unless_silu(config);
+  refuse_partial_rotary(config);
   rope_of(config);
   const int64_t layers = config.get_count("num_hidden_layers");
   if (config.get_bool("use_sliding_window", false) && config.get_count("max_window_layers", layers) < layers) {

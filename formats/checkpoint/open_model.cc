@@ -68,7 +68,8 @@ bool has_tokenizer_file(const ModelFolder& folder) { return folder.has("tokenize
 Metadata metadata_of(const Description& model, const ArchRules& rules, const ModelOptions& options, bool with_tokenizer,
                      std::vector<std::string>& notes) {
   Metadata metadata;
-  set_general_keys(model.folder, model.config, *model.arch, rules, options, metadata);
+  notes.insert(notes.end(), model.config.notes().begin(), model.config.notes().end());
+  set_general_keys(model.folder, model.config, *model.arch, rules, options, metadata, notes);
   model.arch->set_metadata(model.config, options.mtp, metadata);
   if (with_tokenizer) set_tokenizer_metadata(model.folder, tokenizer_inputs(model.config, *model.arch, options), metadata, notes);
   return metadata;

@@ -9,8 +9,8 @@ namespace {
 [[noreturn]] void no_weights() { throw Error(ErrorKind::kInternal, "the outline of a model has no weights"); }
 
 DType plain_type(const ModelConfig& config) {
-  std::string name = config.find_string("torch_dtype").value_or("");
-  if (name.empty()) name = config.find_string("dtype").value_or("bfloat16");
+  std::string name = config.find_string("dtype").value_or("");
+  if (name.empty()) name = config.find_string("torch_dtype").value_or("bfloat16");
   if (name == "float16") return DType::F16;
   return name == "float32" ? DType::F32 : DType::BF16;
 }

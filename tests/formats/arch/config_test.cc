@@ -1,6 +1,7 @@
 #include "formats/arch/config.h"
 
 #include "tests/formats/arch/arch_test_util.h"
+#include "tests/formats/builders.h"
 
 namespace quern {
 namespace {
@@ -82,12 +83,65 @@ TEST(ModelConfig, KeepsGenerationParametersApart) {
   EXPECT_ERROR(config.get_count("generation_config.top_k"), ErrorKind::kFormat, "generation_config.json: 'top_k' is not an integer");
 }
 
+TEST(ModelConfig, AcceptsPythonsNumbersWhereNobodyAsksForThem) {
+  const ModelConfig config = parse(R"({"hidden_size": 8, "time_step_limit": [0.0, Infinity], "rope_theta": NaN})");
+  EXPECT_EQ(config.get_count("hidden_size"), 8);
+  EXPECT_ERROR(config.get_float("rope_theta"), ErrorKind::kFormat, "config.json: 'rope_theta' is 'NaN', not a finite number");
+}
+
+TEST(ModelConfig, NotesSpellingsThatDisagree) {
+  struct Case {
+    const char* json;
+    const char* expected;  // empty: no note
+  };
+  const Case cases[] = {
+      {R"({"num_experts": 8, "n_routed_experts": 4})", "'num_experts' is 8 and 'n_routed_experts' is 4; the first counts"},
+      {R"({"num_local_experts": 8, "n_routed_experts": 4})", "'num_local_experts' is 8 and 'n_routed_experts' is 4"},
+      {R"({"num_experts": 8, "num_local_experts": 8.0})", ""},
+      {R"({"max_position_embeddings": 4096, "n_positions": 2048})", "'max_position_embeddings' is 4096 and 'n_positions' is 2048"},
+      {R"({"max_position_embeddings": 4096, "max_length": 20})", ""},
+      {R"({"rope_theta": 1e4, "rope_parameters": {"rope_theta": 1e6}})",
+       "'rope_parameters.rope_theta' is 1000000 and 'rope_theta' is 10000"},
+      {R"({"rope_scaling": {"rope_type": "yarn", "type": "linear"}})", "'rope_scaling.rope_type' is 'yarn'"},
+      {R"({"rope_scaling": {"rope_type": "yarn", "type": "yarn"}})", ""},
+      {R"({"dtype": "bfloat16", "torch_dtype": "float16"})", "'dtype' is 'bfloat16' and 'torch_dtype' is 'float16'"},
+      {R"({"rope_scaling": {"factor": 4}, "rope_parameters": {"factor": 8}})", "rope_scaling counts"},
+      {R"({"rope_scaling": {"factor": 4}, "rope_parameters": {"factor": 4.0, "rope_theta": 1}})", ""},
+      {R"({"hidden_size": 1, "hidden_size": 2})", "the key 'hidden_size' occurs twice; the last one counts"},
+  };
+  for (const Case& c : cases) {
+    const ModelConfig config = parse(c.json);
+    if (*c.expected == '\0') {
+      EXPECT_TRUE(config.notes().empty()) << c.json;
+    } else {
+      ASSERT_EQ(config.notes().size(), 1U) << c.json;
+      EXPECT_THAT(config.notes()[0], ::testing::HasSubstr(c.expected));
+    }
+  }
+}
+
+TEST(ModelConfig, ReadsTokenIdsAsValueListOrNone) {
+  const ModelConfig config = parse(R"({"a": 3, "b": [5, 6], "c": -1, "d": [-1, 7], "e": null, "f": "x"})");
+  EXPECT_THAT(config.find_token_ids("a"), ::testing::ElementsAre(3));
+  EXPECT_THAT(config.find_token_ids("b"), ::testing::ElementsAre(5, 6));
+  EXPECT_THAT(config.find_token_ids("c"), ::testing::IsEmpty());
+  EXPECT_THAT(config.find_token_ids("d"), ::testing::ElementsAre(7));
+  EXPECT_THAT(config.find_token_ids("e"), ::testing::IsEmpty());
+  EXPECT_ERROR(config.find_token_ids("f"), ErrorKind::kFormat, "'f' is not an integer");
+}
+
+TEST(ModelConfig, TakesCompressionConfigForQuantizationConfig) {
+  EXPECT_EQ(parse(R"({"compression_config": {"quant_method": "x"}})").find_string("quantization_config.quant_method"), "x");
+  const ModelConfig both = parse(R"({"compression_config": {"quant_method": "x"}, "quantization_config": {"quant_method": "y"}})");
+  EXPECT_EQ(both.find_string("quantization_config.quant_method"), "y");
+}
+
 TEST(ModelConfig, RejectsWhatIsNotAnObject) {
   EXPECT_THROW(parse(""), Error);
   EXPECT_THROW(parse("[]"), Error);
   EXPECT_THROW(parse("{"), Error);
   EXPECT_THROW(parse("{} x"), Error);
-  EXPECT_THROW(parse("{\"a\": NaN}"), Error);
+  EXPECT_THROW(parse("{\"a\": nan}"), Error);
   EXPECT_THROW(parse("{\"a\": 1e999}"), Error);
 }
 
@@ -101,6 +155,18 @@ TEST(ModelConfig, EveryPrefixOfAConfigIsRejected) {
   const std::string good = slurp(std::filesystem::path(QUERN_TEST_DATA) / "configs/deepseek-v2-lite.json");
   const size_t end = good.rfind('}');
   for (size_t n = 0; n < end; ++n) EXPECT_THROW(parse(good.substr(0, n)), Error) << n << " bytes";
+}
+
+TEST(ModelConfig, NotesAGenerationConfigThatCannotBeRead) {
+  for (const char* broken : {"{", "[]", "\xFF\xFE{", "version https://git-lfs.github.com/spec/v1\n"}) {
+    const test::TempDir folder;
+    test::write_text(folder / "config.json", R"({"hidden_size": 8})");
+    test::write_text(folder / "generation_config.json", broken);
+    const ModelConfig config = load_config(folder.path());
+    EXPECT_EQ(config.get_count("hidden_size"), 8);
+    ASSERT_EQ(config.notes().size(), 1U) << broken;
+    EXPECT_THAT(config.notes()[0], ::testing::HasSubstr("generation_config.json "));
+  }
 }
 
 TEST(ModelConfig, ReadsFolders) {

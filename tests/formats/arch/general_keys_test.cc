@@ -132,7 +132,8 @@ class GeneralKeysTest : public testing::Test {
     const std::string json = slurp(std::filesystem::path(QUERN_TEST_DATA) / "configs/llama-3.1-8b.json");
     const ModelConfig config = ModelConfig::parse(json, generation);
     Metadata metadata;
-    set_general_keys(folder_, config, find_arch(config), rules_of(config), options, metadata);
+    notes_.clear();
+    set_general_keys(folder_, config, find_arch(config), rules_of(config), options, metadata, notes_);
     return metadata;
   }
 
@@ -141,6 +142,7 @@ class GeneralKeysTest : public testing::Test {
     test::write_text(folder_ / "README.md", "---\n" + front_matter + "---\n# Title\n");
   }
 
+  mutable std::vector<std::string> notes_;
   test::TempDir root_;
   std::filesystem::path folder_ = root_ / "Llama-3.1-8B-Instruct";
 };
@@ -212,7 +214,29 @@ TEST_F(GeneralKeysTest, TakeSamplingParametersFromTheGenerationConfig) {
   EXPECT_FLOAT_EQ(std::get<float>(*metadata.find("general.sampling.top_p")), 0.95f);
   EXPECT_EQ(std::get<int32_t>(*metadata.find("general.sampling.top_k")), 20);
   EXPECT_EQ(metadata.find("general.sampling.min_p"), nullptr);
+  EXPECT_THAT(notes_, testing::ElementsAre(testing::HasSubstr("generation_config.json: 'min_p' is 'none', not a finite number; left out")));
   EXPECT_EQ(keys({}, R"({"do_sample": false, "temperature": 0.6})").find("general.sampling.temp"), nullptr);
+}
+
+TEST_F(GeneralKeysTest, NoteSamplingParametersThatAreNoNumbers) {
+  EXPECT_EQ(keys({}, R"({"temperature": Infinity, "do_sample": "yes"})").find("general.sampling.temp"), nullptr);
+  EXPECT_THAT(notes_, testing::ElementsAre(testing::HasSubstr("'do_sample'"), testing::HasSubstr("'temperature' is 'Infinity'")));
+}
+
+TEST_F(GeneralKeysTest, LeaveOutBaseModelsThatNoHubHas) {
+  readme("base_model:\n- /home/me/llama\n- org/One-7B\n- ./out/checkpoint-100\n- a b\n- org/x/y\n");
+  const Metadata metadata = keys();
+  EXPECT_EQ(metadata.get_int("general.base_model.count"), 1);
+  EXPECT_EQ(metadata.get_string("general.base_model.0.name"), "One 7B");
+  EXPECT_EQ(notes_.size(), 4U);
+  EXPECT_THAT(notes_, testing::Contains(testing::HasSubstr("base_model '/home/me/llama' is no repository")));
+}
+
+TEST_F(GeneralKeysTest, NoteAReadmeThatCannotBeRead) {
+  std::filesystem::create_directories(folder_);
+  test::write_text(folder_ / "README.md", "version https://git-lfs.github.com/spec/v1\n");
+  keys();
+  EXPECT_THAT(notes_, testing::ElementsAre(testing::HasSubstr("README.md is a Git LFS pointer")));
 }
 
 }  // namespace

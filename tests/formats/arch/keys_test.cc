@@ -257,5 +257,35 @@ TEST(ArchKeys, WriteTheDefaultHeadDimOfQwen3) {
   EXPECT_EQ(keys_of(ModelConfig::parse(json)).get_int("qwen3.attention.key_length"), 128);
 }
 
+// Llama with these fields beside the sizes.
+Metadata rope_keys(const std::string& fields) {
+  return keys_of(ModelConfig::parse(R"({"model_type": "llama", "hidden_size": 64, "vocab_size": 32, "num_hidden_layers": 1,
+      "num_attention_heads": 2, "intermediate_size": 64, "max_position_embeddings": 128, )" +
+                                    fields + "}"));
+}
+
+TEST(ArchKeys, OfTwoSpellingsOfRopeFollowTransformers) {
+  struct Case {
+    const char* fields;
+    double theta;
+    std::optional<double> factor;
+  };
+  const Case cases[] = {
+      {R"("rope_theta": 5e5, "rope_parameters": {"rope_theta": 1e6, "rope_type": "default"})", 1e6, {}},
+      {R"("rope_scaling": {"type": "linear", "factor": 4}, "rope_parameters": {"rope_theta": 1e6, "rope_type": "linear", "factor": 8})",
+       1e6, 4},
+      {R"("rope_scaling": {"rope_type": "linear", "factor": 4}, "rope_theta": 5e5, "rope_parameters": {"rope_theta": 1e6})", 5e5, 4},
+      {R"("rope_scaling": {"rope_type": "linear", "factor": 4, "rope_theta": 7}, "rope_theta": 5e5)", 7, 4},
+      {R"("rope_scaling": {"rope_type": "linear", "type": "yarn", "factor": 4})", 1e4, 4},
+      {R"("rope_scaling": null, "rope_parameters": {"rope_type": "linear", "factor": 8})", 1e4, 8},
+      {R"("rope_scaling": {}, "rope_parameters": {"rope_type": "linear", "factor": 8})", 1e4, 8},
+  };
+  for (const Case& c : cases) {
+    const Metadata keys = rope_keys(c.fields);
+    EXPECT_EQ(keys.get_float("llama.rope.freq_base"), c.theta) << c.fields;
+    EXPECT_EQ(keys.find_float("llama.rope.scaling.factor"), c.factor) << c.fields;
+  }
+}
+
 }  // namespace
 }  // namespace quern

@@ -32,6 +32,8 @@ INSTANTIATE_TEST_SUITE_P(
         Refused{"llama-3.1-8b", R"("hidden_act": "gelu")", "hidden_act 'gelu'"},
         Refused{"llama-3.1-8b", R"("rope_scaling": {"rope_type": "longrope", "factor": 4})", "rope_type 'longrope'"},
         Refused{"llama-3.1-8b", R"("layer_types": ["full_attention", "chunked_attention"])", "chunked_attention"},
+        Refused{"llama-3.1-8b", R"("partial_rotary_factor": 0.5)", "partial_rotary_factor is 0.5"},
+        Refused{"qwen3-8b", R"("rope_parameters": {"partial_rotary_factor": 0.25})", "rope_parameters.partial_rotary_factor is 0.25"},
         Refused{"llama-3.1-8b", R"("head_dim": 127)", "head_dim 127 is odd"},
         Refused{"qwen2.5-14b", R"("use_sliding_window": true, "max_window_layers": 20)", "use_sliding_window is true"},
         Refused{"qwen2.5-14b", R"("rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]})", "rope_type 'mrope'"},

@@ -284,5 +284,16 @@ TEST(ArchRules, HaveUniqueNames) {
   }
 }
 
+TEST(ArchRules, TakeSentinelsForAWindowThatIsNotThere) {
+  const auto notes_of = [](const char* window) {
+    return rules_of(ModelConfig::parse(R"({"model_type": "mistral", "hidden_size": 64, "vocab_size": 32, "num_hidden_layers": 1,
+        "num_attention_heads": 2, "intermediate_size": 64, "max_position_embeddings": 128, "sliding_window": )" +
+                                       std::string(window) + "}"))
+        .notes.size();
+  };
+  for (const char* none : {"null", "-1", "0", "4096"}) EXPECT_EQ(notes_of(none), 0U) << none;
+  EXPECT_EQ(notes_of("64"), 1U);
+}
+
 }  // namespace
 }  // namespace quern
