@@ -10,6 +10,7 @@
 #include "formats/encodings/registry.h"
 #include "formats/model/model_outline.h"
 #include "formats/tokenizer/import.h"
+#include "formats/tokenizer/tokenizer_files.h"
 
 // A checkpoint folder as a model, step by step: config, architecture, names in the headers, rules, metadata.
 
@@ -33,18 +34,27 @@ void refuse_other_layouts(const ModelFolder& folder) {
   }
 }
 
-std::optional<int64_t> find_token_id(const ModelConfig& config, std::string_view key) {
-  if (config.has_list(key)) return std::nullopt;  // several end-of-text ids
-  return config.find_int(key, 0, std::numeric_limits<int32_t>::max());
+// The ids of config.json, then those of generation_config.json that it lacks.
+std::vector<int64_t> token_ids(const ModelConfig& config, const std::string& key) {
+  std::vector<int64_t> ids = config.find_token_ids(key);
+  for (const int64_t id : config.find_token_ids("generation_config." + key)) {
+    if (std::ranges::find(ids, id) == ids.end()) ids.push_back(id);
+  }
+  return ids;
 }
 
 TokenizerInputs tokenizer_inputs(const ModelConfig& config, const ArchDescriptor& arch, const ModelOptions& options) {
+  const auto first_id = [&](const char* key) {
+    const std::vector<int64_t> ids = token_ids(config, key);
+    return ids.empty() ? std::nullopt : std::optional(ids.front());
+  };
   return {.vocab_size = config.get_count("vocab_size"),
           .gguf_arch = arch.gguf_arch,
-          .bos_token_id = find_token_id(config, "bos_token_id"),
-          .eos_token_id = find_token_id(config, "eos_token_id"),
-          .pad_token_id = find_token_id(config, "pad_token_id"),
-          .unk_token_id = find_token_id(config, "unk_token_id"),
+          .bos_token_id = first_id("bos_token_id"),
+          .eos_token_id = first_id("eos_token_id"),
+          .pad_token_id = first_id("pad_token_id"),
+          .unk_token_id = first_id("unk_token_id"),
+          .end_ids = token_ids(config, "eos_token_id"),
           .chat_template = options.chat_template};
 }
 
@@ -62,8 +72,6 @@ Description describe(ModelConfig config, const ModelFolder& folder) {
   encodings::refuse_unknown_method(description.config);
   return description;
 }
-
-bool has_tokenizer_file(const ModelFolder& folder) { return folder.has("tokenizer.json") || folder.has("tokenizer.model"); }
 
 Metadata metadata_of(const Description& model, const ArchRules& rules, const ModelOptions& options, bool with_tokenizer,
                      std::vector<std::string>& notes) {
@@ -113,7 +121,7 @@ bool has_shards(const ModelFolder& folder) {
 ModelOutline outline_of_folder(const ModelFolder& folder, const ModelOptions& options) {
   refuse_other_layouts(folder);
   const Description model = describe(load_config(folder), folder);
-  const bool with_tokenizer = has_tokenizer_file(folder);
+  const bool with_tokenizer = has_tokenizer(folder);
   const bool with_headers = has_shards(folder);
   return {with_headers ? open_checkpoint(model, options, with_tokenizer) : outline_of_config(model, options, with_tokenizer), with_headers,
           with_tokenizer};

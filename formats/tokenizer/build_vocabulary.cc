@@ -4,6 +4,7 @@
 #include <unordered_set>
 
 #include "formats/base/error.h"
+#include "formats/base/utf8.h"
 
 // Every id has an entry of padding to begin with; the vocabulary of the file goes over it, then the added tokens, which are control tokens
 // if they are marked as such or look it. An added token may repeat an entry of the vocabulary, but neither move it to another id nor take
@@ -43,19 +44,42 @@ void set_added(const AddedToken& token, bool spaces_marked, Vocabulary& vocabula
   vocabulary.set(token.id, std::move(text), kAddedScore, control ? TokenType::kControl : TokenType::kUserDefined);
 }
 
-bool has_row(const AddedToken& token, const Vocabulary& vocabulary, std::vector<std::string>& notes) {
-  if (vocabulary.has(token.id)) return true;
-  notes.push_back("added token '" + printable(token.content, 40) + "' has id " + std::to_string(token.id) + ", but vocab_size is " +
-                  std::to_string(vocabulary.size()) + "; left out");
-  return false;
+// Added tokens that cannot be in the list as the file says, of which one is shown.
+class LeftOut {
+ public:
+  void add(std::string text) {
+    if (n_++ == 0) first_ = std::move(text);
+  }
+  void note(std::vector<std::string>& notes) const {
+    if (n_ > 0) notes.push_back(first_ + "; left out" + (n_ > 1 ? ", as are " + std::to_string(n_ - 1) + " more like it" : ""));
+  }
+
+ private:
+  size_t n_ = 0;
+  std::string first_;
+};
+
+// The added tokens that have a row of the embedding.
+std::vector<AddedToken> with_rows(const std::vector<AddedToken>& added, const Vocabulary& vocabulary, std::vector<std::string>& notes) {
+  std::vector<AddedToken> tokens;
+  LeftOut left_out;
+  for (const AddedToken& token : added) {
+    if (vocabulary.has(token.id)) {
+      tokens.push_back(token);
+    } else {
+      left_out.add("added token '" + printable(token.content, 40) + "' has id " + std::to_string(token.id) + ", but vocab_size is " +
+                   std::to_string(vocabulary.size()));
+    }
+  }
+  left_out.note(notes);
+  return tokens;
 }
 
 // The added tokens of a tokenizer.json may repeat entries of its vocabulary, but not under another id.
 void set_all_added(const TokenizerJson& json, bool spaces_marked, Vocabulary& vocabulary, std::vector<std::string>& notes) {
   std::unordered_map<std::string_view, int64_t> ids;
   for (const auto& [text, id] : json.vocab) ids.emplace(text, id);
-  for (const AddedToken& token : json.added) {
-    if (!has_row(token, vocabulary, notes)) continue;
+  for (const AddedToken& token : with_rows(json.added, vocabulary, notes)) {
     const auto [it, is_new] = ids.emplace(token.content, token.id);
     if (it->second != token.id) {
       throw Error(ErrorKind::kFormat, "token '" + printable(token.content, 40) + "' has ids " + std::to_string(it->second) + " and " +
@@ -89,9 +113,24 @@ void check_merges(const TokenizerJson& json, const TextSet& texts) {
   }
 }
 
-bool is_byte_token(std::string_view text) {
-  return text.size() == 6 && text.starts_with("<0x") && text.ends_with(">") &&
-         text.substr(3, 2).find_first_not_of("0123456789ABCDEFabcdef") == std::string_view::npos;
+// Engines join the neighbours with the best score first: where all scores are the same, words are cut anywhere. And texts are made of
+// whole characters.
+void check_pieces(const SentencePieceModel& model) {
+  constexpr int32_t kNormal = 1;
+  size_t n_long = 0;
+  bool differ = false;
+  float score = 0;
+  for (size_t id = 0; id < model.pieces.size(); ++id) {
+    const SentencePieceModel::Piece& piece = model.pieces[id];
+    if (find_invalid_utf8(piece.text)) throw Error(ErrorKind::kFormat, "piece " + std::to_string(id) + " is not UTF-8");
+    if (piece.type != kNormal || utf8_sequence_length(piece.text, 0) == piece.text.size()) continue;
+    differ = differ || (n_long > 0 && piece.score != score);
+    score = piece.score;
+    ++n_long;
+  }
+  if (n_long < 2 || differ) return;
+  throw Error(ErrorKind::kFormat, "all " + std::to_string(n_long) + " pieces of several characters have the same score, " +
+                                      std::to_string(score) + ": the order of merging is lost; take the tokenizer of the original model");
 }
 
 // Scores by text, and whether all merges of each token follow each other.
@@ -155,6 +194,7 @@ void fill_from_sentencepiece(const SentencePieceModel& model, Vocabulary& vocabu
     throw Error(ErrorKind::kUnsupported,
                 "SentencePiece model type " + std::to_string(static_cast<int>(model.algorithm)) + " is not supported; expected 2 (BPE)");
   }
+  check_pieces(model);
   const auto n_pieces = static_cast<int64_t>(model.pieces.size());
   if (n_pieces > vocabulary.size()) {
     notes.push_back("tokenizer.model has " + std::to_string(n_pieces) + " pieces, but vocab_size is " + std::to_string(vocabulary.size()) +
@@ -171,15 +211,22 @@ void fill_from_sentencepiece(const SentencePieceModel& model, Vocabulary& vocabu
 }
 
 void fill_padding(const std::vector<AddedToken>& added, bool spaces_marked, Vocabulary& vocabulary, std::vector<std::string>& notes) {
-  for (const AddedToken& token : added) {
-    if (has_row(token, vocabulary, notes) && vocabulary.type(token.id) == TokenType::kUnused) set_added(token, spaces_marked, vocabulary);
+  LeftOut left_out;
+  for (const AddedToken& token : with_rows(added, vocabulary, notes)) {
+    if (vocabulary.type(token.id) == TokenType::kUnused) {
+      set_added(token, spaces_marked, vocabulary);
+      continue;
+    }
+    const std::string& text = vocabulary.text(token.id);
+    if (text == token.content || text == with_spaces(token.content)) continue;
+    left_out.add("added token '" + printable(token.content, 40) + "' has id " + std::to_string(token.id) + ", which is '" +
+                 printable(text, 40) + "' in the vocabulary");
   }
+  left_out.note(notes);
 }
 
 void replace_added(const std::vector<AddedToken>& added, Vocabulary& vocabulary, std::vector<std::string>& notes) {
-  for (const AddedToken& token : added) {
-    if (has_row(token, vocabulary, notes)) set_added(token, true, vocabulary);
-  }
+  for (const AddedToken& token : with_rows(added, vocabulary, notes)) set_added(token, true, vocabulary);
 }
 
 std::vector<std::string> merge_texts(const std::vector<std::pair<std::string, std::string>>& merges) {

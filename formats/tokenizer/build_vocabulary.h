@@ -24,7 +24,8 @@ void fill_from_metaspace(const TokenizerJson& json, Vocabulary& vocabulary, std:
 // Throws kUnsupported for algorithms other than BPE, whose ids engines would not reproduce.
 void fill_from_sentencepiece(const SentencePieceModel& model, Vocabulary& vocabulary, std::vector<std::string>& notes);
 
-// Sets those added tokens whose ids are still padding. spaces_marked: U+2581 in their text stands for a space.
+// Sets those added tokens whose ids are still padding, and notes those whose ids have another text. spaces_marked: U+2581 in their text
+// stands for a space.
 void fill_padding(const std::vector<AddedToken>& added, bool spaces_marked, Vocabulary& vocabulary, std::vector<std::string>& notes);
 
 // Sets all added tokens, whatever has their ids.

@@ -5,13 +5,15 @@
 #include <nlohmann/json.hpp>
 
 #include "formats/base/error.h"
+#include "formats/base/json_tree.h"
+#include "formats/base/utf8.h"
 #include "formats/tokenizer/pretokenizers.h"
 
 // A tokenizer.json is a chain of components (normalizer, pre-tokenizer, model, post-processor), each a step or a Sequence of steps. GGUF
 // can name a few of all the combinations, and a step that is passed over silently gives other ids without a word. So this reader knows the
 // steps that GGUF can express and refuses other normalizers, pre-tokenizers and models by name. The pre-tokenizer comes first, because it
-// decides whether tokens spell bytes or text, and by that which steps of the normalizer mean something. Of the post-processor only
-// templates are read; the ByteLevel step beside them moves offsets, not ids.
+// decides whether tokens spell bytes or text, and by that which steps of the normalizer mean something. Of the post-processor
+// the steps that put tokens around a text are read; the ByteLevel step beside them moves offsets, not ids.
 //
 // The side files (tokenizer_config.json, added_tokens.json, chat_template.json) carry much that is nobody's business here, so in them
 // members of another kind than expected mostly count as absent. null is the same as absent everywhere.
@@ -29,21 +31,21 @@ constexpr std::string_view kMetaspaceMark = "\u2581";
 [[noreturn]] void fail(const std::string& message) { throw Error(ErrorKind::kFormat, message); }
 [[noreturn]] void refuse(const std::string& message) { throw Error(ErrorKind::kUnsupported, message); }
 
-// Depth is limited while parsing, because deep nesting in a hostile file costs memory before any rule of ours sees it.
-Json parse(std::string_view text) {
-  const auto limit_depth = [](int depth, Json::parse_event_t, Json&) {
-    if (depth > kMaxDepth) fail("JSON is nested deeper than " + std::to_string(kMaxDepth) + " levels");
-    return true;
-  };
-  try {
-    Json json = Json::parse(text, limit_depth);
-    if (!json.is_object()) fail("expected a JSON object");
-    return json;
-  } catch (const Json::parse_error& error) {
-    throw Error(ErrorKind::kFormat, std::string("not valid JSON: ") + error.what()).at(error.byte);
-  } catch (const Json::exception& error) {  // a number that no double holds
-    fail(std::string("not valid JSON: ") + error.what());
-  }
+Json object_of(Json json) {
+  if (!json.is_object()) fail("expected a JSON object");
+  return json;
+}
+
+// Files that hold ids: what occurs twice in them has two of them.
+Json parse_strictly(std::string_view text) { return object_of(parse_json_tree(text, kMaxDepth)); }
+
+Json parse_leniently(std::string_view text, std::vector<std::string>& repeated) {
+  return object_of(parse_python_json(text, kMaxDepth, repeated));
+}
+
+Json parse_leniently(std::string_view text) {
+  std::vector<std::string> repeated;
+  return parse_leniently(text, repeated);
 }
 
 const Json* find(const Json& object, const char* key) {
@@ -90,15 +92,17 @@ int64_t token_id(const Json& value, const std::string& token) {
   return value.get<int64_t>();
 }
 
-// A Sequence is its members; anything else is a list of one.
-std::vector<const Json*> steps_of(const Json& file, const char* key, const char* members) {
-  const Json* step = find(file, key);
-  if (step == nullptr) return {};
-  if (text_of(*step, "type", "") != "Sequence") return {step};
-  const Json& list = need(*step, members);
+// A Sequence is its members, and those of the Sequences among them; anything else is one step.
+void append_steps(const Json& step, const char* members, std::vector<const Json*>& steps) {
+  if (text_of(step, "type", "") != "Sequence") return steps.push_back(&step);
+  const Json& list = need(step, members);
   if (!list.is_array()) fail(std::string("'") + members + "' is not a list");
+  for (const Json& member : list) append_steps(member, members, steps);
+}
+
+std::vector<const Json*> steps_of(const Json& file, const char* key, const char* members) {
   std::vector<const Json*> steps;
-  for (const Json& member : list) steps.push_back(&member);
+  if (const Json* step = find(file, key)) append_steps(*step, members, steps);
   return steps;
 }
 
@@ -182,11 +186,11 @@ void read_normalizer(const Json& file, TokenizerJson& out) {
   }
 }
 
-void read_vocab(const Json& model, TokenizerJson& out) {
-  const Json& vocab = need(model, "vocab");
+std::vector<std::pair<std::string, int64_t>> vocab_of(const Json& vocab) {
   if (!vocab.is_object()) fail("'vocab' is not an object");
   if (vocab.size() > uint64_t{kMaxTokens}) fail("'vocab' has " + std::to_string(vocab.size()) + " tokens");
-  out.vocab.reserve(vocab.size());
+  std::vector<std::pair<std::string, int64_t>> tokens;
+  tokens.reserve(vocab.size());
   std::vector<bool> used;
   for (const auto& [text, id_value] : vocab.items()) {
     const int64_t id = token_id(id_value, text);
@@ -194,8 +198,17 @@ void read_vocab(const Json& model, TokenizerJson& out) {
     if (index >= used.size()) used.resize(std::max(index + 1, used.size() * 2));
     if (used[index]) fail("id " + std::to_string(id) + " belongs to two tokens, one of them '" + printable(text, 40) + "'");
     used[index] = true;
-    out.vocab.emplace_back(text, id);
+    tokens.emplace_back(text, id);
   }
+  return tokens;
+}
+
+std::pair<std::string, std::string> merge_of(const std::string& text) {
+  const size_t space = text.find(' ');
+  if (space == std::string::npos || text.find(' ', space + 1) != std::string::npos) {
+    fail("merge '" + printable(text, 40) + "' is not two tokens with a space between them");
+  }
+  return {text.substr(0, space), text.substr(space + 1)};
 }
 
 std::pair<std::string, std::string> merge_of(const Json& merge) {
@@ -203,12 +216,7 @@ std::pair<std::string, std::string> merge_of(const Json& merge) {
     if (merge.size() != 2) fail("a merge has " + std::to_string(merge.size()) + " parts; expected 2");
     return {text_of(merge[0], "part of a merge"), text_of(merge[1], "part of a merge")};
   }
-  const std::string text = text_of(merge, "merge");
-  const size_t space = text.find(' ');
-  if (space == std::string::npos || text.find(' ', space + 1) != std::string::npos) {
-    fail("merge '" + printable(text, 40) + "' is not two tokens with a space between them");
-  }
-  return {text.substr(0, space), text.substr(space + 1)};
+  return merge_of(text_of(merge, "merge"));
 }
 
 void read_model(const Json& model, TokenizerJson& out) {
@@ -221,7 +229,7 @@ void read_model(const Json& model, TokenizerJson& out) {
   if (dropout != nullptr && *dropout != 0.0) refuse("BPE with dropout gives random ids");
   out.ignore_merges = flag_of(model, "ignore_merges", false);
   out.unk_token = text_of(model, "unk_token", "");
-  read_vocab(model, out);
+  out.vocab = vocab_of(need(model, "vocab"));
   const Json& merges = need(model, "merges");
   if (!merges.is_array()) fail("'merges' is not a list");
   out.merges.reserve(merges.size());
@@ -241,16 +249,25 @@ std::string special_of(const Json& item) {
   return special == nullptr ? std::string() : text_of(*special, "id", "");
 }
 
+// What stands before and after the text, and between two.
 SpecialTemplate template_of(const Json& step) {
   SpecialTemplate result;
   const Json* single = find(step, "single");
-  if (single != nullptr && single->is_array() && single->size() > 1) {
-    result.first = special_of(single->front());
-    result.last = special_of(single->back());
+  if (single != nullptr && single->is_array()) {
+    bool before = true;
+    for (const Json& item : *single) {
+      if (find(item, "Sequence") != nullptr) {
+        before = false;
+      } else if (before) {
+        if (result.n_before++ == 0) result.first = special_of(item);
+      } else {
+        ++result.n_after;
+        result.last = special_of(item);
+      }
+    }
   }
   const Json* pair = find(step, "pair");
   if (pair == nullptr || !pair->is_array()) return result;
-  // What stands between the two texts.
   bool inside = false;
   for (const Json& item : *pair) {
     const Json* sequence = find(item, "Sequence");
@@ -263,6 +280,40 @@ SpecialTemplate template_of(const Json& step) {
     inside = inside || sequence != nullptr;
   }
   return result;
+}
+
+// [CLS] A [SEP] and [CLS] A [SEP] B [SEP]; RoBERTa separates with two. A token is a pair of text and id.
+SpecialTemplate template_of_bert(const Json& step, size_t n_separators) {
+  const auto token = [&](const char* key) {
+    const Json& pair = need(step, key);
+    if (!pair.is_array() || pair.size() != 2) fail(std::string("'") + key + "' of the post-processor is not a token and its id");
+    return text_of(pair[0], std::string("'") + key + "'");
+  };
+  const std::string separator = token("sep");
+  return {token("cls"), separator, 1, 1, true, std::vector<std::string>(n_separators, separator)};
+}
+
+void read_post_processor(const Json& file, TokenizerJson& out) {
+  for (const Json* step : steps_of(file, "post_processor", "processors")) {
+    const std::string type = text_of(*step, "type", "");
+    if (type == "TemplateProcessing") {
+      out.special_template = template_of(*step);
+    } else if (type == "BertProcessing" || type == "RobertaProcessing") {
+      out.special_template = template_of_bert(*step, type == "BertProcessing" ? 1 : 2);
+    } else if (type != "ByteLevel") {
+      refuse("post-processor step '" + printable(type) + "' has no GGUF equivalent");
+    }
+  }
+}
+
+std::vector<std::pair<std::string, std::string>> special_tokens_of(const Json& file) {
+  std::vector<std::pair<std::string, std::string>> tokens;
+  for (const char* type : {"bos", "eos", "unk", "sep", "pad", "cls", "mask"}) {
+    const Json* entry = find(file, (std::string(type) + "_token").c_str());
+    if (entry != nullptr && entry->is_object()) entry = find(*entry, "content");
+    if (entry != nullptr && entry->is_string()) tokens.emplace_back(type, entry->get<std::string>());
+  }
+  return tokens;
 }
 
 void append_templates(const Json& value, std::vector<ChatTemplate>& out) {
@@ -283,7 +334,7 @@ void append_templates(const Json& value, std::vector<ChatTemplate>& out) {
 }  // namespace
 
 TokenizerJson parse_tokenizer_json(std::string_view text) {
-  const Json file = parse(text);
+  const Json file = parse_strictly(text);
   TokenizerJson out;
   const Json& model = need(file, "model");
   read_pre_tokenizer(file, out);
@@ -296,21 +347,34 @@ TokenizerJson parse_tokenizer_json(std::string_view text) {
     if (!added->is_array()) fail("'added_tokens' is not a list");
     for (const Json& entry : *added) out.added.push_back(added_token_of(entry, need(entry, "id")));
   }
-  for (const Json* step : steps_of(file, "post_processor", "processors")) {
-    if (text_of(*step, "type", "") == "TemplateProcessing") out.special_template = template_of(*step);
-  }
+  read_post_processor(file, out);
   return out;
 }
 
-TokenizerConfig parse_tokenizer_config(std::string_view text) {
-  const Json file = parse(text);
-  TokenizerConfig out;
-  out.tokenizer_class = text_of(file, "tokenizer_class", "");
-  for (const char* type : {"bos", "eos", "unk", "sep", "pad", "cls", "mask"}) {
-    const Json* entry = find(file, (std::string(type) + "_token").c_str());
-    if (entry != nullptr && entry->is_object()) entry = find(*entry, "content");
-    if (entry != nullptr && entry->is_string()) out.special_tokens.emplace_back(type, entry->get<std::string>());
+std::vector<std::pair<std::string, int64_t>> parse_vocab_json(std::string_view text) { return vocab_of(parse_strictly(text)); }
+
+std::vector<std::pair<std::string, std::string>> parse_merges_txt(std::string_view text) {
+  if (find_invalid_utf8(text)) fail(is_utf16(text) ? "is UTF-16, save it as UTF-8" : "is not UTF-8");
+  std::vector<std::pair<std::string, std::string>> merges;
+  for (size_t at = 0; at < text.size();) {
+    const size_t end = std::min(text.find('\n', at), text.size());
+    std::string line(text.substr(at, end - at));
+    if (line.ends_with('\r')) line.pop_back();
+    if (!line.empty() && !(at == 0 && line.starts_with("#version"))) merges.push_back(merge_of(line));
+    at = end + 1;
   }
+  return merges;
+}
+
+std::vector<std::pair<std::string, std::string>> parse_special_tokens_map(std::string_view text) {
+  return special_tokens_of(parse_leniently(text));
+}
+
+TokenizerConfig parse_tokenizer_config(std::string_view text) {
+  TokenizerConfig out;
+  const Json file = parse_leniently(text, out.repeated);
+  out.tokenizer_class = text_of(file, "tokenizer_class", "");
+  out.special_tokens = special_tokens_of(file);
   out.add_bos_token = find_flag(file, "add_bos_token");
   out.add_eos_token = find_flag(file, "add_eos_token");
   out.add_prefix_space = find_flag(file, "add_prefix_space");
@@ -326,14 +390,14 @@ TokenizerConfig parse_tokenizer_config(std::string_view text) {
 }
 
 std::vector<AddedToken> parse_added_tokens(std::string_view text) {
-  const Json file = parse(text);
+  const Json file = parse_strictly(text);
   std::vector<AddedToken> out;
   for (const auto& [content, id] : file.items()) out.push_back({token_id(id, content), content, false});
   return out;
 }
 
 std::vector<ChatTemplate> parse_chat_templates(std::string_view text) {
-  const Json file = parse(text);
+  const Json file = parse_leniently(text);
   std::vector<ChatTemplate> out;
   if (const Json* templates = find(file, "chat_template")) append_templates(*templates, out);
   return out;

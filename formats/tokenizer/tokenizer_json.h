@@ -15,10 +15,12 @@ struct AddedToken {
   bool special = false;
 };
 
-// What a TemplateProcessing step puts around one text, and between two.
+// What a TemplateProcessing, BertProcessing or RobertaProcessing step puts around one text, and between two.
 struct SpecialTemplate {
   std::string first;  // empty: the text comes first
   std::string last;
+  size_t n_before = 0;                  // of which `first` is the first
+  size_t n_after = 0;                   // of which `last` is the last
   bool has_pair_separator = false;      // something other than `first` and `last` stands between two texts
   std::vector<std::string> separators;  // what it is
 };
@@ -41,9 +43,15 @@ struct TokenizerJson {
   std::optional<SpecialTemplate> special_template;
 };
 
-// Parses the text of a tokenizer.json. Throws kFormat for what is not such a file and kUnsupported, naming it, for every component
-// that changes ids and has no place in GGUF: models other than BPE, other normalizers and pre-tokenizers, affixes, dropout.
+// Parses the text of a tokenizer.json. Throws kFormat for what is not such a file, also one in which a token or another key occurs twice,
+// and kUnsupported, naming it, for every component that changes ids and has no place in GGUF: models other than BPE, other normalizers,
+// pre-tokenizers and post-processors, affixes, dropout.
 TokenizerJson parse_tokenizer_json(std::string_view text);
+
+// The two files of a byte-level BPE tokenizer in its slow form: vocab.json, an object of ids by token, and merges.txt, one merge a line
+// under an optional "#version" line.
+std::vector<std::pair<std::string, int64_t>> parse_vocab_json(std::string_view text);
+std::vector<std::pair<std::string, std::string>> parse_merges_txt(std::string_view text);
 
 struct ChatTemplate {
   std::string name;  // "default" for the only one
@@ -59,9 +67,13 @@ struct TokenizerConfig {
   std::optional<bool> add_prefix_space;
   std::vector<AddedToken> added;  // added_tokens_decoder
   std::vector<ChatTemplate> chat_templates;
+  std::vector<std::string> repeated;  // keys that occur twice, of which the last value counts
 };
 
 TokenizerConfig parse_tokenizer_config(std::string_view text);
+
+// special_tokens_map.json, as TokenizerConfig::special_tokens.
+std::vector<std::pair<std::string, std::string>> parse_special_tokens_map(std::string_view text);
 
 // added_tokens.json: an object of ids by text.
 std::vector<AddedToken> parse_added_tokens(std::string_view text);

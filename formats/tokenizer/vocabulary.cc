@@ -10,6 +10,11 @@ constexpr float kPaddingScore = -10000.0f;
 
 }  // namespace
 
+bool is_byte_token(std::string_view text) {
+  return text.size() == 6 && text.starts_with("<0x") && text.ends_with(">") &&
+         text.substr(3, 2).find_first_not_of("0123456789ABCDEFabcdef") == std::string_view::npos;
+}
+
 Vocabulary::Vocabulary(int64_t vocab_size) {
   if (vocab_size < 1 || vocab_size > kMaxTokens) {
     throw Error(ErrorKind::kFormat, "vocab_size is " + std::to_string(vocab_size) + "; expected 1 to " + std::to_string(kMaxTokens));
