@@ -215,8 +215,10 @@ class Examination {
     attempt("", [&] {
       const std::unique_ptr<ModelSource> source = open_model(path);
       for (const std::string& note : source->notes()) add(Severity::kNote, "", note);
-      if (const auto chat = source->metadata().find_string("tokenizer.chat_template"))
-        examine_template(*chat, "chat template", result_.symptoms);
+      for (const auto& [key, value] : source->metadata().entries()) {
+        const auto* chat = std::get_if<std::string>(&value);
+        if (chat != nullptr && key.starts_with("tokenizer.chat_template")) examine_template(*chat, key, result_.symptoms);
+      }
     });
   }
 

@@ -128,6 +128,12 @@ TEST_F(Doctor, SeesWhatChatTemplatesShouldNotHold) {
   EXPECT_THAT(template_symptoms("{{ x|attr('a') }}"), HasSubstr("attr()"));
   EXPECT_THAT(template_symptoms("{{ lipsum }}"), HasSubstr("lipsum"));
   EXPECT_THAT(template_symptoms("{%- include 'other' %}"), HasSubstr("includes another template"));
+  for (const char* text : {"{%import 'o' as x %}", "{%-import 'o' as x %}", "{%+  from x import y %}", "{%-\nfrom x import y %}"}) {
+    EXPECT_THAT(template_symptoms(text), HasSubstr("imports another template")) << text;
+  }
+  EXPECT_THAT(template_symptoms("{%extends 'o' %}"), HasSubstr("builds on another template"));
+  EXPECT_THAT(template_symptoms("{{ x |  attr\t('a') }}"), HasSubstr("attr()"));
+  EXPECT_THAT(template_symptoms("a\n{% if x %}"), HasSubstr("line 2: '{% if' is never closed"));
   EXPECT_THAT(template_symptoms("see https://example.org"), HasSubstr("web address"));
   EXPECT_THAT(template_symptoms("a\xE2\x80\xAE"
                                 "b"),
