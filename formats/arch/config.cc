@@ -247,7 +247,9 @@ void ModelConfig::note_contradictions() {
   if (scaling_differs()) {
     notes_.emplace_back("config.json has 'rope_scaling' and another 'rope_parameters'; rope_scaling counts, as in transformers");
   }
-  for (const auto& [counts, other] : kSpellings) note_contradiction(counts, other);
+  for (const auto& [counts, other] : kSpellings) {
+    if (!counts.starts_with("rope_parameters.") || !has_prefix("rope_scaling.")) note_contradiction(counts, other);
+  }
   for (const Aliases& aliases : kAliases) {
     std::string_view counts = aliases.key;
     for (const std::string_view older : aliases.older) {
@@ -359,7 +361,7 @@ ModelConfig load_config(const ModelFolder& folder) {
   try {
     return ModelConfig::parse(text, folder.read_text(kGeneration, kMaxBytes));
   } catch (const Error& error) {
-    config.notes_.push_back(std::string(kGeneration) + " " + error.message() + "; what it says about sampling and end tokens is left out");
+    config.notes_.push_back(std::string(kGeneration) + ": " + error.message() + "; what it says about sampling and end tokens is left out");
   }
   return config;
 }

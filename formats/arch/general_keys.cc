@@ -50,7 +50,7 @@ ModelCard read_model_card(const ModelFolder& folder, std::vector<std::string>& n
   try {
     if (folder.has("README.md")) return ModelCard::parse(folder.read_text("README.md", kMaxReadmeBytes));
   } catch (const Error& error) {
-    notes.push_back("README.md " + error.message() + "; its license, base model and tags are left out");
+    notes.push_back("README.md: " + error.message() + "; its license, base model and tags are left out");
   }
   return {};
 }

@@ -107,6 +107,7 @@ TEST(ModelConfig, NotesSpellingsThatDisagree) {
       {R"({"dtype": "bfloat16", "torch_dtype": "float16"})", "'dtype' is 'bfloat16' and 'torch_dtype' is 'float16'"},
       {R"({"rope_scaling": {"factor": 4}, "rope_parameters": {"factor": 8}})", "rope_scaling counts"},
       {R"({"rope_scaling": {"factor": 4}, "rope_parameters": {"factor": 4.0, "rope_theta": 1}})", ""},
+      {R"({"rope_scaling": {"factor": 4}, "rope_theta": 1, "rope_parameters": {"factor": 4, "rope_theta": 2}})", ""},
       {R"({"hidden_size": 1, "hidden_size": 2})", "the key 'hidden_size' occurs twice; the last one counts"},
   };
   for (const Case& c : cases) {
@@ -165,7 +166,7 @@ TEST(ModelConfig, NotesAGenerationConfigThatCannotBeRead) {
     const ModelConfig config = load_config(folder.path());
     EXPECT_EQ(config.get_count("hidden_size"), 8);
     ASSERT_EQ(config.notes().size(), 1U) << broken;
-    EXPECT_THAT(config.notes()[0], ::testing::HasSubstr("generation_config.json "));
+    EXPECT_THAT(config.notes()[0], ::testing::HasSubstr("generation_config.json: "));
   }
 }
 

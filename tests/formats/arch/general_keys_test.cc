@@ -236,7 +236,7 @@ TEST_F(GeneralKeysTest, NoteAReadmeThatCannotBeRead) {
   std::filesystem::create_directories(folder_);
   test::write_text(folder_ / "README.md", "version https://git-lfs.github.com/spec/v1\n");
   keys();
-  EXPECT_THAT(notes_, testing::ElementsAre(testing::HasSubstr("README.md is a Git LFS pointer")));
+  EXPECT_THAT(notes_, testing::ElementsAre(testing::HasSubstr("README.md: is a Git LFS pointer")));
 }
 
 }  // namespace

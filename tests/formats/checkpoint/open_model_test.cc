@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "formats/base/file.h"
+#include "formats/model/model_outline.h"
 #include "tests/formats/checkpoint_builder.h"
 
 namespace quern::test {
@@ -25,6 +26,30 @@ ModelOptions mtp_options() {
   ModelOptions options;
   options.mtp = true;
   return options;
+}
+
+// The tokenizer keys of mini-llama3 without its tokenizer_config.json and with other ids in config.json.
+Metadata keys_with_ids(const std::string& eos, const std::string& pad, const std::string& generation) {
+  const TempDir dir;
+  const fs::path model = model_folder("mini-llama3");
+  fs::copy_file(model / "tokenizer.json", dir / "tokenizer.json");
+  std::string config = read_text_file(model / "config.json", 1 << 20);
+  const size_t at = config.find("\"eos_token_id\":");
+  config.replace(at, config.find_first_of(",\n}", at) - at, "\"eos_token_id\": " + eos + ", \"pad_token_id\": " + pad);
+  write_text(dir / "config.json", config);
+  write_text(dir / "generation_config.json", generation);
+  return open_outline(dir.path(), {}).source->metadata();
+}
+
+TEST(OpenModelIds, AreTheFirstOfAListAndTheRestEndTextsToo) {
+  const Metadata list = keys_with_ids("[508, 300]", "-1", R"({"eos_token_id": [508, 301]})");
+  EXPECT_EQ(list.get_int("tokenizer.ggml.eos_token_id"), 508);
+  EXPECT_EQ(list.get_int("tokenizer.ggml.eot_token_id"), 300);
+  EXPECT_EQ(list.get_int("tokenizer.ggml.eom_token_id"), 301);
+  EXPECT_EQ(list.find("tokenizer.ggml.padding_token_id"), nullptr);
+  const Metadata generation = keys_with_ids("null", "3", R"({"eos_token_id": 508})");
+  EXPECT_EQ(generation.get_int("tokenizer.ggml.eos_token_id"), 508);
+  EXPECT_EQ(generation.get_int("tokenizer.ggml.padding_token_id"), 3);
 }
 
 class OpenModel : public ::testing::TestWithParam<const char*> {};
