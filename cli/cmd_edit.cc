@@ -40,7 +40,7 @@ int run_edit(const EditOptions& options) {
   }
   if (!options.dry_run && gguf::restore_header(options.file)) print_warning("an edit was interrupted; its old header was put back first");
   const InputFile file(options.file);
-  const gguf::Header header = gguf::read_header(file);
+  const gguf::Header header = gguf::read_header(file, gguf::ForeignTypes::kList);
   const gguf::Edit edit = gguf::plan_edit(header, edited_metadata(header.metadata, {options.set, options.remove, options.chat_template}));
   const std::string target = options.output.empty() ? options.file : options.output;
   const bool in_place = edit.in_place && options.output.empty();

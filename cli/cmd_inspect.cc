@@ -42,7 +42,7 @@ void print_totals(const char* type_title, const char* count_title, std::span<con
   };
   size_t n_tensors = 0;
   for (const TypeTotal& total : totals) {
-    add(std::string(name_of(total.dtype)), total.n_tensors, total.n_elements, total.size_bytes);
+    add(total.type, total.n_tensors, total.n_elements, total.size_bytes);
     n_tensors += total.n_tensors;
   }
   if (totals.size() > 1) add("all", n_tensors, total_elements(totals), total_bytes(totals));
@@ -87,8 +87,8 @@ void print_tensors(const Inspection& found) {
   std::vector<std::vector<std::string>> rows{{"Tensor", "type", "shape", "size", "offset"}};
   if (found.files.size() > 1) rows.front().push_back("file");
   for (const InspectedTensor& tensor : found.tensors) {
-    rows.push_back({printable(tensor.info.name), std::string(name_of(tensor.info.dtype)), tensor.info.shape.to_string(),
-                    format_size(tensor.info.size_bytes), std::to_string(tensor.info.file_offset)});
+    rows.push_back({printable(tensor.name), tensor.type, tensor.shape.to_string(), format_size(tensor.size_bytes),
+                    std::to_string(tensor.file_offset)});
     if (found.files.size() > 1) rows.back().push_back(std::to_string(tensor.file + 1));
   }
   std::cout << '\n' << format_table(rows);

@@ -52,7 +52,7 @@ void overwrite_begin(const fs::path& path, std::span<const std::byte> bytes) {
 
 std::vector<std::byte> header_with_padding(const Header& header, Metadata metadata, uint64_t padding_bytes) {
   metadata.set(kPaddingKey, std::string(static_cast<size_t>(padding_bytes), ' '));
-  return serialize_header(metadata, header.tensors, header.alignment);
+  return serialize_header(header, metadata);
 }
 
 }  // namespace
@@ -67,8 +67,8 @@ Edit plan_edit(const Header& header, const Metadata& wanted) {
   metadata.erase(kPaddingKey);
   Edit edit;
   edit.old_data_offset = header.data_offset;
-  edit.header = serialize_header(metadata, header.tensors, header.alignment);
-  edit.in_place = header.tensors.empty() || edit.header.size() == header.data_offset;
+  edit.header = serialize_header(header, metadata);
+  edit.in_place = (header.tensors.empty() && header.foreign.empty()) || edit.header.size() == header.data_offset;
   if (edit.in_place) return edit;
   const uint64_t least = header_with_padding(header, metadata, 0).size();
   edit.in_place = least <= header.data_offset;

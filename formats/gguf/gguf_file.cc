@@ -47,12 +47,12 @@ std::vector<std::string> shard_names(const fs::path& first_shard, int64_t number
 
 }  // namespace
 
-File::File(const fs::path& first_shard) {
+File::File(const fs::path& first_shard, ForeignTypes foreign) {
   files_.emplace_back(first_shard);
-  headers_.push_back(read_header(files_.front()));
+  headers_.push_back(read_header(files_.front(), foreign));
   try {
     const int64_t count = metadata().find_int(kSplitCount).value_or(0);
-    if (count > 1) open_shards(first_shard, count);
+    if (count > 1) open_shards(first_shard, count, foreign);
     index_tensors();
   } catch (Error& e) {
     e.file(first_shard.string());
@@ -60,18 +60,18 @@ File::File(const fs::path& first_shard) {
   }
 }
 
-void File::open_shards(const fs::path& first_shard, int64_t count) {
+void File::open_shards(const fs::path& first_shard, int64_t count, ForeignTypes foreign) {
   const std::vector<std::string> names = shard_names(first_shard, metadata().get_int(kSplitNo), count);
   const int64_t n_tensors = metadata().get_int(kSplitTensors);
   require_files(first_shard.parent_path(), names);
-  size_t n_found = headers_.front().tensors.size();
+  size_t n_found = headers_.front().tensors.size() + headers_.front().foreign.size();
   for (int64_t i = 1; i < count; ++i) {
     const InputFile& file = files_.emplace_back(first_shard.parent_path() / names[static_cast<size_t>(i)]);
-    const Header& header = headers_.emplace_back(read_header(file));
+    const Header& header = headers_.emplace_back(read_header(file, foreign));
     check_split_value(file, header.metadata, kSplitNo, i);
     check_split_value(file, header.metadata, kSplitCount, count);
     check_split_value(file, header.metadata, kSplitTensors, n_tensors);
-    n_found += header.tensors.size();
+    n_found += header.tensors.size() + header.foreign.size();
   }
   if (std::cmp_not_equal(n_found, n_tensors)) {
     throw Error(ErrorKind::kFormat, "split.tensors.count is " + std::to_string(n_tensors) + ", the shards have " + std::to_string(n_found));

@@ -8,6 +8,7 @@
 #include "formats/gguf/gguf.h"
 #include "formats/gguf/gguf_survey.h"
 #include "formats/gguf/gguf_types.h"
+#include "formats/types/foreign_types.h"
 
 // A header is read once from front to back, and no number in it is believed before what is left of the file has been asked: a count must
 // fit into it at the fewest bytes that one of its things can take, strings and the header as a whole have limits of their own. So what is
@@ -15,7 +16,8 @@
 //
 // The alignment is a metadata key, so descriptions of tensors can only be judged once all keys are known. Each tensor must begin where the
 // padded data of the one before it ends, which leaves neither holes nor overlaps; where the data itself begins follows from the length of
-// the header and is known last, and with it whether the file is long enough.
+// the header and is known last, and with it whether the file is long enough. Only the padding of the last tensor may be missing, as some
+// programs leave it out. The size of a tensor of a foreign type is not known: it reaches to where the next one begins.
 //
 // The doctor reads broken files by the same code. Given a list of problems the parser notes there what concerns one entry only and reads
 // on; it still throws where it cannot know how many bytes to pass over, as behind a value of an unknown type.
@@ -32,6 +34,14 @@ class HeaderStream {
   uint64_t position() const noexcept { return position_; }
   uint64_t file_size_bytes() const noexcept { return file_size_bytes_; }
   uint64_t remaining() const noexcept { return file_size_bytes_ - position_; }
+
+  // Whether another GGUF header begins there. False where only the header was given.
+  bool has_magic_at(uint64_t offset) const {
+    std::array<char, kMagic.size()> bytes{};
+    if (file_ == nullptr || offset > file_size_bytes_ || file_size_bytes_ - offset < bytes.size()) return false;
+    file_->read_at(offset, std::as_writable_bytes(std::span(bytes)));
+    return std::string_view(bytes.data(), bytes.size()) == kMagic;
+  }
 
   // The next n bytes, valid until the next call.
   std::span<const std::byte> take(uint64_t n) {
@@ -79,7 +89,8 @@ std::string quoted_key(const std::string& key) { return "metadata key '" + key +
 class HeaderParser {
  public:
   // problems: nullptr to throw at the first broken rule; else rules that only concern one entry are noted there and reading goes on.
-  explicit HeaderParser(HeaderStream stream, std::vector<std::string>* problems = nullptr) : in_(std::move(stream)), problems_(problems) {}
+  HeaderParser(HeaderStream stream, ForeignTypes foreign, std::vector<std::string>* problems = nullptr)
+      : in_(std::move(stream)), foreign_(foreign), problems_(problems) {}
 
   Header parse() {
     read_magic_and_version();
@@ -88,10 +99,9 @@ class HeaderParser {
     for (int64_t i = 0; i < n_keys; ++i) read_key();
     read_alignment();
     header_.tensors.reserve(static_cast<size_t>(n_tensors));
-    uint64_t blob_bytes = 0;
-    for (int64_t i = 0; i < n_tensors; ++i) read_tensor(blob_bytes);
+    for (int64_t i = 0; i < n_tensors; ++i) read_tensor();
     check_unique_names();
-    finish(blob_bytes);
+    finish();
     return std::move(header_);
   }
 
@@ -222,8 +232,8 @@ class HeaderParser {
     header_.alignment = *alignment;
   }
 
-  // Reads one tensor description; the tensor must begin at blob_bytes, which then moves past it.
-  void read_tensor(uint64_t& blob_bytes) {
+  // Reads one tensor description; the tensor must begin at blob_bytes_, which then moves past it.
+  void read_tensor() {
     const uint64_t at = in_.position();
     TensorInfo tensor;
     tensor.name = read_string(problems_ == nullptr ? kMaxNameBytes : kMaxKeyBytes, "tensor name");
@@ -233,7 +243,7 @@ class HeaderParser {
       const auto type = in_.take_value<int32_t>();
       const uint64_t offset_at = in_.position();
       tensor.file_offset = in_.take_value<uint64_t>();
-      place_tensor(tensor, dims, type, offset_at, blob_bytes);
+      place_tensor(tensor, dims, type, offset_at);
     } catch (Error& e) {
       e.tensor(tensor.name).at(at);
       throw;
@@ -241,28 +251,46 @@ class HeaderParser {
   }
 
   // The description is read; what is wrong from here on concerns this tensor only.
-  void place_tensor(TensorInfo& tensor, const std::vector<int64_t>& dims, int32_t type, uint64_t offset_at, uint64_t& blob_bytes) {
+  void place_tensor(TensorInfo& tensor, const std::vector<int64_t>& dims, int32_t type, uint64_t offset_at) {
     try {
       for (const int64_t dim : dims) {
         if (dim <= 0) throw Error(ErrorKind::kFormat, "dimension " + std::to_string(dim) + " is not positive");
       }
       tensor.shape = Shape(dims);
-      tensor.dtype = dtype_of(type);
-      tensor.size_bytes = tensor_size_bytes(tensor.dtype, tensor.shape);
-      if (tensor.file_offset != blob_bytes) {
-        object(Error(ErrorKind::kFormat, "data offset " + std::to_string(tensor.file_offset) + ", but the tensor before it ends at " +
-                                             std::to_string(blob_bytes) + " (padding included)")
-                   .at(offset_at)
-                   .tensor(tensor.name));
-        blob_bytes = tensor.file_offset;
+      const std::optional<DType> dtype = find_dtype_by_gguf_id(type);
+      if (!dtype && foreign_ == ForeignTypes::kRefuse) throw Error(ErrorKind::kUnsupported, why_not_read(type));
+      if (dtype) {
+        tensor.dtype = *dtype;
+        tensor.size_bytes = tensor_size_bytes(tensor.dtype, tensor.shape);
       }
-      const uint64_t padded = checked_add(tensor.size_bytes, header_.alignment - 1, "padded size") / header_.alignment * header_.alignment;
-      blob_bytes = checked_add(blob_bytes, padded, "end of the data");
+      check_offset(tensor, offset_at);
+      if (!dtype) {
+        tensor.shape.n_elements();  // throws when there are too many
+        header_.foreign.push_back({std::move(tensor.name), type, tensor.shape, tensor.file_offset, 0});
+        open_end_ = true;
+        return;
+      }
+      data_end_ = checked_add(tensor.file_offset, tensor.size_bytes, "end of the data");
+      blob_bytes_ = checked_add(data_end_, header_.alignment - 1, "end of the data") / header_.alignment * header_.alignment;
       header_.tensors.push_back(std::move(tensor));
     } catch (Error& e) {
       if (problems_ == nullptr) throw;
       object(e.tensor(tensor.name));  // without a size it has no place
     }
+  }
+
+  // A tensor begins where the one before it ends. Behind a foreign one that is anywhere, and says how long that is.
+  void check_offset(const TensorInfo& tensor, uint64_t offset_at) {
+    const bool anywhere = open_end_ && tensor.file_offset > blob_bytes_ && tensor.file_offset % header_.alignment == 0;
+    if (anywhere) header_.foreign.back().size_bytes = tensor.file_offset - blob_bytes_;
+    if (!anywhere && tensor.file_offset != blob_bytes_) {
+      object(Error(ErrorKind::kFormat, "data offset " + std::to_string(tensor.file_offset) + ", but the tensor before it ends at " +
+                                           std::to_string(blob_bytes_) + " (padding included)")
+                 .at(offset_at)
+                 .tensor(tensor.name));
+    }
+    open_end_ = false;
+    blob_bytes_ = tensor.file_offset;
   }
 
   // Outermost first.
@@ -274,25 +302,18 @@ class HeaderParser {
     return dims;
   }
 
-  static DType dtype_of(int32_t id) {
-    if (const std::optional<DType> dtype = find_dtype_by_gguf_id(id)) return *dtype;
-    constexpr std::array kRemoved = {4, 5, 31, 32, 33, 36, 37, 38};
-    const bool removed = std::ranges::find(kRemoved, id) != kRemoved.end();
-    throw Error(ErrorKind::kUnsupported,
-                "type id " + std::to_string(id) + (removed ? " was removed from ggml" : " is not a type that we know"));
-  }
-
   void check_unique_names() {
     std::vector<std::string_view> names;
-    names.reserve(header_.tensors.size());
+    names.reserve(header_.tensors.size() + header_.foreign.size());
     for (const TensorInfo& tensor : header_.tensors) names.push_back(tensor.name);
+    for (const ForeignTensor& tensor : header_.foreign) names.push_back(tensor.name);
     std::ranges::sort(names);
     const auto twice = std::ranges::adjacent_find(names);
     if (twice != names.end()) object(Error(ErrorKind::kFormat, "the header names it twice").tensor(*twice));
   }
 
   // Fixes where the data begins, turns relative offsets into file offsets and checks the size of the file.
-  void finish(uint64_t blob_bytes) {
+  void finish() {
     const uint64_t header_bytes = in_.position();
     const uint64_t file_size_bytes = in_.file_size_bytes();
     header_.data_offset = align_up(header_bytes, header_.alignment);
@@ -305,39 +326,87 @@ class HeaderParser {
                    .tensor(tensor.name));
       }
     }
-    const uint64_t end = checked_add(header_.data_offset, blob_bytes, "end of the data");
-    const uint64_t least = header_.tensors.empty() ? header_bytes : end;  // without tensors the padding may be missing
-    if (file_size_bytes < least || file_size_bytes > end) {
-      object(Error(ErrorKind::kFormat, "the file has " + std::to_string(file_size_bytes) + " bytes, its header asks for " +
-                                           std::to_string(end) + " with the padding of the last tensor"));
+    for (ForeignTensor& tensor : header_.foreign) {
+      tensor.file_offset = checked_add(tensor.file_offset, header_.data_offset, "data offset");
+      if (tensor.file_offset >= file_size_bytes) {
+        object(Error(ErrorKind::kFormat, "data begins at byte " + std::to_string(tensor.file_offset) + ", the file has " +
+                                             std::to_string(file_size_bytes) + " (incomplete download?)")
+                   .tensor(tensor.name));
+      } else if (tensor.size_bytes == 0) {
+        tensor.size_bytes = file_size_bytes - tensor.file_offset;
+      }
     }
+    if (!open_end_) check_size(header_bytes);
+  }
+
+  // Behind the last tensor there may be its padding and nothing else.
+  void check_size(uint64_t header_bytes) {
+    const uint64_t size = in_.file_size_bytes();
+    const uint64_t end = checked_add(header_.data_offset, blob_bytes_, "end of the data");
+    const uint64_t least = data_end_ == 0 ? header_bytes : header_.data_offset + data_end_;
+    if (least <= size && size <= end) return;
+    for (const uint64_t next : {least, end}) {
+      if (!in_.has_magic_at(next)) continue;
+      return object(Error(ErrorKind::kFormat, "is several GGUF files put together by cat: the second begins at byte " +
+                                                  std::to_string(next) +
+                                                  ". Shards stay files of their own, of which the first is given; for one file of them: "
+                                                  "quern quantize FIRST -o OUT.gguf --type lossless"));
+    }
+    object(Error(ErrorKind::kFormat, "the file has " + std::to_string(size) + " bytes, its header asks for " + std::to_string(end) +
+                                         " with the padding of the last tensor"));
   }
 
   HeaderStream in_;
+  ForeignTypes foreign_;
   std::vector<std::string>* problems_;
   Header header_;
   uint64_t n_array_strings_ = 0;
+  uint64_t data_end_ = 0, blob_bytes_ = 0;  // of the tensors so far, without and with the padding of the last
+  bool open_end_ = false;                   // the last one is foreign and begins at blob_bytes_
 };
+
+// What browsers and cut-up uploads put behind ".gguf". Empty for other names.
+std::string_view behind_gguf(std::string_view name) {
+  constexpr std::string_view kExtension = ".gguf";
+  const size_t at = name.rfind(kExtension);
+  return at == std::string_view::npos ? std::string_view() : name.substr(at + kExtension.size());
+}
+
+// Why a file that is no whole GGUF file is none, as far as its name says so; empty when it does not.
+std::string explain_by_name(const std::string& name) {
+  const std::string_view rest = behind_gguf(name);
+  if (rest.empty() || rest.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789.-_") != std::string_view::npos) return "";
+  for (const std::string_view unfinished : {".part", ".incomplete", ".crdownload", ".tmp", ".aria2", ".download"}) {
+    if (rest == unfinished) return "is an unfinished download or conversion (by its name)";
+  }
+  const bool numbered = rest.find_first_not_of(".-_0123456789") == std::string_view::npos,
+             letters = rest.size() == 3 && rest.starts_with(".a");
+  if (!numbered && !letters && rest.find("part") == std::string_view::npos && rest.find("split") == std::string_view::npos) return "";
+  const std::string whole = name.substr(0, name.size() - rest.size());
+  return "is a part of a file that was cut by bytes (by its name); put all parts together in their order first: cat PARTS ... > " + whole;
+}
 
 }  // namespace
 
 Header parse_header(std::span<const std::byte> head, uint64_t file_size_bytes) {
-  return HeaderParser(HeaderStream(head, file_size_bytes)).parse();
+  return HeaderParser(HeaderStream(head, file_size_bytes), ForeignTypes::kRefuse).parse();
 }
 
-Header read_header(const InputFile& file) {
+Header read_header(const InputFile& file, ForeignTypes foreign) {
   refuse_stand_in(file);
   try {
-    return HeaderParser(HeaderStream(file)).parse();
+    return HeaderParser(HeaderStream(file), foreign).parse();
   } catch (Error& e) {
     e.file(file.path().string());
+    const std::string why = e.kind() == ErrorKind::kFormat ? explain_by_name(file.path().filename().string()) : "";
+    if (!why.empty()) throw Error(ErrorKind::kFormat, why).file(file.path().string());
     throw;
   }
 }
 
 Header survey_header(const InputFile& file, std::vector<std::string>& problems) {
   refuse_stand_in(file);
-  return HeaderParser(HeaderStream(file), &problems).parse();
+  return HeaderParser(HeaderStream(file), ForeignTypes::kList, &problems).parse();
 }
 
 }  // namespace quern::gguf

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <bit>
 #include <cstdio>
+#include <limits>
 #include <set>
 
 #include "formats/base/bytes.h"
@@ -84,12 +85,28 @@ void check_tensor(const TensorInfo& tensor) {
   }
 }
 
-void put_tensor(HeaderBytes& out, const TensorInfo& tensor, uint64_t offset) {
-  out.put(std::string_view(tensor.name));
-  out.put(static_cast<uint32_t>(tensor.shape.rank()));
-  for (int i = tensor.shape.rank(); i-- > 0;) out.put(tensor.shape[i]);  // innermost first
-  out.put(traits(tensor.dtype).gguf_id);
+void put_tensor(HeaderBytes& out, std::string_view name, const Shape& shape, int32_t type_id, uint64_t offset) {
+  out.put(name);
+  out.put(static_cast<uint32_t>(shape.rank()));
+  for (int i = shape.rank(); i-- > 0;) out.put(shape[i]);  // innermost first
+  out.put(type_id);
   out.put(offset);
+}
+
+// Everything before the descriptions of tensors.
+void put_keys(HeaderBytes& out, const Metadata& metadata, size_t n_tensors) {
+  out.put_raw(kMagic);
+  out.put(kVersion);
+  out.put(static_cast<int64_t>(n_tensors));
+  out.put(static_cast<int64_t>(metadata.entries().size()));
+  for (const auto& [key, value] : metadata.entries()) {
+    if (key.empty() || key.size() > kMaxKeyBytes) {
+      throw Error(ErrorKind::kUnsupported,
+                  "a metadata key of " + std::to_string(key.size()) + " bytes, GGUF allows 1 to " + std::to_string(kMaxKeyBytes));
+    }
+    out.put(std::string_view(key));
+    out.put_value(value);
+  }
 }
 
 }  // namespace
@@ -109,18 +126,7 @@ Layout layout(std::span<const TensorInfo> tensors, uint64_t alignment) {
 std::vector<std::byte> serialize_header(const Metadata& metadata, std::span<const TensorInfo> tensors, uint64_t alignment) {
   check_alignment(metadata, alignment);
   HeaderBytes out;
-  out.put_raw(kMagic);
-  out.put(kVersion);
-  out.put(static_cast<int64_t>(tensors.size()));
-  out.put(static_cast<int64_t>(metadata.entries().size()));
-  for (const auto& [key, value] : metadata.entries()) {
-    if (key.empty() || key.size() > kMaxKeyBytes) {
-      throw Error(ErrorKind::kUnsupported,
-                  "a metadata key of " + std::to_string(key.size()) + " bytes, GGUF allows 1 to " + std::to_string(kMaxKeyBytes));
-    }
-    out.put(std::string_view(key));
-    out.put_value(value);
-  }
+  put_keys(out, metadata, tensors.size());
   const Layout places = layout(tensors, alignment);
   std::set<std::string_view> names;
   for (size_t i = 0; i < tensors.size(); ++i) {
@@ -131,9 +137,26 @@ std::vector<std::byte> serialize_header(const Metadata& metadata, std::span<cons
       e.tensor(tensors[i].name);
       throw;
     }
-    put_tensor(out, tensors[i], places.offsets[i]);
+    put_tensor(out, tensors[i].name, tensors[i].shape, traits(tensors[i].dtype).gguf_id, places.offsets[i]);
   }
   return out.take_padded(alignment);
+}
+
+std::vector<std::byte> serialize_header(const Header& header, const Metadata& metadata) {
+  check_alignment(metadata, header.alignment);
+  HeaderBytes out;
+  put_keys(out, metadata, header.tensors.size() + header.foreign.size());
+  auto foreign = header.foreign.begin();
+  const auto put_foreign_before = [&](uint64_t file_offset) {
+    for (; foreign != header.foreign.end() && foreign->file_offset < file_offset; ++foreign)
+      put_tensor(out, foreign->name, foreign->shape, foreign->type_id, foreign->file_offset - header.data_offset);
+  };
+  for (const TensorInfo& tensor : header.tensors) {
+    put_foreign_before(tensor.file_offset);
+    put_tensor(out, tensor.name, tensor.shape, traits(tensor.dtype).gguf_id, tensor.file_offset - header.data_offset);
+  }
+  put_foreign_before(std::numeric_limits<uint64_t>::max());
+  return out.take_padded(header.alignment);
 }
 
 std::vector<std::byte> serialize_value(const MetaValue& value) {

@@ -8,12 +8,14 @@
 #include "formats/arch/key_reader.h"
 #include "formats/arch/stems.h"
 #include "formats/base/checked.h"
+#include "formats/base/counted.h"
 #include "formats/base/error.h"
 #include "formats/base/file.h"
 #include "formats/base/json_tree.h"
 #include "formats/gguf/gguf_survey.h"
 #include "formats/model/model_source.h"
 #include "formats/safetensors/safetensors.h"
+#include "formats/types/foreign_types.h"
 #include "verify/intact/file_scan.h"
 
 // A broken file seldom has one fault only, so every step is an attempt: what it throws becomes a symptom, and the next step goes on with
@@ -85,7 +87,7 @@ class Examination {
       return;
     }
     attempt(where, [&] {
-      const gguf::File set(path);
+      const gguf::File set(path, gguf::ForeignTypes::kList);
       for (size_t f = 1; f < set.files().size(); ++f) gguf_file(set.files()[f].path());
       check_blocks(
           set.metadata(), set.tensors().size(), [&](const std::string& name) { return set.find(name) != nullptr; }, where);
@@ -111,24 +113,38 @@ class Examination {
       for (size_t i = 0; i < std::min(problems.size(), kShown); ++i) add(Severity::kBroken, where, problems[i]);
       if (problems.size() > kShown)
         add(Severity::kBroken, where, "and " + std::to_string(problems.size() - kShown) + " more rules of the format broken");
+      foreign_types(*header, where);
       layout(*header, file, where);
       scan(file, header->tensors, where);
     });
-    if (header) result_.n_tensors += header->tensors.size();
+    if (header) result_.n_tensors += header->tensors.size() + header->foreign.size();
     return header;
+  }
+
+  void foreign_types(const gguf::Header& header, const std::string& where) {
+    std::map<int32_t, size_t> counts;
+    for (const gguf::ForeignTensor& tensor : header.foreign) ++counts[tensor.type_id];
+    for (const auto& [type, count] : counts)
+      add(Severity::kBroken, where,
+          counted(count, "tensor") + " cannot be looked at and llama.cpp refuses the file: " + why_not_read(type));
   }
 
   // Holes and overlaps in words; the survey has named the offsets.
   void layout(const gguf::Header& header, const InputFile& file, const std::string& where) {
-    std::vector<const TensorInfo*> order;
-    for (const TensorInfo& tensor : header.tensors) order.push_back(&tensor);
-    std::ranges::stable_sort(order, {}, &TensorInfo::file_offset);
+    struct Place {
+      std::string_view name;
+      uint64_t begin, end;
+    };
+    std::vector<Place> order;
+    for (const TensorInfo& t : header.tensors) order.push_back({t.name, t.file_offset, t.file_offset + t.size_bytes});
+    for (const gguf::ForeignTensor& t : header.foreign) order.push_back({t.name, t.file_offset, t.file_offset + t.size_bytes});
+    std::ranges::stable_sort(order, {}, &Place::begin);
     uint64_t hole_bytes = 0;
     for (size_t i = 0; i + 1 < order.size(); ++i) {
-      const uint64_t end = align_up(order[i]->file_offset + order[i]->size_bytes, header.alignment), next = order[i + 1]->file_offset;
-      if (next < order[i]->file_offset + order[i]->size_bytes) {
+      const uint64_t end = align_up(order[i].end, header.alignment), next = order[i + 1].begin;
+      if (next < order[i].end) {
         add(Severity::kBroken, where,
-            "tensors '" + printable(order[i]->name) + "' and '" + printable(order[i + 1]->name) +
+            "tensors '" + printable(order[i].name) + "' and '" + printable(order[i + 1].name) +
                 "' overlap: both are read from the same bytes");
       } else if (next > end) {
         hole_bytes += next - end;
@@ -137,8 +153,7 @@ class Examination {
     if (hole_bytes > 0)
       add(Severity::kWarning, where,
           std::to_string(hole_bytes) + " bytes between tensors belong to none: something is hidden or was cut out");
-    const uint64_t end =
-        order.empty() ? header.data_offset : align_up(order.back()->file_offset + order.back()->size_bytes, header.alignment);
+    const uint64_t end = order.empty() ? header.data_offset : align_up(order.back().end, header.alignment);
     if (file.size_bytes() > end)
       add(Severity::kWarning, where, std::to_string(file.size_bytes() - end) + " bytes after the last tensor belong to none");
   }
@@ -372,9 +387,11 @@ class MetadataExamination {
     const std::optional<int64_t> count = int_of(arch + ".block_count");
     if (!count || int_of("split.count").value_or(1) > 1 || header_.tensors.empty()) return;
     std::set<int64_t> present;
-    for (const TensorInfo& tensor : header_.tensors) {
-      if (const int64_t layer = split_block_name(tensor.name).layer; layer >= 0) present.insert(layer);
-    }
+    const auto note = [&](const std::string& name) {
+      if (const int64_t layer = split_block_name(name).layer; layer >= 0) present.insert(layer);
+    };
+    for (const TensorInfo& tensor : header_.tensors) note(tensor.name);
+    for (const gguf::ForeignTensor& tensor : header_.foreign) note(tensor.name);
     for (int64_t block = 0; block < std::min<int64_t>(*count, 1 << 16); ++block) {
       if (present.contains(block)) continue;
       return add(Severity::kBroken,

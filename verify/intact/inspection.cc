@@ -9,6 +9,7 @@
 #include "formats/gguf/gguf.h"
 #include "formats/model/model_source.h"
 #include "formats/safetensors/safetensors.h"
+#include "formats/types/foreign_types.h"
 
 namespace quern {
 namespace fs = std::filesystem;
@@ -16,9 +17,9 @@ namespace {
 
 InspectedFile describe(const InputFile& file) { return {.name = file.path().filename().string(), .size_bytes = file.size_bytes()}; }
 
-void add_to_totals(DType dtype, int64_t n_elements, uint64_t size_bytes, std::vector<TypeTotal>& totals) {
-  auto total = std::ranges::find(totals, dtype, &TypeTotal::dtype);
-  if (total == totals.end()) total = totals.insert(total, TypeTotal{.dtype = dtype});
+void add_to_totals(std::string_view type, int64_t n_elements, uint64_t size_bytes, std::vector<TypeTotal>& totals) {
+  auto total = std::ranges::find(totals, type, &TypeTotal::type);
+  if (total == totals.end()) total = totals.insert(total, TypeTotal{.type = std::string(type)});
   ++total->n_tensors;
   total->n_elements = checked_add(total->n_elements, n_elements, "number of elements");
   total->size_bytes += size_bytes;
@@ -26,13 +27,20 @@ void add_to_totals(DType dtype, int64_t n_elements, uint64_t size_bytes, std::ve
 
 void sort_totals(std::vector<TypeTotal>& totals) { std::ranges::stable_sort(totals, std::ranges::greater(), &TypeTotal::size_bytes); }
 
-template <typename StoredTensor>
-void add_tensors(std::span<const StoredTensor> tensors, Inspection& result) {
-  for (const StoredTensor& tensor : tensors) {
-    const TensorInfo& info = tensor;
-    result.tensors.push_back({info, tensor.file_index});
-    ++result.files[tensor.file_index].n_tensors;
+void add_tensor(const TensorInfo& tensor, size_t file, Inspection& result) {
+  result.tensors.push_back({tensor.name, std::string(name_of(tensor.dtype)), tensor.shape, tensor.file_offset, tensor.size_bytes, file});
+  ++result.files[file].n_tensors;
+}
+
+// Those of a file in its order, foreign ones among the others.
+void add_tensors(const gguf::Header& header, size_t file, Inspection& result) {
+  const size_t first = result.tensors.size();
+  for (const TensorInfo& tensor : header.tensors) add_tensor(tensor, file, result);
+  for (const gguf::ForeignTensor& tensor : header.foreign) {
+    result.tensors.push_back({tensor.name, foreign_type_name(tensor.type_id), tensor.shape, tensor.file_offset, tensor.size_bytes, file});
+    ++result.files[file].n_tensors;
   }
+  std::ranges::stable_sort(result.tensors.begin() + static_cast<ptrdiff_t>(first), result.tensors.end(), {}, &InspectedTensor::file_offset);
 }
 
 void add_safetensors_metadata(std::span<const std::pair<std::string, std::string>> map, Inspection& result) {
@@ -44,12 +52,12 @@ void set_data_offsets(Inspection& result) {
   for (InspectedFile& file : result.files) file.data_offset = file.size_bytes;
   for (const InspectedTensor& tensor : result.tensors) {
     uint64_t& begin = result.files[tensor.file].data_offset;
-    begin = std::min(begin, tensor.info.file_offset);
+    begin = std::min(begin, tensor.file_offset);
   }
 }
 
 Inspection inspect_gguf(const fs::path& path) {
-  const gguf::File file(path);
+  const gguf::File file(path, gguf::ForeignTypes::kList);
   Inspection result;
   result.format = Inspection::Format::kGguf;
   result.version = file.headers().front().version;
@@ -57,7 +65,7 @@ Inspection inspect_gguf(const fs::path& path) {
   for (const InputFile& shard : file.files()) result.files.push_back(describe(shard));
   for (size_t i = 0; i < result.files.size(); ++i) result.files[i].data_offset = file.headers()[i].data_offset;
   result.metadata = file.metadata();
-  add_tensors(file.tensors(), result);
+  for (size_t i = 0; i < result.files.size(); ++i) add_tensors(file.headers()[i], i, result);
   return result;
 }
 
@@ -68,8 +76,7 @@ Inspection inspect_safetensors_file(const fs::path& path) {
   Inspection result;
   result.format = Inspection::Format::kSafetensors;
   result.files.push_back(describe(file));
-  result.files.front().n_tensors = header.tensors.size();
-  for (const TensorInfo& tensor : header.tensors) result.tensors.push_back({tensor, 0});
+  for (const TensorInfo& tensor : header.tensors) add_tensor(tensor, 0, result);
   add_safetensors_metadata(header.metadata, result);
   set_data_offsets(result);
   return result;
@@ -89,7 +96,7 @@ CheckpointModel describe_model(const fs::path& folder) {
     }
     const std::unique_ptr<ModelSource> source = open_model(folder);
     for (const LogicalTensor& tensor : source->tensors()) {
-      add_to_totals(tensor.source_type, tensor.shape.n_elements(), tensor.source_bytes, model.encodings);
+      add_to_totals(name_of(tensor.source_type), tensor.shape.n_elements(), tensor.source_bytes, model.encodings);
     }
     sort_totals(model.encodings);
     model.notes.assign(source->notes().begin(), source->notes().end());
@@ -105,7 +112,7 @@ Inspection inspect_checkpoint(const fs::path& folder) {
   Inspection result;
   result.format = Inspection::Format::kSafetensors;
   for (const InputFile& file : checkpoint.files()) result.files.push_back(describe(file));
-  add_tensors(checkpoint.tensors(), result);
+  for (const safetensors::StoredTensor& tensor : checkpoint.tensors()) add_tensor(tensor, tensor.file_index, result);
   add_safetensors_metadata(checkpoint.metadata(), result);
   set_data_offsets(result);
   result.model = describe_model(folder);
@@ -131,7 +138,7 @@ Inspection inspect(const fs::path& path) {
                       : path.extension() == ".safetensors" ? inspect_safetensors_file(path)
                                                            : inspect_gguf(path);
   for (const InspectedTensor& tensor : result.tensors) {
-    add_to_totals(tensor.info.dtype, tensor.info.shape.n_elements(), tensor.info.size_bytes, result.types);
+    add_to_totals(tensor.type, tensor.shape.n_elements(), tensor.size_bytes, result.types);
   }
   sort_totals(result.types);
   return result;

@@ -22,13 +22,17 @@ struct InspectedFile {
 };
 
 struct InspectedTensor {
-  TensorInfo info;
+  std::string name;
+  std::string type;  // "Q4_K"; "IQ4_KS (ik_llama.cpp)" of one that we cannot read
+  Shape shape;
+  uint64_t file_offset = 0;
+  uint64_t size_bytes = 0;
   size_t file = 0;  // position in Inspection::files
 };
 
 // A type and everything that is stored as it. For packed encodings (two FP4 codes in an I8) the stored elements are not weights.
 struct TypeTotal {
-  DType dtype;
+  std::string type;
   size_t n_tensors = 0;
   int64_t n_elements = 0;
   uint64_t size_bytes = 0;

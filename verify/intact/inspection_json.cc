@@ -39,7 +39,7 @@ json totals_json(std::span<const TypeTotal> totals, const char* count_name) {
   json types = json::array();
   for (const TypeTotal& total : totals) {
     types.push_back(
-        {{"type", name_of(total.dtype)}, {"n_tensors", total.n_tensors}, {count_name, total.n_elements}, {"size_bytes", total.size_bytes}});
+        {{"type", total.type}, {"n_tensors", total.n_tensors}, {count_name, total.n_elements}, {"size_bytes", total.size_bytes}});
   }
   return types;
 }
@@ -66,12 +66,11 @@ json metadata_json(const Metadata& metadata) {
 json tensors_json(const Inspection& found) {
   json tensors = json::array();
   for (const InspectedTensor& tensor : found.tensors) {
-    const TensorInfo& info = tensor.info;
-    tensors.push_back({{"name", info.name},
-                       {"type", name_of(info.dtype)},
-                       {"shape", std::vector<int64_t>(info.shape.dims().begin(), info.shape.dims().end())},
-                       {"size_bytes", info.size_bytes},
-                       {"offset", info.file_offset},
+    tensors.push_back({{"name", tensor.name},
+                       {"type", tensor.type},
+                       {"shape", std::vector<int64_t>(tensor.shape.dims().begin(), tensor.shape.dims().end())},
+                       {"size_bytes", tensor.size_bytes},
+                       {"offset", tensor.file_offset},
                        {"file", tensor.file}});
   }
   return tensors;

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <numeric>
 
@@ -49,6 +50,33 @@ class GgufEdit : public testing::Test {
 
   TempDir dir_;
 };
+
+TEST_F(GgufEdit, LeavesTensorsOfForeignTypesAsTheyAre) {
+  const fs::path path = make(true);
+  Bytes file = read_file(path, 1 << 20);
+  const uint64_t begin = gguf::read_header(InputFile(path)).data_offset;
+  const Bytes name = test::to_bytes("a");
+  // "a": length 1, the name, two dimensions of eight bytes, the type.
+  const Bytes pattern = {std::byte{1}, std::byte{0}, std::byte{0}, std::byte{0}, std::byte{0},
+                         std::byte{0}, std::byte{0}, std::byte{0}, name[0],      std::byte{2}};
+  const auto at = std::search(file.begin(), file.end(), pattern.begin(), pattern.end());
+  ASSERT_NE(at, file.end());
+  at[9 + 4 + 16] = std::byte{144};
+  test::write_bytes(path, file);
+  const gguf::Header before = gguf::read_header(InputFile(path), gguf::ForeignTypes::kList);
+  ASSERT_EQ(before.foreign.size(), 1U);
+  Metadata metadata = before.metadata;
+  metadata.set(kTemplate, std::string("{{ other }}"));
+  const gguf::Edit edit = gguf::plan_edit(before, metadata);
+  ASSERT_TRUE(edit.in_place);
+  gguf::edit_in_place(path, edit);
+  const gguf::Header after = gguf::read_header(InputFile(path), gguf::ForeignTypes::kList);
+  EXPECT_EQ(after.metadata.get_string(kTemplate), "{{ other }}");
+  EXPECT_EQ(after.foreign.at(0).type_id, 144);
+  EXPECT_EQ(after.foreign.at(0).size_bytes, before.foreign.at(0).size_bytes);
+  const Bytes all = read_file(path, 1 << 20);
+  EXPECT_TRUE(std::equal(all.begin() + static_cast<ptrdiff_t>(begin), all.end(), file.begin() + static_cast<ptrdiff_t>(begin)));
+}
 
 TEST_F(GgufEdit, GrowsAndShrinksInPlaceWithinThePadding) {
   const fs::path path = make(true);
