@@ -4,9 +4,15 @@
 #include <array>
 #include <charconv>
 
+#include "formats/arch/other_archs.h"
+
 // One table says what the stem of a name means: the tensor's role, whether a mix may choose its type, and which other weights multiply
 // the same input. llama-quantize leaves alone what is a vector, a norm, a router or not named `.weight`; it would quantize DeepSeek-V4's
 // hyper-connections, compressors and position tables, a percent of the file that steers all the rest.
+//
+// Architectures that have no descriptor here come as GGUF files. Of those that llama.cpp runs, what llama-quantize keeps is kept: a second
+// list has the pieces of names that it goes by (convolutions, position tables, the small matrices of RWKV and Gemma 3n). Of any other only
+// the matrices with a name of their own in the table are known to be ones, and the rest stays as it is stored.
 // Sources: llama.cpp src/llama-quant.cpp (tensor_allows_quantization), conversion/base.py (prepare_tensors); V4: ours, for the reasons in
 // docs/adding-an-architecture.md.
 
@@ -83,6 +89,20 @@ constexpr std::array kStems = {
 
 constexpr std::string_view kWeight = ".weight";
 
+// Pieces of names of matrices that llama-quantize never touches, beside routers and norms.
+constexpr std::array<std::string_view, 34> kUntouched = {
+    "altup", "laurel", "per_layer_model_proj", "ssm_conv1d", "shortconv.conv.weight", "indexer.k_proj.weight", "indexer.q_proj.weight",
+    "time_mix_first.weight", "time_mix_w0.weight", "time_mix_w1.weight", "time_mix_w2.weight", "time_mix_v0.weight", "time_mix_v1.weight",
+    "time_mix_v2.weight", "time_mix_a0.weight", "time_mix_a1.weight", "time_mix_a2.weight", "time_mix_g1.weight", "time_mix_g2.weight",
+    "time_mix_decay_w1.weight", "time_mix_decay_w2.weight", "time_mix_lerp_fused.weight", "attn_rel_b.weight", ".position_embd",
+    "sam.pos_embd", "sam.neck.", "sam.net_", ".rel_pos", ".patch_embd", ".patch_merger", "a.rvq.codebook", "mm.a.code_embd",
+    // whole names
+    "position_embd.weight", "token_types.weight"};
+
+bool is_untouched(std::string_view name) {
+  return std::ranges::any_of(kUntouched, [=](std::string_view piece) { return name.find(piece) != std::string_view::npos; });
+}
+
 const StemKind& find_stem(std::string_view stem) {
   return *std::ranges::find_if(kStems, [&](const StemKind& kind) { return matches_pattern(kind.stem, stem); });  // "*" matches all
 }
@@ -113,6 +133,8 @@ TensorKind classify_tensor(std::string_view arch, std::string_view gguf_name, in
   const StemKind& kind = find_stem(stem);
   Keep keep = kind.keep;
   if (kind.stem == "ffn_gate_inp" && arch == "deepseek4") keep = Keep::kSource;  // BF16 in public files, 0.1 % of the weights
+  const bool known = kind.stem.find('*') == std::string_view::npos || runs_in_llama_cpp(arch);
+  if (keep == Keep::kMix && (is_untouched(gguf_name) || !known)) keep = Keep::kSource;
   if (rank <= 1 && keep != Keep::kInteger) keep = Keep::kF32;
   return {kind.role, keep, layer};
 }

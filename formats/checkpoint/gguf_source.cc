@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "formats/arch/other_archs.h"
 #include "formats/arch/stems.h"
 #include "formats/base/error.h"
 #include "formats/types/decode.h"
@@ -17,13 +18,20 @@ Metadata without_split_keys(const Metadata& metadata) {
   return result;
 }
 
+// As ggml counts them: outer dimensions of 1 are none.
+int n_dims(const Shape& shape) {
+  int first = 0;
+  while (first + 1 < shape.rank() && shape[first] == 1) ++first;
+  return shape.rank() - first;
+}
+
 LogicalTensor describe(const gguf::StoredTensor& stored, std::string_view arch) {
-  const TensorKind kind = classify_tensor(arch, stored.name, stored.shape.rank());
+  const TensorKind kind = classify_tensor(arch, stored.name, n_dims(stored.shape));
   LogicalTensor tensor;
   tensor.name = stored.name;
   tensor.shape = stored.shape;
   tensor.role = kind.role;
-  tensor.keep = kind.keep;
+  tensor.keep = stored.dtype == DType::I32 ? Keep::kInteger : kind.keep;
   tensor.layer = kind.layer;
   tensor.n_slices = kind.role == Role::kRoutedExpert && stored.shape.rank() == 3 ? stored.shape[0] : 1;
   tensor.source_type = stored.dtype;
@@ -36,6 +44,11 @@ LogicalTensor describe(const gguf::StoredTensor& stored, std::string_view arch) 
 
 GgufSource::GgufSource(gguf::File file) : file_(std::move(file)), metadata_(without_split_keys(file_.metadata())) {
   const std::string arch = metadata_.find_string("general.architecture").value_or("");
+  if (!runs_in_llama_cpp(arch)) {
+    notes_.push_back("architecture '" + printable(arch) +
+                     "' is not one of llama.cpp that this version knows: of its matrices only those with llama.cpp's usual names are "
+                     "quantized");
+  }
   for (const gguf::StoredTensor& stored : file_.tensors()) tensors_.push_back(describe(stored, arch));
   for (const InputFile& input : file_.files()) {
     files_.push_back({input.path(), input.path().filename().string(), input.size_bytes(), input.mtime_ns()});

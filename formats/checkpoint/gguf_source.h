@@ -16,7 +16,7 @@ class GgufSource final : public ModelSource {
   const Metadata& metadata() const noexcept override { return metadata_; }
   std::span<const LogicalTensor> tensors() const noexcept override { return tensors_; }
   std::span<const SourceFile> files() const noexcept override { return files_; }
-  std::span<const std::string> notes() const noexcept override { return {}; }
+  std::span<const std::string> notes() const noexcept override { return notes_; }
 
   Exactness exactness(size_t tensor) const override;
   uint64_t raw_bytes(size_t tensor, int64_t n_rows) const override;
@@ -34,6 +34,7 @@ class GgufSource final : public ModelSource {
   Metadata metadata_;
   std::vector<LogicalTensor> tensors_;
   std::vector<SourceFile> files_;
+  std::vector<std::string> notes_;
   mutable std::atomic<uint64_t> bytes_read_ = 0;
 };
 

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <vector>
+
 namespace quern {
 namespace {
 
@@ -45,6 +47,47 @@ TEST(ClassifyTensor, KnowsTheNamesOfLlamaCppFiles) {
     EXPECT_EQ(kind.keep, e.keep) << e.name;
     EXPECT_EQ(kind.layer, e.layer) << e.name;
   }
+}
+
+// What llama-quantize leaves alone in architectures that have no descriptor here.
+TEST(ClassifyTensor, KeepsWhatLlamaQuantizeKeeps) {
+  const struct {
+    const char* arch;
+    std::vector<const char*> kept, mixed;
+  } cases[] = {
+      {"mamba", {"blk.0.ssm_conv1d.weight"}, {"blk.0.ssm_in.weight", "blk.0.ssm_x.weight", "blk.0.ssm_dt.weight", "token_embd.weight"}},
+      {"jamba", {"blk.0.ssm_conv1d.weight"}, {"blk.0.ssm_out.weight", "blk.3.attn_q.weight"}},
+      {"kimi-linear", {"blk.0.ssm_conv1d_q.weight"}, {"blk.0.attn_q.weight"}},
+      {"lfm2", {"blk.0.shortconv.conv.weight"}, {"blk.0.shortconv.in_proj.weight"}},
+      {"rwkv6",
+       {"blk.0.time_mix_w1.weight", "blk.0.time_mix_w2.weight", "blk.0.time_mix_first.weight", "blk.0.time_mix_decay_w1.weight",
+        "blk.0.time_mix_lerp_fused.weight"},
+       {"blk.0.time_mix_key.weight", "blk.0.channel_mix_value.weight"}},
+      {"rwkv7",
+       {"blk.0.time_mix_a1.weight", "blk.0.time_mix_v2.weight", "blk.0.time_mix_g1.weight", "blk.0.time_mix_w0.weight"},
+       {"blk.0.time_mix_receptance.weight"}},
+      {"gemma3n",
+       {"altup_proj.weight", "blk.0.altup_router.weight", "blk.0.laurel_l.weight", "per_layer_model_proj.weight"},
+       {"blk.0.inp_gate.weight", "per_layer_token_embd.weight"}},
+      {"bert", {"position_embd.weight", "token_types.weight"}, {"token_embd.weight", "blk.0.ffn_up.weight"}},
+      {"t5", {"dec.blk.0.attn_rel_b.weight", "enc.blk.0.attn_rel_b.weight"}, {"dec.blk.0.attn_q.weight"}},
+      {"clip",
+       {"v.patch_embd.weight", "v.position_embd.weight", "mm.patch_merger.weight", "a.rvq.codebook.0.weight"},
+       {"v.blk.0.attn_q.weight", "mm.0.weight"}},
+      {"minimax-m2", {"blk.0.indexer.k_proj.weight"}, {"blk.0.attn_q.weight"}},
+  };
+  for (const auto& c : cases) {
+    for (const char* name : c.kept) EXPECT_EQ(classify_tensor(c.arch, name, 2).keep, Keep::kSource) << c.arch << " " << name;
+    for (const char* name : c.mixed) EXPECT_EQ(classify_tensor(c.arch, name, 2).keep, Keep::kMix) << c.arch << " " << name;
+  }
+}
+
+TEST(ClassifyTensor, OfUnknownArchitecturesQuantizesOnlyMatricesOfUsualNames) {
+  for (const char* name : {"double_blocks.0.img_attn.qkv.weight", "encoder.conv1.weight", "blk.0.strange.weight"})
+    EXPECT_EQ(classify_tensor("flux", name, 2).keep, Keep::kSource) << name;
+  for (const char* name : {"token_embd.weight", "output.weight", "blk.0.attn_q.weight", "blk.0.ffn_down_exps.weight"})
+    EXPECT_EQ(classify_tensor("not-yet-known", name, 2).keep, Keep::kMix) << name;
+  EXPECT_EQ(classify_tensor("qwen3next", "blk.0.ssm_ba.weight", 2).keep, Keep::kMix);
 }
 
 TEST(ClassifyTensor, KeepsTheRouterOfDeepSeek4AsStored) {

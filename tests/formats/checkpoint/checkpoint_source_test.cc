@@ -240,6 +240,23 @@ TEST(GgufSource, GivesTheTensorsOfAFile) {
   EXPECT_EQ(copied, Bytes(2 * 34, std::byte{1}));
 }
 
+TEST(GgufSource, CountsDimensionsAsGgmlAndKeepsTables) {
+  TempDir dir;
+  GgufBuilder file;
+  file.set("general.architecture", std::string("rwkv6"));
+  file.add_zeros("blk.0.time_mix_lerp_x.weight", DType::F32, {1, 1, 256});  // a vector to ggml
+  file.add_zeros("blk.0.time_mix_key.weight", DType::F32, {1, 2, 256});
+  file.add_zeros("ids.weight", DType::I32, {2, 32});
+  write_bytes(dir / "m.gguf", file.file());
+  const GgufSource source((gguf::File(dir / "m.gguf")));
+  EXPECT_EQ(source.tensors()[0].keep, Keep::kF32);
+  EXPECT_EQ(source.tensors()[1].keep, Keep::kMix);
+  EXPECT_EQ(source.tensors()[2].keep, Keep::kInteger);
+  EXPECT_TRUE(source.notes().empty());
+  write_bytes(dir / "m.gguf", GgufBuilder().set("general.architecture", std::string("flux")).file());
+  EXPECT_THAT(GgufSource(gguf::File(dir / "m.gguf")).notes()[0], HasSubstr("architecture 'flux' is not one of llama.cpp"));
+}
+
 TEST(GgufSource, NamesTensorAndRowOfANonfiniteWeight) {
   TempDir dir;
   write_bytes(dir / "m.gguf", small_gguf().file());
