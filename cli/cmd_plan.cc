@@ -8,6 +8,7 @@
 #include "convert/plan/planned_build.h"
 #include "formats/base/file.h"
 #include "formats/base/resources.h"
+#include "formats/model/model_kind.h"
 
 namespace quern::cli {
 namespace {
@@ -98,6 +99,7 @@ void write_recipe(const EstimateOptions& options, const ModelSource& source, con
 int run_plan_verb(const EstimateOptions& options) {
   const std::vector<Machine> machines = wanted_machines(options);
   const ModelOutline outline = open_outline(options.model);
+  require_model(*outline.source);
   std::vector<Problem> problems;
   const Plan plan = plan_outputs(*outline.source, options.model, plan_options(options, *outline.source), problems);
   if (const int code = report_problems(problems); code != 0) return code;

@@ -9,6 +9,7 @@
 #include "convert/plan/plan_checks.h"
 #include "convert/plan/planned_build.h"
 #include "formats/base/error.h"
+#include "formats/model/model_kind.h"
 
 namespace quern {
 namespace {
@@ -26,6 +27,7 @@ OpenedBuild open_build(const BuildOptions& options) {
   PlanOptions plan = options.plan;
   try {
     opened.source = open_model(options.model, options.about);
+    require_model(*opened.source);
     opened.calibration.importance = load_importance(plan.imatrix, options.strict, *opened.source);
     if (options.feedback) {
       opened.feedback = options.feedback(*opened.source);

@@ -7,6 +7,7 @@
 #include "formats/arch/stems.h"
 #include "formats/base/error.h"
 #include "formats/base/parallel.h"
+#include "formats/model/model_kind.h"
 #include "formats/types/decode.h"
 #include "runtime/math/vector_math.h"
 
@@ -23,12 +24,17 @@ namespace {
 
 constexpr int64_t kRowGrain = 16;
 
+Hparams hparams_of(const ModelSource& source) {
+  require_model(source);
+  return read_hparams(source.metadata());
+}
+
 }  // namespace
 
 Evaluator::Evaluator(const ModelSource& source, const EvalOptions& options)
     : source_(source),
       options_(options),
-      hparams_(read_hparams(source.metadata())),
+      hparams_(hparams_of(source)),
       index_(source),
       compute_{&source, &product_kernel(options.arithmetic), options.observer},
       reader_(hparams_, index_) {

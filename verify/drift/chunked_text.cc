@@ -6,6 +6,7 @@
 #include "formats/base/error.h"
 #include "formats/base/file.h"
 #include "formats/base/resources.h"
+#include "formats/model/model_kind.h"
 #include "verify/drift/perplexity.h"
 
 namespace quern {
@@ -16,6 +17,7 @@ constexpr uint64_t kMaxTextBytes = uint64_t{1} << 30;
 }  // namespace
 
 ChunkedText load_text(const ModelSource& model, const TextOptions& options) {
+  require_model(model);
   std::string text = read_text_file(options.file, kMaxTextBytes);
   if (text.ends_with('\n')) text.pop_back();
   ChunkedText result;
