@@ -12,12 +12,13 @@
 
 // Tensors are gone through in the order of the model. A tensor takes the entry of its own name when the number of values fits, in the finer
 // division of "NAME.groups" where there is one; else the entry of a tensor that multiplies the same input; else all its columns weigh the
-// same. Whether the matrix belongs to the model at all is decided afterwards, by how many entries fit a tensor and how many name none.
+// same. An entry of which no slice says anything is as good as none. Whether the matrix belongs to the model at all is decided afterwards,
+// by how many entries fit a tensor and how many name none.
 //
 // The sums of an entry become means where they stand, when the first tensor uses them; tensors that share an entry share its floats. Slices
-// that no token reached, or whose sums are not numbers, get the mean over the others. Routed experts are drawn to that mean as if they had
-// seen one row more, since an expert that saw one token would otherwise know the noise of that token only. In the end small values are
-// raised to a floor, so that no encoder may spoil a column for free.
+// that no token reached, or whose sums are no sums of squares, get the mean over the others. Routed experts are drawn to that mean as if
+// they had seen one row more, since an expert that saw one token would otherwise know the noise of that token only. In the end small values
+// are raised to a floor, so that no encoder may spoil a column for free.
 //
 // Nothing is thrown for a matrix that is merely poor: what was found is collected and told in one finding per kind, and --strict decides.
 
@@ -38,6 +39,11 @@ std::string list_names(const std::vector<std::string>& names) {
 
 bool is_sum_of_squares(std::span<const float> values) {
   return std::ranges::all_of(values, [](float value) { return std::isfinite(value) && value >= 0; });
+}
+
+// No input of a model is zero in every column for every token.
+bool is_zero(std::span<const float> values) {
+  return std::ranges::all_of(values, [](float value) { return value == 0; });
 }
 
 }  // namespace
@@ -100,10 +106,10 @@ class Importance::Matcher {
     if (entry != nullptr) {
       if (const std::optional<Division> division = divide(*entry, tensor)) {
         ++n_fitting_;
-        use(t, *entry, *division);
-        return;
+        if (says_something(*entry, tensor, *division)) return use(t, *entry, *division);
+      } else {
+        wrong_shapes_.push_back(tensor.name);
       }
-      wrong_shapes_.push_back(tensor.name);
     }
     if (tensor.keep != Keep::kMix || substitute(t)) return;
     (tensor.role == Role::kTokenEmbedding || tensor.role == Role::kOutput ? missing_ends_ : missing_).push_back(tensor.name);
@@ -115,8 +121,10 @@ class Importance::Matcher {
       if (entry == nullptr) continue;
       ImatrixEntry* usable_entry = divide(*entry, model_[t]) ? entry : mean_of_heads(*entry, model_[t].shape.row_length());
       if (usable_entry == nullptr) continue;
+      const Division division = divide(*usable_entry, model_[t]).value();
+      if (!says_something(*usable_entry, model_[t], division)) continue;
       known_.insert(entry);
-      use(t, *usable_entry, divide(*usable_entry, model_[t]).value());
+      use(t, *usable_entry, division);
       substituted_.push_back(model_[t].name);
       return true;
     }
@@ -151,35 +159,62 @@ class Importance::Matcher {
     return entry.counts[entry.n_slices == 1 ? size_t{0} : static_cast<size_t>(slice)];
   }
 
-  // Whether a slice says something: seen, and sums of squares.
-  bool is_usable(const ImatrixEntry& entry, bool experts, int64_t slice, std::span<const float> sums) {
-    const int64_t count = count_of(entry, slice);
-    const std::string name = entry.name + (experts ? " expert " + std::to_string(slice) : "");
-    if (!is_sum_of_squares(sums)) {
-      not_finite_.push_back(name);
-      return false;
-    }
+  enum class Verdict { kGood, kBroken, kUnseen };
+
+  Verdict judge(const ImatrixEntry& entry, bool experts, int64_t slice, std::span<const float> sums) const {
+    if (!is_sum_of_squares(sums)) return Verdict::kBroken;
     // A .dat says 1 for experts that were never seen.
+    const int64_t count = count_of(entry, slice);
     const auto one = static_cast<float>(count);
     const bool placeholder = experts && by_chunks_ && std::ranges::all_of(sums, [one](float value) { return value == one; });
-    if (count == 0 || placeholder) {
-      unseen_.push_back(name);
-      return false;
+    if (count == 0 || placeholder) return Verdict::kUnseen;
+    return experts && is_zero(sums) ? Verdict::kBroken : Verdict::kGood;
+  }
+
+  static std::span<float> slice_of(ImatrixEntry& entry, int64_t n_slices, int64_t slice) {
+    const size_t n_columns = entry.sums.size() / static_cast<size_t>(n_slices);
+    return std::span(entry.sums).subspan(static_cast<size_t>(slice) * n_columns, n_columns);
+  }
+
+  static bool has_experts(const LogicalTensor& tensor, int64_t n_slices) { return tensor.role == Role::kRoutedExpert && n_slices > 1; }
+
+  // Whether any slice of an entry does. Asked before its sums become means; what does not is noted once.
+  bool says_something(ImatrixEntry& entry, const LogicalTensor& tensor, const Division& division) {
+    if (averaged_.contains(&entry)) return true;
+    if (silent_.contains(&entry)) return false;
+    const int64_t n_slices = division.shared ? 1 : division.n_slices;
+    bool broken = false;
+    for (int64_t s = 0; s < n_slices; ++s) {
+      const std::span<const float> sums = slice_of(entry, n_slices, s);
+      const Verdict verdict = judge(entry, has_experts(tensor, n_slices), s, sums);
+      if (verdict == Verdict::kGood && !is_zero(sums)) return true;
+      broken = broken || verdict != Verdict::kUnseen;
     }
-    if (experts && !by_chunks_ && count < kFewRows) few_rows_.push_back(name);
+    silent_.insert(&entry);
+    (broken ? broken_ : unreached_).push_back(entry.name);
+    return false;
+  }
+
+  // Whether a slice is worth its means; what is doubtful about it is noted.
+  bool is_usable(const ImatrixEntry& entry, bool experts, int64_t slice, std::span<const float> sums) {
+    const std::string name = entry.name + (experts ? " expert " + std::to_string(slice) : "");
+    const Verdict verdict = judge(entry, experts, slice, sums);
+    if (verdict == Verdict::kBroken) broken_.push_back(name);
+    if (verdict == Verdict::kUnseen) unseen_.push_back(name);
+    if (verdict != Verdict::kGood) return false;
+    if (experts && !by_chunks_ && count_of(entry, slice) < kFewRows) few_rows_.push_back(name);
     return true;
   }
 
   // Sums become means. Slices that say nothing get the mean over the others; experts are drawn to it as if by one more row.
   void average(ImatrixEntry& entry, const LogicalTensor& tensor, int64_t n_slices) {
     const auto n_columns = entry.sums.size() / static_cast<size_t>(n_slices);
-    const bool experts = tensor.role == Role::kRoutedExpert && n_slices > 1;
-    const auto slice_of = [&](int64_t s) { return std::span(entry.sums).subspan(static_cast<size_t>(s) * n_columns, n_columns); };
+    const bool experts = has_experts(tensor, n_slices);
     std::vector<bool> usable;
     std::vector<double> all(n_columns, 0.0);
     double n_rows = 0;
     for (int64_t s = 0; s < n_slices; ++s) {
-      const auto sums = slice_of(s);
+      const auto sums = slice_of(entry, n_slices, s);
       usable.push_back(is_usable(entry, experts, s, sums));
       if (!usable.back()) continue;
       for (size_t j = 0; j < n_columns; ++j) all[j] += static_cast<double>(sums[j]);
@@ -188,7 +223,7 @@ class Importance::Matcher {
     for (double& value : all) value /= std::max(n_rows, 1.0);
     const double prior = experts && entry.n_slices > 1 ? 1.0 : 0.0;
     for (int64_t s = 0; s < n_slices; ++s) {
-      const auto values = slice_of(s);
+      const auto values = slice_of(entry, n_slices, s);
       const double count = static_cast<double>(count_of(entry, s));
       for (size_t j = 0; j < n_columns; ++j) {
         const double seen = static_cast<double>(values[j]);
@@ -226,8 +261,10 @@ class Importance::Matcher {
     if (!wrong_shapes_.empty())
       add(ImportanceIssue::kWrongShape, true, "another size than the tensor, ignored: " + list_names(wrong_shapes_));
     if (!unknown.empty()) add(ImportanceIssue::kUnknownName, true, "no such tensor in the model, ignored: " + list_names(unknown));
-    if (!not_finite_.empty())
-      add(ImportanceIssue::kNotFinite, true, "NaN, infinite or negative sums, taken as never seen: " + list_names(not_finite_));
+    if (!broken_.empty())
+      add(ImportanceIssue::kBroken, true,
+          "sums that are NaN, infinite, negative or all zero (a collection that went wrong?), taken as never seen: " + list_names(broken_));
+    if (!unreached_.empty()) add(ImportanceIssue::kUnseen, true, "no token was counted, taken as absent: " + list_names(unreached_));
     if (!missing_.empty()) add(ImportanceIssue::kNoEntry, true, "no entry, quantized with uniform importance: " + list_names(missing_));
     if (!missing_ends_.empty())
       add(ImportanceIssue::kNoEntry, false, "no entry, quantized with uniform importance: " + list_names(missing_ends_));
@@ -251,9 +288,10 @@ class Importance::Matcher {
   std::map<std::string_view, ImatrixEntry*, std::less<>> entries_;
   std::set<const ImatrixEntry*> known_;     // entries that name a tensor of the model or stand in for one
   std::set<const ImatrixEntry*> averaged_;  // entries whose sums are means already
+  std::set<const ImatrixEntry*> silent_;    // entries that say nothing
   size_t n_fitting_ = 0;
   int64_t most_rows_ = 0;
-  std::vector<std::string> wrong_shapes_, missing_, missing_ends_, substituted_, unseen_, few_rows_, not_finite_;
+  std::vector<std::string> wrong_shapes_, missing_, missing_ends_, substituted_, unseen_, few_rows_, broken_, unreached_;
 };
 
 Importance::Importance(Imatrix imatrix, std::span<const LogicalTensor> tensors) : record_(imatrix.record()) {

@@ -18,8 +18,8 @@ enum class ImportanceIssue {
   kSubstituted,  // another tensor's entry stands in (same input, or the other form of MLA)
   kUnknownName,  // an entry names no tensor of the model (another model?): ignored
   kWrongShape,   // an entry has another number of values than the tensor takes: ignored
-  kNotFinite,    // a slice has NaN, infinite or negative sums: taken as never seen
-  kUnseen,       // an expert that no token chose: it gets the mean over the experts of its tensor that were seen
+  kBroken,       // NaN, infinite or negative sums, or nothing but zeros though tokens were counted: taken as never seen
+  kUnseen,       // an expert that no token chose gets the mean over those of its tensor that were seen; a whole entry is as good as none
   kFewRows,      // an expert seen by fewer than kFewRows tokens: used as it is, drawn to that mean as if by one more row
   kLittleText,   // fewer than kLittleText rows in all
   kNoCounts      // a .dat does not say how often each expert was seen

@@ -92,8 +92,43 @@ TEST(Importance, SumsThatAreNoSumsOfSquaresAreTakenAsNeverSeen) {
       of({{"blk.0.ffn_gate_exps.weight", 1, 3, {nan, -2, 6000}, {1000, 1000, 1000}}, {"output.weight", 2, 1, {nan, 5000}, {5000}}}), model);
   EXPECT_THAT(values(importance, 0, 0), ElementsAre(6));
   EXPECT_THAT(values(importance, 0, 1), ElementsAre(6));
-  EXPECT_THAT(values(importance, 1, 0), ElementsAre(1, 1));
-  EXPECT_THAT(finding(importance, ImportanceIssue::kNotFinite)->message, HasSubstr("'output.weight'"));
+  EXPECT_FALSE(importance.covers(1));
+  EXPECT_THAT(finding(importance, ImportanceIssue::kBroken)->message, HasSubstr("'output.weight'"));
+}
+
+// NaN, nothing but zeros, and no token at all: the entry of the same input stands in for each, as for one that is not there.
+TEST(Importance, AnEntryThatSaysNothingIsAsGoodAsNone) {
+  const std::vector<LogicalTensor> model = {tensor("blk.0.attn_q.weight", {4, 2}), tensor("blk.0.attn_k.weight", {4, 2})};
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  const ImatrixEntry sibling{"blk.0.attn_k.weight", 2, 1, {5000, 10000}, {5000}};
+  const struct {
+    ImatrixEntry entry;
+    ImportanceIssue issue;
+  } cases[] = {{{"blk.0.attn_q.weight", 2, 1, {nan, 1}, {5000}}, ImportanceIssue::kBroken},
+               {{"blk.0.attn_q.weight", 2, 1, {-1, 1}, {5000}}, ImportanceIssue::kBroken},
+               {{"blk.0.attn_q.weight", 2, 1, {0, 0}, {5000}}, ImportanceIssue::kBroken},
+               {{"blk.0.attn_q.weight", 2, 1, {7, 7}, {0}}, ImportanceIssue::kUnseen}};
+  for (const auto& [entry, issue] : cases) {
+    const Importance importance(of({entry, sibling}), model);
+    EXPECT_THAT(values(importance, 0, 0), ElementsAre(1, 2));
+    ASSERT_NE(finding(importance, issue), nullptr);
+    EXPECT_THAT(finding(importance, issue)->message, HasSubstr("'blk.0.attn_q.weight'"));
+    EXPECT_THAT(finding(importance, issue)->message, testing::Not(HasSubstr("mean of the others")));
+    EXPECT_NE(finding(importance, ImportanceIssue::kSubstituted), nullptr);
+    EXPECT_ERROR(importance.require_sound(), ErrorKind::kGate, "attn_q");
+  }
+  // Broken ones stand in for nobody.
+  const Importance none(of({{"blk.0.attn_q.weight", 2, 1, {0, 0}, {5000}}, {"blk.0.attn_k.weight", 2, 1, {nan, 0}, {5000}}}), model);
+  EXPECT_FALSE(none.covers(0));
+  EXPECT_FALSE(none.covers(1));
+  EXPECT_THAT(finding(none, ImportanceIssue::kNoEntry)->message, HasSubstr("uniform"));
+}
+
+TEST(Importance, AnExpertOfZerosIsBrokenThoughItsTokensWereCounted) {
+  const std::vector<LogicalTensor> model = {tensor("blk.0.ffn_down_exps.weight", {2, 4, 2}, Role::kRoutedExpert)};
+  const Importance importance(of({{"blk.0.ffn_down_exps.weight", 2, 2, {0, 0, 5000, 10000}, {5000, 5000}}}), model);
+  EXPECT_THAT(values(importance, 0, 0), ElementsAre(1, 2));
+  EXPECT_THAT(finding(importance, ImportanceIssue::kBroken)->message, HasSubstr("expert 0"));
 }
 
 TEST(Importance, AMatrixOfAnotherModelIsRefused) {
