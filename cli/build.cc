@@ -184,6 +184,7 @@ void announce(const ModelSource& source, const Plan& plan, const std::string& pl
     std::cerr << "quern: going on from an earlier run, which wrote " << format_size(begun) << '\n';
   }
   for (const std::string& note : plan.notes) std::cerr << "quern: note: " << note << '\n';
+  for (const std::string& warning : plan.warnings) print_warning(warning);
 }
 
 void print_plan(const Plan& plan, int threads, bool json) {

@@ -108,6 +108,7 @@ int run_plan_verb(const EstimateOptions& options) {
             << plan.n_weights() << " weights; context " << options.context << '\n';
   std::cerr << "quern: writing " << (options.write_recipe.empty() ? "nothing" : printable(options.write_recipe)) << '\n';
   for (const std::string& note : plan.notes) std::cerr << "quern: note: " << note << '\n';
+  for (const std::string& warning : plan.warnings) print_warning(warning);
   if (!outline.has_tokenizer) std::cerr << "quern: note: without a tokenizer the metadata is estimated; the bytes of tensors are exact\n";
   if (!options.write_recipe.empty()) write_recipe(options, *outline.source, plan);
 

@@ -278,11 +278,12 @@ std::optional<DType> kept_type(const LogicalTensor& tensor, DType base) noexcept
   return std::nullopt;
 }
 
-DType type_for_width(DType type, int64_t row_length) noexcept {
+DType type_for_width(DType type, int64_t row_length, DType source_type) noexcept {
   if (fits(type, row_length)) return type;
   const TypeStep* step = find_step(type);
   const DType narrower = step != nullptr ? step->narrower : DType::F16;
-  return fits(narrower, row_length) ? narrower : DType::F16;
+  if (narrower != DType::F16 && fits(narrower, row_length)) return narrower;
+  return source_type == DType::BF16 ? DType::BF16 : DType::F16;
 }
 
 std::vector<TypeChoice> choose_types(const Mix& mix, const Metadata& metadata, std::span<const LogicalTensor> tensors, bool have_imatrix) {
@@ -298,8 +299,8 @@ std::vector<TypeChoice> choose_types(const Mix& mix, const Metadata& metadata, s
       continue;
     }
     const DType wanted = mix_type(mix, facts, tensor, indices[k]);
-    const DType type = type_for_width(wanted, tensor.shape.row_length());
-    choices.push_back({type, type == wanted ? "mix" : "width fallback"});
+    const DType type = type_for_width(wanted, tensor.shape.row_length(), tensor.source_type);
+    choices.push_back({type, type == wanted ? "mix" : "width fallback", -1, wanted});
   }
   return choices;
 }

@@ -33,10 +33,12 @@ struct TypeChoice {
   DType type;
   std::string_view why;  // "keep-list", "mix", "recipe", "width fallback"
   int64_t rule = -1;     // of the recipe that decided, counted from 0
+  DType wanted = type;   // of a width fallback: the type whose blocks do not divide the row
 };
 
-// `type`, or what llama-quantize puts in its place when its blocks do not divide the row, or F16 where it would abort.
-DType type_for_width(DType type, int64_t row_length) noexcept;
+// `type`, or what llama-quantize puts in its place when its blocks do not divide the row. Where that does not fit either it is a 16-bit
+// float: BF16 for what is stored as BF16, which F16 would round and cut at 65504, and else F16.
+DType type_for_width(DType type, int64_t row_length, DType source_type) noexcept;
 
 // What the keep-list says about a tensor, or empty when the mix decides. A mix of F32 promotes what would stay in a 16-bit type.
 std::optional<DType> kept_type(const LogicalTensor& tensor, DType base) noexcept;

@@ -151,7 +151,7 @@ class Chooser {
     switch (rule.type.kind) {
       case RecipeType::Kind::kMix: {
         const TypeChoice& of_mix = mixes_.at(rule.type.mix)[k];
-        return {of_mix.type, of_mix.why, number};
+        return {of_mix.type, of_mix.why, number, of_mix.wanted};
       }
       case RecipeType::Kind::kLossless:
         return {lossless_type(k), "recipe", number};
@@ -160,14 +160,16 @@ class Chooser {
       case RecipeType::Kind::kType:
         break;
     }
-    return fit({rule.type.type, "recipe", number}, rule, tensor.shape.row_length());
+    return fit({rule.type.type, "recipe", number}, rule, tensor);
   }
 
-  static TypeChoice fit(TypeChoice choice, const RecipeRule& rule, int64_t row_length) {
+  static TypeChoice fit(TypeChoice choice, const RecipeRule& rule, const LogicalTensor& tensor) {
+    const int64_t row_length = tensor.shape.row_length();
     const auto fits = [row_length](DType type) { return row_length % traits(type).block_weights == 0; };
     if (fits(choice.type)) return choice;
     const auto fallback = std::find_if(rule.fallbacks.begin(), rule.fallbacks.end(), fits);
-    return {fallback != rule.fallbacks.end() ? *fallback : type_for_width(choice.type, row_length), "width fallback", choice.rule};
+    const DType type = fallback != rule.fallbacks.end() ? *fallback : type_for_width(choice.type, row_length, tensor.source_type);
+    return {type, "width fallback", choice.rule, choice.type};
   }
 
   // What the source says holds every value, but vectors and norms in the F32 that loaders expect.

@@ -8,6 +8,7 @@
 #include "convert/plan/memory.h"
 #include "convert/plan/naming.h"
 #include "convert/plan/plan_checks.h"
+#include "convert/plan/plan_notes.h"
 #include "convert/plan/plan_types.h"
 #include "formats/base/version.h"
 #include "quantize/plain/encode.h"
@@ -148,11 +149,17 @@ Plan plan_outputs(const ModelSource& source, const std::filesystem::path& model,
   plan.notes.assign(source.notes().begin(), source.notes().end());
   plan.tensors = select_tensors(source, usable, problems);
   check_overrides(source, options, problems);
+  note_overrides(source, options, plan);
   plan.effort = wanted_effort(options, problems);
   for (const WantedOutput& wanted : wanted_outputs(options, plan.effort)) {
-    const auto types = planned_types(source, wanted, plan.tensors, !calibration.importance.empty(), problems);
-    if (!types || !can_hold(*options.container, plan.tensors, *types, wanted.recipe.name, problems)) continue;
-    plan.outputs.push_back(plan_output(source, plan, wanted, *types, usable, calibration));
+    const auto choices = planned_types(source, wanted, plan.tensors, !calibration.importance.empty(), problems);
+    if (!choices) continue;
+    std::vector<DType> types;
+    for (const TypeChoice& choice : *choices) types.push_back(choice.type);
+    if (!can_hold(*options.container, plan.tensors, types, wanted.recipe.name, problems)) continue;
+    check_quantizable(source, wanted.mix, problems);
+    plan.outputs.push_back(plan_output(source, plan, wanted, types, usable, calibration));
+    note_choices(wanted, usable, *choices, plan);
     if (wanted.lossless && !options.tensor_types.empty()) plan.notes.push_back(wanted.recipe.name + ": --tensor-type does not apply");
   }
   for (const PlannedOutput& output : plan.outputs) note_blind_types(source, calibration.importance, output, plan);

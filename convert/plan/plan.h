@@ -93,9 +93,10 @@ struct Plan {
   std::optional<StatisticsRecord> statistics;  // for error feedback; Calibration must be of this folder
   std::filesystem::path statistics_path;       // where it was; never written to outputs
   std::vector<std::string> notes;
-  uint64_t memory_bytes = 0;  // the budget
-  uint64_t base_bytes = 0;    // resident memory apart from chunks
-  uint64_t chunk_bytes = 0;   // most memory that one chunk needs
+  std::vector<std::string> warnings;  // what was asked for and cannot be had
+  uint64_t memory_bytes = 0;          // the budget
+  uint64_t base_bytes = 0;            // resident memory apart from chunks
+  uint64_t chunk_bytes = 0;           // most memory that one chunk needs
   bool force = false;
   bool lists = true;  // write SHA256SUMS and the lists of tensors beside the outputs
 

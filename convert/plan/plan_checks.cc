@@ -151,6 +151,14 @@ void check_overrides(const ModelSource& source, const PlanOptions& options, std:
   }
 }
 
+void check_quantizable(const ModelSource& source, const Mix* mix, std::vector<Problem>& problems) {
+  if (mix == nullptr || is_lossless(*mix) || traits(mix->base).block_weights == 1) return;
+  if (std::ranges::any_of(source.tensors(), [](const LogicalTensor& tensor) { return !kept_type(tensor, DType::Q8_0); })) return;
+  problems.push_back({ErrorKind::kUsage, std::string(mix->name) +
+                                             ": none of the model's tensors is known to be one that may be quantized (" + "architecture '" +
+                                             printable(source.metadata().find_string("general.architecture").value_or("")) + "')"});
+}
+
 std::string fingerprint(const fs::path& path) {
   constexpr uint64_t kProbeBytes = 64 * 1024;
   const InputFile file(path);

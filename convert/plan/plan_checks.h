@@ -32,6 +32,9 @@ void check_types(const Plan& plan, std::vector<Problem>& problems);
 // Overrides that match no tensor are typing mistakes; those that match only tensors of the keep-list cannot do anything.
 void check_overrides(const ModelSource& source, const PlanOptions& options, std::vector<Problem>& problems);
 
+// A mix of block types can do nothing for a model of which no matrix may be quantized.
+void check_quantizable(const ModelSource& source, const Mix* mix, std::vector<Problem>& problems);
+
 // SHA-256 of the file's first and last 64 KiB.
 std::string fingerprint(const std::filesystem::path& file);
 

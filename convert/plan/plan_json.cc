@@ -252,6 +252,7 @@ Plan parse(const json& root) {
   plan.base_bytes = integer_from<uint64_t>(root.at("base_bytes"));
   plan.chunk_bytes = integer_from<uint64_t>(root.at("chunk_bytes"));
   plan.notes = root.at("notes").get<std::vector<std::string>>();
+  if (root.contains("warnings")) plan.warnings = root.at("warnings").get<std::vector<std::string>>();
   if (root.contains("imatrix")) {
     plan.imatrix = imatrix_from_json(root.at("imatrix"));
     plan.imatrix_path = root.at("imatrix").at("path").get<std::string>();
@@ -288,6 +289,7 @@ std::string plan_to_json(const Plan& plan) {
                {"base_bytes", plan.base_bytes},
                {"chunk_bytes", plan.chunk_bytes},
                {"notes", plan.notes}};
+  if (!plan.warnings.empty()) root["warnings"] = plan.warnings;
   if (plan.imatrix) {
     root["imatrix"] = to_json(*plan.imatrix);
     root["imatrix"]["path"] = plan.imatrix_path.string();

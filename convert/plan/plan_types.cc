@@ -23,7 +23,9 @@ const Mix* base_mix(const Recipe& recipe) {
 
 WantedOutput wanted_output(const Recipe& recipe, const std::vector<RecipeRule>& overrides) {
   WantedOutput wanted{recipe, base_mix(recipe), is_lossless(recipe)};
-  if (!wanted.lossless) wanted.recipe.rules.insert(wanted.recipe.rules.begin(), overrides.begin(), overrides.end());
+  if (wanted.lossless) return wanted;
+  wanted.recipe.rules.insert(wanted.recipe.rules.begin(), overrides.begin(), overrides.end());
+  wanted.n_overrides = overrides.size();
   return wanted;
 }
 
@@ -56,9 +58,9 @@ std::vector<WantedOutput> wanted_outputs(const PlanOptions& options, Effort effo
   return outputs;
 }
 
-std::optional<std::vector<DType>> planned_types(const ModelSource& source, const WantedOutput& wanted,
-                                                const std::vector<PlannedTensor>& selected, bool have_imatrix,
-                                                std::vector<Problem>& problems) {
+std::optional<std::vector<TypeChoice>> planned_types(const ModelSource& source, const WantedOutput& wanted,
+                                                     const std::vector<PlannedTensor>& selected, bool have_imatrix,
+                                                     std::vector<Problem>& problems) {
   std::set<size_t> planned;
   for (const PlannedTensor& tensor : selected) planned.insert(tensor.source_index);
   const auto exactness = [&](size_t i) {  // asking reads bytes: not for tensors that are left out
@@ -66,9 +68,9 @@ std::optional<std::vector<DType>> planned_types(const ModelSource& source, const
   };
   try {
     const std::vector<TypeChoice> choices = choose_types(wanted.recipe, source.metadata(), source.tensors(), have_imatrix, exactness);
-    std::vector<DType> types;
-    for (const PlannedTensor& tensor : selected) types.push_back(choices[tensor.source_index].type);
-    return types;
+    std::vector<TypeChoice> of_selected;
+    for (const PlannedTensor& tensor : selected) of_selected.push_back(choices[tensor.source_index]);
+    return of_selected;
   } catch (const Error& error) {
     if (error.kind() != ErrorKind::kUsage && error.kind() != ErrorKind::kUnsupported) throw;
     problems.push_back({error.kind(), error.what()});

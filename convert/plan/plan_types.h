@@ -14,6 +14,7 @@ struct WantedOutput {
   Recipe recipe;             // with the overrides of --tensor-type as its first rules
   const Mix* mix = nullptr;  // that decides what no other rule does
   bool lossless = false;     // every rule keeps every value
+  size_t n_overrides = 0;    // how many of the rules are overrides
 };
 
 // That of the options, else the one that recipes ask for: all outputs are encoded together. Recipes that ask for different ones are a
@@ -24,10 +25,10 @@ Effort wanted_effort(const PlanOptions& options, std::vector<Problem>& problems)
 // that cannot be read are left out: check_options reports them.
 std::vector<WantedOutput> wanted_outputs(const PlanOptions& options, Effort effort);
 
-// One type per planned tensor, or nothing when the recipe cannot be used on this model.
-std::optional<std::vector<DType>> planned_types(const ModelSource& source, const WantedOutput& wanted,
-                                                const std::vector<PlannedTensor>& selected, bool have_imatrix,
-                                                std::vector<Problem>& problems);
+// One choice per planned tensor, or nothing when the recipe cannot be used on this model.
+std::optional<std::vector<TypeChoice>> planned_types(const ModelSource& source, const WantedOutput& wanted,
+                                                     const std::vector<PlannedTensor>& selected, bool have_imatrix,
+                                                     std::vector<Problem>& problems);
 
 // The type that most weights of an output have.
 DType dominant_type(const Plan& plan, const PlannedOutput& output);

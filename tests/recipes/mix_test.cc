@@ -145,11 +145,18 @@ TEST(Mix, TheKeepListWins) {
   EXPECT_EQ(choose_types(*find_mix("F32"), {}, tensors, false)[0].type, DType::F32);
 }
 
-TEST(Mix, WidthsThatNoBlockDividesBecomeF16) {
-  const std::vector<LogicalTensor> tensors = {tensor("blk.0.ffn_up.weight", {64, 72}), tensor("blk.0.ffn_gate.weight", {64, 96})};
+TEST(Mix, WidthsThatNoBlockDividesBecomeA16BitFloat) {
+  std::vector<LogicalTensor> tensors = {tensor("blk.0.ffn_up.weight", {64, 72}), tensor("blk.0.ffn_gate.weight", {64, 96})};
+  tensors[0].source_type = DType::F32;
   const auto choices = choose_types(*find_mix("Q8_0"), model("llama", 1, 1, 1, 0), tensors, false);
   EXPECT_EQ(choices[0].type, DType::F16);
   EXPECT_EQ(choices[0].why, "width fallback");
+  EXPECT_EQ(choices[0].wanted, DType::Q8_0);
+  tensors[0].source_type = DType::BF16;
+  EXPECT_EQ(choose_types(*find_mix("Q8_0"), model("llama", 1, 1, 1, 0), tensors, false)[0].type, DType::BF16);
+  EXPECT_EQ(type_for_width(DType::Q4_K, 288, DType::BF16), DType::Q5_0);
+  EXPECT_EQ(type_for_width(DType::Q4_K, 272, DType::BF16), DType::BF16);
+  EXPECT_EQ(type_for_width(DType::Q4_K, 272, DType::Q8_0), DType::F16);
   EXPECT_EQ(choices[1].type, DType::Q8_0);
 }
 

@@ -201,6 +201,82 @@ TEST(Plan, ReportsAllProblemsTogether) {
   EXPECT_THAT(problems, HasSubstr("the smallest that works is"));
 }
 
+// A model with rows of 272 weights in ffn_down, which no block divides, and of 288 in attn_output, which only small blocks do.
+Plan plan_of_odd_widths(const TempDir& dir, const PlanOptions& options) {
+  GgufBuilder file;
+  file.set("general.architecture", std::string("llama")).set("llama.block_count", uint32_t{1});
+  file.add_zeros("token_embd.weight", DType::BF16, {8, 256}).add_zeros("output.weight", DType::BF16, {8, 256});
+  file.add_zeros("blk.0.attn_output.weight", DType::BF16, {256, 288}).add_zeros("blk.0.attn_norm.weight", DType::F32, {256});
+  file.add_zeros("blk.0.ffn_down.weight", DType::BF16, {256, 272}).add_zeros("blk.0.ffn_up.weight", DType::BF16, {272, 256});
+  write_bytes(dir / "m.gguf", file.file());
+  return plan_for(*open_model(dir / "m.gguf"), dir / "m.gguf", options);
+}
+
+TEST(PlanNotes, SayWhichTypesOddRowsGet) {
+  const TempDir dir;
+  const Plan plan = plan_of_odd_widths(dir, options_for(dir / "out", {"Q4_K_M"}));
+  EXPECT_EQ(plan.notes.size(), 1U);
+  EXPECT_THAT(plan.notes.back(), HasSubstr("Q4_K_M: blocks do not divide the rows of 2 tensors, 66.0 % of the weights"));
+  EXPECT_THAT(plan.notes.back(), HasSubstr("Q5_0 instead of Q4_K (1), BF16 instead of Q6_K (1)"));
+  EXPECT_THAT(plan.notes.back(), HasSubstr("the first is 'blk.0.attn_output.weight' with rows of 288"));
+  EXPECT_TRUE(plan.warnings.empty());
+  EXPECT_TRUE(plan_of_odd_widths(dir, options_for(dir / "out", {"BF16"})).notes.empty());
+}
+
+TEST(PlanNotes, WarnOfTensorTypesThatCannotBeHad) {
+  const TempDir dir;
+  PlanOptions options = options_for(dir / "out", {"Q4_K_M", "Q8_0"});
+  options.tensor_types = {"ffn_down=Q4_K", "ffn_d.wn=Q6_K"};
+  const Plan plan = plan_of_odd_widths(dir, options);
+  ASSERT_EQ(plan.warnings.size(), 2U) << "once for both outputs";
+  EXPECT_THAT(plan.warnings[0], HasSubstr("'ffn_d.wn' decides nothing: earlier ones match all its tensors"));
+  EXPECT_THAT(plan.warnings[1], HasSubstr("'ffn_down=Q4_K' cannot be had for 1 tensor"));
+  EXPECT_THAT(plan.warnings[1], HasSubstr("BF16 instead of Q4_K"));
+  EXPECT_EQ(plan_from_json(plan_to_json(plan)).warnings, plan.warnings);
+}
+
+TEST(PlanNotes, TellPatternsThatFindMoreThanAWord) {
+  const TempDir dir;
+  const auto notes = [&](const std::string& pattern) {
+    PlanOptions options = options_for(dir / "out", {"BF16"});
+    options.tensor_types = {pattern + "=F16"};
+    std::string text;
+    for (const std::string& note : plan_of_odd_widths(dir, options).notes) text += note + "\n";
+    return text;
+  };
+  EXPECT_THAT(notes("output"), HasSubstr("also decides 1 tensor with longer words, such as 'blk.0.attn_output.weight'"));
+  EXPECT_EQ(notes("(^|\\.)output(\\.|$)"), "") << "the advice";
+  EXPECT_EQ(notes("^output"), "");
+  EXPECT_EQ(notes("ffn_down"), "");
+  EXPECT_EQ(notes("ffn_"), "") << "no whole word";
+  EXPECT_EQ(notes("blk.0"), "");
+}
+
+TEST(PlanNotes, TellRulesOfARecipeThatDecideNothing) {
+  const TempDir dir;
+  PlanOptions options = options_for(dir / "out", {});
+  options.recipes = {recipe_from_json(R"({"schema": "quern.recipe/1", "name": "r", "rules": [
+    {"name": "ffn_up", "type": "Q8_0"}, {"name": "ffn_gate", "type": "Q8_0"}, {"type": "BF16"}]})")};
+  const Plan plan = plan_of_odd_widths(dir, options);
+  ASSERT_EQ(plan.notes.size(), 1U);
+  EXPECT_THAT(plan.notes[0], HasSubstr("recipe r: rule 2 ('ffn_gate') decides no tensor"));
+}
+
+TEST(Plan, RefusesToQuantizeWhatHasNoKnownMatrix) {
+  const TempDir dir;
+  write_bytes(dir / "m.gguf", GgufBuilder()
+                                  .set("general.architecture", std::string("flux"))
+                                  .add_zeros("double_blocks.0.img_attn.qkv.weight", DType::F32, {256, 256})
+                                  .file());
+  const std::unique_ptr<ModelSource> source = open_model(dir / "m.gguf");
+  std::vector<Problem> problems;
+  make_plan(*source, dir / "m.gguf", options_for(dir / "out", {"Q4_K_M"}), problems);
+  EXPECT_THAT(messages(problems), HasSubstr("may be quantized (architecture 'flux')"));
+  problems.clear();
+  make_plan(*source, dir / "m.gguf", options_for(dir / "out", {"F16"}), problems);
+  EXPECT_EQ(messages(problems), "");
+}
+
 TEST(Plan, RefusesTwoOutputsOfOneName) {
   const TempDir out;
   PlanOptions options = options_for(out.path(), {});
