@@ -1,5 +1,6 @@
 #include "cli/build.h"
 
+#include <algorithm>
 #include <cmath>
 #include <iostream>
 
@@ -39,6 +40,28 @@ void print_feedback(const std::vector<FeedbackReport>& outcomes) {
   const std::string ratio = n_measured > 0 ? number("%.3f", std::exp(log_ratio / static_cast<double>(n_measured))) : "1";
   std::cerr << "quern: feedback: " << outcomes.size() << " tensors, output error on held-out inputs times " << ratio << ", " << n_plain
             << " of " << n_rows << " rows without\n";
+}
+
+constexpr size_t kShown = 4;  // warnings of one kind
+
+// Weights that the types of an output could not hold.
+void print_cuts(const OutputReport& output) {
+  for (size_t i = 0; i < std::min(kShown, output.cuts.size()); ++i) {
+    const auto& [tensor, type, cut] = output.cuts[i];
+    print_warning(output.mix + ": '" + tensor + "' as " + std::string(name_of(type)) + ": " +
+                  counted(static_cast<uint64_t>(cut.n), "weight") + " beyond 65504, the range of F16, " + (cut.n == 1 ? "is" : "are") +
+                  " cut; the largest is " + number("%.3g", cut.largest) + "; --tensor-type REGEX=BF16 keeps such a tensor");
+  }
+  if (output.cuts.size() > kShown)
+    print_warning(output.mix + ": weights of " + std::to_string(output.cuts.size() - kShown) + " more tensors are cut; --json names them");
+}
+
+void print_zero_tensors(const std::vector<std::string>& names) {
+  if (names.empty()) return;
+  std::string list;
+  for (size_t i = 0; i < std::min(kShown, names.size()); ++i) list += (i == 0 ? "" : ", ") + names[i];
+  if (names.size() > kShown) list += " and " + std::to_string(names.size() - kShown) + " more";
+  print_warning("every weight is zero in the source: " + list + " (a damaged download? 'quern doctor' tells more)");
 }
 
 void print_report_table(const ConvertReport& report) {
@@ -209,6 +232,8 @@ void print_report(const ConvertReport& report, bool json) {
   std::cerr << "quern: read " << report.bytes_read << " of " << report.stored_bytes << " stored bytes in " << number("%.1f", report.seconds)
             << " s, peak memory " << format_size(peak_resident_bytes()) << '\n';
   print_feedback(report.feedback);
+  for (const OutputReport& output : report.outputs) print_cuts(output);
+  print_zero_tensors(report.zero_tensors);
   if (json) {
     std::cout << report_to_json(report);
   } else {

@@ -76,11 +76,14 @@ ConvertReport run_build(OpenedBuild& opened, const Plan& plan, Progress& progres
     ConvertReport report = run_plan(*opened.source, run, progress, opened.calibration, AtEnd::kRemember);
     std::ranges::move(report.outputs, std::back_inserter(all.outputs));
     std::ranges::move(report.feedback, std::back_inserter(all.feedback));
+    all.zero_tensors = std::move(report.zero_tensors);
     all.stored_bytes = report.stored_bytes;
     all.bytes_read += report.bytes_read;
     all.seconds += report.seconds;
   }
   for (const Plan& run : runs) forget_run(run);
+  all.notes = plan.notes;
+  all.warnings = plan.warnings;
   return all;
 }
 

@@ -1,5 +1,6 @@
 #include "convert/convert.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <memory>
@@ -41,6 +42,8 @@ OutputReport report_output(const Plan& plan, size_t index, const FinishedOutput&
   for (size_t t = 0; t < plan.tensors.size(); ++t) {
     energy += figures[t].energy;
     squared_error += figures[t].outputs[index].squared_error;
+    const Cut& cut = figures[t].outputs[index].cut;
+    if (cut.n > 0) report.cuts.push_back({plan.tensors[t].name, output.tensors[t].type, cut});
     if (!figures[t].outputs[index].exact) continue;
     ++report.exact_tensors;
     report.exact_weights += plan.tensors[t].shape.n_elements();
@@ -76,6 +79,22 @@ void publish_outputs(const Plan& plan, std::vector<std::unique_ptr<OutputWriter>
   if (plan.lists) write_lists(plan, finished, figures);
 }
 
+std::vector<std::string> find_zero_tensors(const Plan& plan, const std::vector<TensorFigures>& figures) {
+  std::vector<std::string> names;
+  for (size_t t = 0; t < plan.tensors.size(); ++t) {
+    const PlannedTensor& tensor = plan.tensors[t];
+    if (tensor.integer || tensor.shape.rank() < 2) continue;
+    const int64_t n_zero = std::ranges::count_if(figures[t].slices, [](const Figures& slice) { return slice.energy == 0; });
+    const std::string count = std::to_string(n_zero) + " of its " + std::to_string(tensor.n_slices) + " slices";
+    if (figures[t].energy == 0) {
+      names.push_back("'" + tensor.name + "'");
+    } else if (n_zero > 0) {
+      names.push_back("'" + tensor.name + "' (" + count + ")");
+    }
+  }
+  return names;
+}
+
 void forget_run(const Plan& plan) {
   std::error_code ignored;
   std::filesystem::remove(journal_path(plan), ignored);
@@ -101,6 +120,9 @@ ConvertReport run_plan(const ModelSource& source, const Plan& plan, Progress& pr
 
   ConvertReport report;
   report.outputs = report_outputs(plan, finished, result.figures, result.encode_seconds);
+  report.zero_tensors = find_zero_tensors(plan, result.figures);
+  report.notes = plan.notes;
+  report.warnings = plan.warnings;
   for (const FeedbackLog::Outcome& outcome : result.feedback) report.feedback.push_back({source.tensors()[outcome.tensor].name, outcome});
   report.stored_bytes = plan.source_bytes();
   report.bytes_read = source.bytes_read() - read_before;

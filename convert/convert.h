@@ -22,6 +22,13 @@ struct FileReport {
   std::string sha256;
 };
 
+// A tensor of an output that has weights beyond the range of binary16, cut.
+struct CutReport {
+  std::string tensor;
+  DType type = DType::F32;
+  Cut cut;
+};
+
 struct OutputReport {
   std::string mix;
   std::vector<FileReport> files;
@@ -32,6 +39,7 @@ struct OutputReport {
   bool lossless = false;       // proved, not promised
   int64_t exact_tensors = 0;   // every weight has the bits of the source's
   int64_t exact_weights = 0;
+  std::vector<CutReport> cuts;
 };
 
 // What error feedback did to the outputs of a tensor that was encoded with it.
@@ -43,7 +51,9 @@ struct FeedbackReport {
 struct ConvertReport {
   std::vector<OutputReport> outputs;
   std::vector<FeedbackReport> feedback;
-  uint64_t stored_bytes = 0;  // of the tensors that were converted
+  std::vector<std::string> zero_tensors;     // matrices of which every weight, or every weight of some slices, is zero in the source
+  std::vector<std::string> notes, warnings;  // of the plan
+  uint64_t stored_bytes = 0;                 // of the tensors that were converted
   uint64_t bytes_read = 0;
   double seconds = 0;
 };
@@ -62,5 +72,8 @@ void publish_outputs(const Plan& plan, std::vector<std::unique_ptr<OutputWriter>
 
 std::vector<OutputReport> report_outputs(const Plan& plan, const std::vector<FinishedOutput>& finished,
                                          const std::vector<TensorFigures>& figures, const std::vector<double>& encode_seconds);
+
+// Names of matrices that are zero in the source; of a stack with how many of its slices are, when not all of them.
+std::vector<std::string> find_zero_tensors(const Plan& plan, const std::vector<TensorFigures>& figures);
 
 }  // namespace quern

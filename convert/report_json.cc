@@ -16,15 +16,18 @@ ordered_json to_json(const FileReport& file) { return {{"name", file.name}, {"si
 ordered_json to_json(const OutputReport& output) {
   ordered_json files = ordered_json::array();
   for (const FileReport& file : output.files) files.push_back(to_json(file));
-  return {{"type", output.mix},
-          {"files", files},
-          {"size_bytes", output.size_bytes},
-          {"bits_per_weight", output.bits_per_weight},
-          {"encode_seconds", output.encode_seconds},
-          {"relative_error", output.relative_error},
-          {"lossless", output.lossless},
-          {"exact_tensors", output.exact_tensors},
-          {"exact_weights", output.exact_weights}};
+  ordered_json entry = {{"type", output.mix},
+                        {"files", files},
+                        {"size_bytes", output.size_bytes},
+                        {"bits_per_weight", output.bits_per_weight},
+                        {"encode_seconds", output.encode_seconds},
+                        {"relative_error", output.relative_error},
+                        {"lossless", output.lossless},
+                        {"exact_tensors", output.exact_tensors},
+                        {"exact_weights", output.exact_weights}};
+  for (const auto& [tensor, type, cut] : output.cuts)
+    entry["cut"].push_back({{"tensor", tensor}, {"type", name_of(type)}, {"weights", cut.n}, {"largest", cut.largest}});
+  return entry;
 }
 
 }  // namespace
@@ -44,7 +47,8 @@ std::string forecast_to_json(const Plan& plan, int threads) {
                              {"weights", plan.n_weights()},
                              {"memory_bytes", predicted_memory(plan, threads)},
                              {"memory_budget_bytes", plan.memory_bytes},
-                             {"notes", plan.notes}};
+                             {"notes", plan.notes},
+                             {"warnings", plan.warnings}};
   return root.dump(1) + "\n";
 }
 
@@ -57,7 +61,10 @@ std::string report_to_json(const ConvertReport& report) {
                        {"stored_bytes", report.stored_bytes},
                        {"bytes_read", report.bytes_read},
                        {"seconds", report.seconds},
-                       {"peak_memory_bytes", peak_resident_bytes()}};
+                       {"peak_memory_bytes", peak_resident_bytes()},
+                       {"notes", report.notes},
+                       {"warnings", report.warnings},
+                       {"zero_tensors", report.zero_tensors}};
   for (const auto& [tensor, outcome] : report.feedback) {
     root["feedback"].push_back({{"tensor", tensor},
                                 {"type", name_of(outcome.dtype)},

@@ -12,13 +12,15 @@ void PartialFigures::add(const PartialFigures& other) {
   for (size_t i = 0; i < squared_errors.size(); ++i) {
     squared_errors[i].add(other.squared_errors[i]);
     exact[i] = exact[i] && other.exact[i];
+    cuts[i].add(other.cuts[i]);
   }
 }
 
 Figures PartialFigures::rounded() const {
   Figures figures;
   figures.energy = energy.value();
-  for (size_t i = 0; i < squared_errors.size(); ++i) figures.outputs.push_back({squared_errors[i].value(), static_cast<bool>(exact[i])});
+  for (size_t i = 0; i < squared_errors.size(); ++i)
+    figures.outputs.push_back({squared_errors[i].value(), static_cast<bool>(exact[i]), cuts[i]});
   return figures;
 }
 

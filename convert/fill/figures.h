@@ -5,6 +5,7 @@
 #include <map>
 #include <vector>
 
+#include "convert/fill/compare.h"
 #include "convert/plan/plan.h"
 #include "formats/base/exact_sum.h"
 #include "quantize/feedback/feedback_encoder.h"
@@ -18,6 +19,7 @@ namespace quern {
 struct Figure {
   double squared_error = 0;  // sum over all weights
   bool exact = true;         // every weight has the bits of the source's
+  Cut cut;
 };
 
 struct Figures {
@@ -43,8 +45,9 @@ struct PartialFigures {
   ExactSum energy;
   std::vector<ExactSum> squared_errors;  // per output
   std::vector<bool> exact;
+  std::vector<Cut> cuts;
 
-  explicit PartialFigures(size_t n_outputs = 0) : squared_errors(n_outputs), exact(n_outputs, true) {}
+  explicit PartialFigures(size_t n_outputs = 0) : squared_errors(n_outputs), exact(n_outputs, true), cuts(n_outputs) {}
   void add(const PartialFigures& other);
   Figures rounded() const;
 };

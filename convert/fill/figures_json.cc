@@ -24,11 +24,23 @@ Unit unit_from_json(const Plan& plan, const json& entry) {
   return unit;
 }
 
+// Hardly any tensor has one.
+void put_cut(json& output, const Cut& cut) {
+  if (cut.n > 0) output["cut"] = {{"weights", cut.n}, {"largest", cut.largest}};
+}
+
+Cut cut_from_json(const json& output) {
+  if (!output.contains("cut")) return {};
+  return {integer_from<int64_t>(output.at("cut").at("weights")), output.at("cut").at("largest").get<double>()};
+}
+
 json to_json(Unit unit, const Figures& figures) {
   json entry = unit_to_json(unit);
   entry["energy"] = figures.energy;
-  for (const Figure& figure : figures.outputs)
+  for (const Figure& figure : figures.outputs) {
     entry["outputs"].push_back({{"squared_error", figure.squared_error}, {"exact", figure.exact}});
+    put_cut(entry["outputs"].back(), figure.cut);
+  }
   return entry;
 }
 
@@ -38,6 +50,7 @@ json to_json(Unit unit, const PartialFigures& figures) {
   for (size_t i = 0; i < figures.squared_errors.size(); ++i) {
     entry["outputs"].push_back(
         {{"squared_error_digits", figures.squared_errors[i].digits()}, {"exact", static_cast<bool>(figures.exact[i])}});
+    put_cut(entry["outputs"].back(), figures.cuts[i]);
   }
   return entry;
 }
@@ -73,7 +86,7 @@ void add_figures(const Plan& plan, const json& array, std::vector<TensorFigures>
       Figures complete;
       complete.energy = entry.at("energy").get<double>();
       for (const json& output : outputs)
-        complete.outputs.push_back({output.at("squared_error").get<double>(), output.at("exact").get<bool>()});
+        complete.outputs.push_back({output.at("squared_error").get<double>(), output.at("exact").get<bool>(), cut_from_json(output)});
       set_figures(plan.tensors[unit.tensor], unit, std::move(complete), figures[unit.tensor]);
       continue;
     }
@@ -82,6 +95,7 @@ void add_figures(const Plan& plan, const json& array, std::vector<TensorFigures>
     for (size_t i = 0; i < outputs.size(); ++i) {
       piece.squared_errors[i] = sum_from_json(outputs[i].at("squared_error_digits"));
       piece.exact[i] = outputs[i].at("exact").get<bool>();
+      piece.cuts[i] = cut_from_json(outputs[i]);
     }
     partial.try_emplace(unit, plan.outputs.size()).first->second.add(piece);
   }

@@ -22,7 +22,8 @@ constexpr size_t kHexDigits = 64;
 
 ErrorRecord error_of(const Figures& figures, size_t output) {
   const Figure& figure = figures.outputs[output];
-  return {figure.exact, figure.squared_error, figures.energy > 0 ? std::sqrt(figure.squared_error / figures.energy) : 0};
+  return {figure.exact, figure.squared_error, figures.energy > 0 ? std::sqrt(figure.squared_error / figures.energy) : 0, figure.cut.n,
+          figure.cut.largest};
 }
 
 TensorRecord tensor_record(const Plan& plan, size_t index, size_t t, const TensorSums& sums, const TensorFigures& figures) {
@@ -55,6 +56,7 @@ ErrorRecord error_of_all(const std::vector<TensorFigures>& figures, size_t outpu
     sum.energy += tensor.energy;
     sum.outputs[output].squared_error += tensor.outputs[output].squared_error;
     sum.outputs[output].exact = sum.outputs[output].exact && tensor.outputs[output].exact;
+    sum.outputs[output].cut.add(tensor.outputs[output].cut);
   }
   return error_of(sum, output);
 }

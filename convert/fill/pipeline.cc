@@ -323,6 +323,7 @@ class Pipeline {
       if (work.types.of_output[output] != k) continue;
       piece.figures.squared_errors[output] = found.squared_error;
       piece.figures.exact[output] = found.exact;
+      piece.figures.cuts[output] = found.cut;
       if (plan_.outputs[output].lossless && !found.exact) {
         throw Error(ErrorKind::kGate, "is not exact as " + std::string(name_of(type)) + "; the lossless output was given up");
       }

@@ -215,6 +215,9 @@ ConvertReport merge_parts(const Plan& plan, const std::vector<fs::path>& indexes
   publish_outputs(plan, writers, finished, figures);
   mark.keep_part(false);
   report.outputs = report_outputs(plan, finished, figures, encode_seconds);
+  report.zero_tensors = find_zero_tensors(plan, figures);
+  report.notes = plan.notes;
+  report.warnings = plan.warnings;
   report.seconds = seconds_since(start);
   return report;
 }

@@ -31,6 +31,8 @@ struct ErrorRecord {
   bool exact = false;         // every weight has the bits of the decoded source
   double squared_error = 0;   // sum over the weights
   double relative_error = 0;  // square root of its share of the sum of squares
+  int64_t n_cut = 0;          // weights beyond the range of binary16 that were cut
+  double largest_cut = 0;     // of the source, by magnitude
 };
 
 struct SliceRecord {

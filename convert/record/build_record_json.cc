@@ -21,10 +21,15 @@ void put_error(ordered_json& entry, const ErrorRecord& error) {
   entry["exact"] = error.exact;
   entry["squared_error"] = error.squared_error;
   entry["relative_error"] = error.relative_error;
+  if (error.n_cut > 0) entry["cut"] = {{"weights", error.n_cut}, {"largest", error.largest_cut}};
 }
 
 ErrorRecord error_from_json(const json& entry) {
-  return {entry.at("exact").get<bool>(), entry.at("squared_error").get<double>(), entry.at("relative_error").get<double>()};
+  ErrorRecord error{entry.at("exact").get<bool>(), entry.at("squared_error").get<double>(), entry.at("relative_error").get<double>()};
+  if (!entry.contains("cut")) return error;
+  error.n_cut = integer_from<int64_t>(entry.at("cut").at("weights"));
+  error.largest_cut = entry.at("cut").at("largest").get<double>();
+  return error;
 }
 
 std::string sum_from_json(const json& value) {

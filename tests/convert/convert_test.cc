@@ -7,6 +7,7 @@
 #include "convert/parts/part.h"
 #include "convert/plan/plan_checks.h"
 #include "convert/plan/plan_json.h"
+#include "convert/report_json.h"
 #include "formats/gguf/gguf.h"
 #include "formats/safetensors/safetensors.h"
 #include "formats/types/decode.h"
@@ -130,6 +131,39 @@ TEST(Convert, WritesSumsOfTheBytesInTheFiles) {
     const auto piece = std::span(file).subspan(i << 20);
     EXPECT_EQ(pieces[i], sha256_hex(piece.first(std::min<size_t>(piece.size(), 1 << 20))));
   }
+}
+
+// In one run, and in parts that divide the tensor: what was cut is counted once and stands in report, JSON and list.
+TEST(Convert, NamesTensorsWithWeightsThatF16CannotHold) {
+  const TempDir dir;
+  std::vector<float> weights(256 * 64, 0.5F);
+  weights[7] = 1e6F;
+  weights[256 * 63] = -3e38F;
+  GgufBuilder file;
+  file.set("general.architecture", std::string("llama"));
+  file.add("blk.0.ffn_up.weight", DType::F32, {64, 256}, floats_to_bytes(weights));
+  file.add("blk.0.ffn_gate.weight", DType::F32, {64, 256}, floats_to_bytes(std::vector<float>(256 * 64, 0.25F)));
+  write_bytes(dir / "m.gguf", file.file());
+  const std::unique_ptr<ModelSource> source = open_model(dir / "m.gguf");
+  const ConvertReport report = convert(dir / "m.gguf", options_for(dir / "whole", {"F16", "BF16"}));
+  ASSERT_EQ(report.outputs[0].cuts.size(), 1U);
+  EXPECT_EQ(report.outputs[0].cuts[0].tensor, "blk.0.ffn_up.weight");
+  EXPECT_EQ(report.outputs[0].cuts[0].cut.n, 2);
+  EXPECT_FLOAT_EQ(static_cast<float>(report.outputs[0].cuts[0].cut.largest), -3e38F);
+  EXPECT_TRUE(report.outputs[1].cuts.empty());
+  const json list = json::parse(read_text_file(file_ending(dir / "whole", "-F16.tensors.json"), 1 << 20));
+  EXPECT_EQ(list.at("tensors")[0].at("cut").at("weights"), 2);
+  EXPECT_FALSE(list.at("tensors")[1].contains("cut"));
+  EXPECT_EQ(json::parse(report_to_json(report)).at("outputs")[0].at("cut")[0].at("weights"), 2);
+
+  Plan plan = plan_for(*source, dir / "m.gguf", options_for(dir / "merged", {"F16", "BF16"}));
+  for (PlannedTensor& tensor : plan.tensors) tensor.chunk_rows = 8;
+  std::vector<fs::path> indexes;
+  for (int k = 1; k <= 3; ++k) indexes.push_back(run_part(*source, plan, k, 3, dir / "parts", no_progress()).index);
+  const ConvertReport merged = merge_parts(plan, indexes, no_progress());
+  ASSERT_EQ(merged.outputs[0].cuts.size(), 1U);
+  EXPECT_EQ(merged.outputs[0].cuts[0].cut.n, 2);
+  EXPECT_EQ(hashes(dir / "merged"), hashes(dir / "whole"));
 }
 
 TEST(Convert, RecordsHowAFileWasMade) {

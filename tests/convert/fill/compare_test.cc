@@ -46,6 +46,30 @@ TEST(Compare, TellsMinusZeroFromZero) {
   EXPECT_EQ(found.squared_error.value(), 0);
 }
 
+// What a type made of F16 cannot hold.
+TEST(Compare, CountsWeightsThatWereCut) {
+  const auto cut = [](DType type, std::vector<float> x, int64_t n_cols) {
+    test::Bytes blocks(x.size() / static_cast<size_t>(n_cols) * row_size_bytes(type, n_cols));
+    encode_rows(type, x, static_cast<int64_t>(x.size()) / n_cols, n_cols, {}, blocks);
+    return compare_encoded(type, blocks, x, n_cols).cut;
+  };
+  std::vector<float> x = random_weights(512);
+  for (const DType type : {DType::F16, DType::Q4_0, DType::Q8_0, DType::Q4_K, DType::BF16}) EXPECT_EQ(cut(type, x, 256).n, 0);
+  x[3] = 65504.0F;
+  x[300] = -65519.0F;  // rounds to -65504
+  for (const DType type : {DType::F16, DType::Q4_0, DType::Q8_0}) EXPECT_EQ(cut(type, x, 256).n, 0) << name_of(type);
+  x[3] = 65520.0F;
+  EXPECT_EQ(cut(DType::F16, x, 256).n, 1);
+  EXPECT_EQ(cut(DType::F16, x, 256).largest, 65520.0);
+  EXPECT_EQ(cut(DType::Q8_0, x, 256).n, 0) << "eight bits times a scale reach further";
+  x[300] = -3e38F;
+  x[301] = 1e6F;
+  EXPECT_EQ(cut(DType::F16, x, 256).n, 3);
+  for (const DType type : {DType::F16, DType::Q4_0, DType::Q8_0, DType::Q4_K, DType::Q6_K, DType::IQ4_XS})
+    EXPECT_FLOAT_EQ(static_cast<float>(cut(type, x, 256).largest), -3e38F) << name_of(type);
+  for (const DType type : {DType::F32, DType::BF16, DType::MXFP4}) EXPECT_EQ(cut(type, x, 256).n, 0) << name_of(type);
+}
+
 TEST(Compare, NamesTheFirstRowThatIsNotFinite) {
   const std::vector<float> x = {1, 2, 3, 4, 5, 6};
   const float inf = std::numeric_limits<float>::infinity();
