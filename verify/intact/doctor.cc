@@ -1,6 +1,7 @@
 #include "verify/intact/doctor.h"
 
 #include <algorithm>
+#include <array>
 #include <map>
 #include <set>
 
@@ -162,12 +163,14 @@ class Examination {
     std::vector<TensorInfo> order(tensors);
     std::ranges::stable_sort(order, {}, &TensorInfo::file_offset);
     std::vector<ScanRange> ranges;
-    std::vector<std::string> names;
+    std::vector<std::string> names, zero;
+    std::vector<bool> may_be_zero;  // a vector, or no weights by its type
     uint64_t last_end = 0;
     for (const TensorInfo& tensor : order) {
       if (tensor.file_offset < last_end) continue;  // overlaps; reported
       ranges.push_back({tensor.file_offset, tensor.size_bytes, 1, tensor.dtype});
       names.push_back(tensor.name);
+      may_be_zero.push_back(tensor.shape.rank() < 2 || is_table(tensor.dtype));
       last_end = tensor.file_offset + tensor.size_bytes;
     }
     const FileScan found = scan_file(file, ranges, progress_);
@@ -179,6 +182,10 @@ class Examination {
             "tensor '" + printable(names[i]) + "': a scale or weight is NaN or infinite at byte " +
                 std::to_string(*found.ranges[i].nonfinite_at) + "; one is enough to make all output nonsense");
       }
+      if (found.ranges[i].zero && !found.ranges[i].sha256.empty()) {
+        if (!may_be_zero[i]) zero.push_back(names[i]);
+        continue;
+      }
       if (found.ranges[i].sha256.empty() || ranges[i].size_bytes < 4096) continue;
       const auto [other, inserted] = seen.try_emplace(found.ranges[i].sha256, names[i]);
       if (!inserted)
@@ -186,6 +193,38 @@ class Examination {
             "tensors '" + printable(other->second) + "' and '" + printable(names[i]) +
                 "' have the same bytes: a copying mistake, or tied on purpose");
     }
+    zero_matrices(zero, where);
+  }
+
+  // What a damaged cache or a download of the right size leaves. Matrices that only add to the state of the model may be zero on purpose.
+  void zero_matrices(const std::vector<std::string>& names, const std::string& where) {
+    std::vector<std::string> adding, others;
+    for (const std::string& name : names) (only_adds(name) ? adding : others).push_back(name);
+    if (!others.empty())
+      add(Severity::kBroken, where,
+          "every weight is zero in " + list_tensors(others) + ": damaged, or a download that never arrived; fetch the file again");
+    if (!adding.empty())
+      add(Severity::kWarning, where,
+          "every weight is zero in " + list_tensors(adding) +
+              ": damaged, unless it is an expert that was cut off or a layer that was added without training");
+  }
+
+  static std::string list_tensors(const std::vector<std::string>& names) {
+    std::string text = counted(names.size(), "tensor") + ", '" + printable(names.front()) + "'";
+    for (size_t i = 1; i < std::min<size_t>(names.size(), 3); ++i) text += ", '" + printable(names[i]) + "'";
+    return names.size() > 3 ? text + " ..." : text;
+  }
+
+  static bool is_table(DType type) {
+    constexpr std::array kTables = {DType::I16, DType::I32, DType::I64, DType::U16, DType::U32, DType::U64, DType::BOOL, DType::F8_E8M0};
+    return std::ranges::find(kTables, type) != kTables.end();
+  }
+
+  static bool only_adds(std::string_view name) {
+    constexpr std::array<std::string_view, 20> kPieces = {
+        "o_proj", "down_proj", "out_proj", "c_proj", "attn_output", "ffn_down", ".wo.",  ".w2.",       "dense_4h_to_h", "attention.dense",
+        "lora_",  "expert",    "_exps",    "router", "position",    "pos_emb",  "altup", "token_type", "scale",         "zero"};
+    return std::ranges::any_of(kPieces, [=](std::string_view piece) { return name.find(piece) != std::string_view::npos; });
   }
 
   template <typename Has>

@@ -1,6 +1,8 @@
 #include "verify/intact/file_scan.h"
 
 #include <algorithm>
+#include <array>
+#include <cstring>
 #include <mutex>
 
 #include "convert/record/build_record.h"
@@ -15,12 +17,25 @@ constexpr uint64_t kBatchPieces = 16;
 constexpr uint64_t kBatchBytes = kBatchPieces * kPieceBytes;
 constexpr uint64_t kLargestBlock = 256;  // bytes; what a block may reach over the end of a batch
 
+// Whether whole blocks are nothing but zeros: all are like the first, and that one is zero.
+bool are_zero(DType type, std::span<const std::byte> blocks) {
+  const size_t n = static_cast<size_t>(traits(type).block_bytes);
+  if (std::memcmp(blocks.data(), blocks.data() + n, blocks.size() - n) != 0) return false;
+  const std::span<const std::byte> first = blocks.first(n);
+  if (!has_decoder(type)) return std::ranges::all_of(first, [](std::byte byte) { return byte == std::byte{0}; });
+  std::array<float, 256> weights{};
+  const auto decoded = std::span(weights).first(static_cast<size_t>(traits(type).block_weights));
+  decode_blocks(type, first, decoded);
+  return std::ranges::all_of(decoded, [](float weight) { return weight == 0; });
+}
+
 class Scanner {
  public:
   Scanner(const InputFile& file, std::span<const ScanRange> ranges) : file_(file), ranges_(ranges) {
     result_.size_bytes = file.size_bytes();
     result_.pieces_sha256.resize(static_cast<size_t>((file.size_bytes() + kPieceBytes - 1) / kPieceBytes));
     result_.ranges.resize(ranges.size());
+    for (RangeScan& range : result_.ranges) range.zero = true;
     buffer_.resize(static_cast<size_t>(std::min(file.size_bytes(), kBatchBytes + kLargestBlock)));
   }
 
@@ -51,7 +66,7 @@ class Scanner {
     if (task == 1) return hash_ranges();
     const uint64_t first = begin_ + static_cast<uint64_t>(task - 2) * kPieceBytes, last = std::min(end_, first + kPieceBytes);
     result_.pieces_sha256[static_cast<size_t>(first / kPieceBytes)] = sha256_hex(bytes(first, last));
-    find_nonfinite(first, last);
+    look_at_blocks(first, last);
   }
 
   void hash_ranges() {
@@ -71,7 +86,7 @@ class Scanner {
   }
 
   // Blocks that begin in [first, last).
-  void find_nonfinite(uint64_t first, uint64_t last) {
+  void look_at_blocks(uint64_t first, uint64_t last) {
     const auto begins_after = [](uint64_t offset, const ScanRange& range) { return offset < range.offset; };
     auto next = std::upper_bound(ranges_.begin(), ranges_.end(), first, begins_after);
     for (auto range = next == ranges_.begin() ? next : next - 1; range != ranges_.end() && range->offset < last; ++range) {
@@ -82,12 +97,15 @@ class Scanner {
       const uint64_t end = std::min({range->offset + range->size_bytes, up(last), result_.size_bytes});
       const uint64_t begin = up(first);
       if (begin + block > end) continue;
-      const int64_t bad = find_nonfinite_block(range->type, bytes(begin, begin + (end - begin) / block * block));
+      const std::span<const std::byte> blocks = bytes(begin, begin + (end - begin) / block * block);
+      const int64_t bad = find_nonfinite_block(range->type, blocks);
+      const bool zero = are_zero(range->type, blocks);
+      const std::lock_guard lock(mutex_);
+      RangeScan& found = result_.ranges[static_cast<size_t>(range - ranges_.begin())];
+      found.zero = found.zero && zero;
       if (bad < 0) continue;
       const uint64_t at = begin + static_cast<uint64_t>(bad) * block;
-      const std::lock_guard lock(mutex_);
-      std::optional<uint64_t>& found = result_.ranges[static_cast<size_t>(range - ranges_.begin())].nonfinite_at;
-      found = std::min(found.value_or(at), at);
+      found.nonfinite_at = std::min(found.nonfinite_at.value_or(at), at);
     }
   }
 

@@ -28,6 +28,7 @@ struct RangeScan {
   std::string sha256;                      // empty when the file ends before the range does
   std::vector<std::string> slices_sha256;  // of the complete slices, when there are several
   std::optional<uint64_t> nonfinite_at;    // offset in the file of the first block with a scale or value that is not finite
+  bool zero = false;                       // every weight is zero; of a type that is no weights, every byte
 };
 
 struct FileScan {

@@ -6,7 +6,9 @@
 #include <functional>
 #include <limits>
 
+#include "formats/safetensors/safetensors.h"
 #include "tests/convert/conversion.h"
+#include "verify/intact/inspection.h"
 
 namespace quern {
 namespace {
@@ -15,6 +17,7 @@ namespace fs = std::filesystem;
 using test::Bytes;
 using test::TempDir;
 using testing::HasSubstr;
+using testing::Not;
 
 std::string text_of(const Diagnosis& diagnosis) {
   std::string text;
@@ -120,6 +123,58 @@ TEST_F(Doctor, SeesCutFilesAndMissingShards) {
   test::convert(test::bundled("mini-llama3"), split);
   fs::remove(test::file_ending(dir_ / "split", "-00002-of-00005.gguf"));
   EXPECT_THAT(text_of(examine(test::file_ending(dir_ / "split", "-00001-of-00005.gguf"), no_progress())), HasSubstr("00002-of-00005"));
+}
+
+// Whole tensors of zeros, in the checkpoint and in a file of blocks, where a zero is not a byte of zeros.
+TEST_F(Doctor, NamesMatricesThatAreZero) {
+  const fs::path folder = test::copy_model("mini-llama3", dir_ / "model");
+  const fs::path weights = folder / "model.safetensors";
+  const auto zero = [&](const std::string& name) {
+    Bytes bytes = read_file(weights, 1 << 28);
+    const InputFile file(weights);
+    const safetensors::Header header = safetensors::read_header(file);
+    const auto found = std::ranges::find(header.tensors, name, &TensorInfo::name);
+    ASSERT_NE(found, header.tensors.end());
+    std::fill_n(bytes.begin() + static_cast<ptrdiff_t>(found->file_offset), found->size_bytes, std::byte{0});
+    test::write_bytes(weights, bytes);
+  };
+  zero("lm_head.weight");
+  zero("model.layers.0.self_attn.q_proj.weight");
+  zero("model.layers.1.self_attn.o_proj.weight");
+  zero("model.layers.1.input_layernorm.weight");
+  const Diagnosis found = examine(folder, no_progress());
+  EXPECT_TRUE(found.broken());
+  EXPECT_THAT(text_of(found), HasSubstr("every weight is zero in 2 tensors, 'lm_head.weight', 'model.layers.0.self_attn.q_proj.weight'"));
+  EXPECT_THAT(text_of(found), HasSubstr("every weight is zero in 1 tensor, 'model.layers.1.self_attn.o_proj.weight'"));
+  EXPECT_THAT(text_of(found), Not(HasSubstr("tied on purpose")));
+  EXPECT_THAT(text_of(found), Not(HasSubstr("layernorm")));
+
+  const ConvertReport report = test::convert(folder, test::options_for(dir_ / "out", {"Q4_0"}));
+  EXPECT_THAT(report.zero_tensors, testing::UnorderedElementsAre("'output.weight'", "'blk.0.attn_q.weight'", "'blk.1.attn_output.weight'"));
+  EXPECT_THAT(text_of(examine(test::file_ending(dir_ / "out", ".gguf"), no_progress())), HasSubstr("zero in 2 tensors"));
+}
+
+TEST_F(Doctor, NamesTypesOfOtherProgramsOnceAndLooksAtTheRest) {
+  const gguf::Header header = gguf::read_header(InputFile(healthy()));
+  gguf::Header foreign = header;
+  std::erase_if(foreign.tensors, [&](const TensorInfo& tensor) {
+    const bool taken = tensor.name.ends_with("attn_q.weight");
+    if (taken) foreign.foreign.push_back({tensor.name, 144, tensor.shape, tensor.file_offset, tensor.size_bytes});
+    return taken;
+  });
+  ASSERT_GT(foreign.foreign.size(), 1U);
+  Bytes bytes = gguf::serialize_header(foreign, foreign.metadata);
+  const Bytes all = read_file(healthy(), 1 << 28);
+  bytes.insert(bytes.end(), all.begin() + static_cast<ptrdiff_t>(header.data_offset), all.end());
+  test::write_bytes(dir_ / "ik.gguf", bytes);
+  const Diagnosis found = examine(dir_ / "ik.gguf", no_progress());
+  EXPECT_EQ(found.n_tensors, header.tensors.size());
+  EXPECT_THAT(text_of(found), HasSubstr("2 tensors cannot be looked at and llama.cpp refuses the file: type IQ4_KS (id 144)"));
+  EXPECT_EQ(std::ranges::count(found.symptoms, Severity::kBroken, &Symptom::severity), 1) << text_of(found);
+  EXPECT_THAT(text_of(found), Not(HasSubstr("belong to none")));
+  const Inspection seen = inspect(dir_ / "ik.gguf");
+  EXPECT_EQ(seen.tensors.size(), header.tensors.size());
+  EXPECT_EQ(std::ranges::count(seen.tensors, "IQ4_KS (ik_llama.cpp)", &InspectedTensor::type), 2);
 }
 
 TEST_F(Doctor, SeesWhatChatTemplatesShouldNotHold) {
