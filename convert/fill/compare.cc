@@ -16,7 +16,8 @@ constexpr size_t kPieceWeights = 8192;
 
 constexpr float kLargestHalf = 65504.0f;
 
-// Rounding may halve the distance to the next value, and to the value of which it is two thirds at the most; what loses more was cut.
+// Within its reach a type rounds to the next step, and a weight beyond 65504 is at least one step, the scale, away from zero: it keeps two
+// thirds of itself at worst, one and a half steps becoming one. What loses more was cut.
 bool is_cut(DType dtype, float original, float written) {
   if (!(std::fabs(original) > kLargestHalf)) return false;
   if (dtype == DType::F16) return std::fabs(original) >= kLargestHalf + 16.0f;  // rounds to what would be the next binary16

@@ -47,9 +47,11 @@ void note_breadth(const std::string& pattern, const std::vector<std::string_view
     if (!has_word(name, *word)) others.push_back(name);
   }
   if (others.empty() || others.size() == found.size()) return;
+  const size_t first = word->find_first_not_of('.'), last = word->find_last_not_of('.');
+  if (first == std::string::npos) return;
   plan.notes.push_back("--tensor-type: '" + pattern + "' is searched anywhere in a name and also decides " +
                        counted(others.size(), "tensor") + " with longer words, such as '" + std::string(others.front()) + "'; '(^|\\.)" +
-                       pattern + "(\\.|$)' finds the whole word only");
+                       word->substr(first, last - first + 1) + "(\\.|$)' finds the whole word only");
 }
 
 std::string list_changes(const std::map<std::pair<DType, DType>, size_t>& changes) {
