@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <iostream>
 #include <memory>
 
@@ -19,7 +20,17 @@ struct MergeOptions {
   bool json = false;
 };
 
+// Shards of a GGUF file are no parts of a plan, but "merge" is the word that people look for.
+void refuse_shards(const MergeOptions& options) {
+  const auto is_gguf = [](const std::string& name) { return name.ends_with(".gguf"); };
+  if (!is_gguf(options.plan) && std::ranges::none_of(options.parts, is_gguf)) return;
+  throw Error(ErrorKind::kUsage,
+              "merge puts the parts of a plan together. GGUF shards are one model already, of which the first is given; for one file of "
+              "them: quern quantize FIRST.gguf -o OUT.gguf --type lossless");
+}
+
 int run_merge(const MergeOptions& options) {
+  refuse_shards(options);
   Plan plan = read_plan(options.plan);
   plan.folder = options.folder;
   plan.force = options.force || merge_was_interrupted(plan);

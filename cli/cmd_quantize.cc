@@ -2,6 +2,7 @@
 
 #include "cli/build.h"
 #include "cli/progress_bar.h"
+#include "formats/base/model_folder.h"
 #include "formats/base/parallel.h"
 
 namespace quern::cli {
@@ -17,7 +18,9 @@ struct QuantizeOptions {
 int run_quantize(const QuantizeOptions& options) {
   const ThreadLimit limit(options.run.threads);
   if (std::filesystem::is_directory(options.input)) {
-    throw Error(ErrorKind::kUsage, "'" + printable(options.input) + "' is a folder; quantize reads a GGUF file, convert reads checkpoints");
+    const std::string name = first_name(std::filesystem::path(options.input), ".gguf");
+    throw Error(ErrorKind::kUsage, "'" + printable(options.input) + "' is a folder; quantize reads a GGUF file, " +
+                                       (name.empty() ? "convert reads checkpoints" : "as '" + printable(name) + "' in it"));
   }
   PlanOptions plan_options;
   plan_options.output = options.output_file;

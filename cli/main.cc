@@ -74,7 +74,9 @@ std::string describe_unexpected(const CLI::App& app) {
   }
   const std::vector<std::string_view> candidates(names.begin(), names.end());
   const char* what = word.starts_with("-") ? "unknown option '" : verb == &app ? "unknown verb '" : "unexpected argument '";
-  return what + printable(word) + "'" + did_you_mean(word, candidates);
+  const char* shards =
+      verb != &app && word.ends_with(".gguf") ? "; of a split model the first shard is given, which leads to the others" : "";
+  return what + printable(word) + "'" + did_you_mean(word, candidates) + shards;
 }
 
 // "Could not convert: --ctx = two" of CLI11. All options that are converted are numbers.

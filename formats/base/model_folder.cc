@@ -45,6 +45,12 @@ std::vector<std::byte> ModelFolder::read(std::string_view name, uint64_t max_byt
 
 std::string ModelFolder::read_text(std::string_view name, uint64_t max_bytes) const { return read_text_file(open(name), max_bytes); }
 
+std::string first_name(const ModelFolder& folder, std::string_view ending) {
+  const std::vector<std::string> names = folder.names();
+  const auto found = std::ranges::find_if(names, [=](const std::string& name) { return name.ends_with(ending); });
+  return found == names.end() ? "" : *found;
+}
+
 void refuse_stand_in(const InputFile& file) {
   const auto refuse = [&](const char* what) { throw Error(ErrorKind::kFormat, what).file(file.path().string()); };
   if (file.size_bytes() == 0) refuse("is empty (incomplete download?)");

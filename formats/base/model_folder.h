@@ -38,6 +38,9 @@ class ModelFolder {
   std::filesystem::path path_;
 };
 
+// The first name in the folder with this ending; of a split model that is its first shard. Empty when there is none.
+std::string first_name(const ModelFolder& folder, std::string_view ending);
+
 // Throws kFormat for what downloads leave in the place of a file of any kind: an empty file, a Git LFS pointer, an HTML page.
 void refuse_stand_in(const InputFile& file);
 

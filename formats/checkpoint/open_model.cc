@@ -28,10 +28,8 @@ void refuse_other_layouts(const ModelFolder& folder) {
   if (folder.has("params.json")) {
     throw Error(ErrorKind::kUnsupported, "the folder has params.json but no config.json: convert the transformers layout of this model");
   }
-  for (const std::string& name : folder.names()) {
-    if (!name.ends_with(".gguf")) continue;
+  if (const std::string name = first_name(folder, ".gguf"); !name.empty())
     throw Error(ErrorKind::kUsage, "the folder has no config.json; name a GGUF file in it, for example " + name);
-  }
 }
 
 // The ids of config.json, then those of generation_config.json that it lacks.

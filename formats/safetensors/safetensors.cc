@@ -113,9 +113,9 @@ std::string describe_folder(const ModelFolder& folder) {
     if (name.ends_with(".safetensors")) return "; '" + name + "' is not listed by an index";
     if (name.ends_with(".bin") || name.ends_with(".pt") || name.ends_with(".pth"))
       others = "; '" + name + "': pickled weights are not supported";
-    if (name.ends_with(".gguf")) others = "; '" + name + "': give that file itself";
   }
-  return others;
+  const std::string gguf = first_name(folder, ".gguf");
+  return gguf.empty() ? others : "; give the GGUF file itself, '" + gguf + "'";
 }
 
 }  // namespace

@@ -13,6 +13,7 @@
 #include "formats/base/error.h"
 #include "formats/base/file.h"
 #include "formats/base/json_tree.h"
+#include "formats/base/model_folder.h"
 #include "formats/gguf/gguf_survey.h"
 #include "formats/model/model_source.h"
 #include "formats/safetensors/safetensors.h"
@@ -253,7 +254,11 @@ class Examination {
       if (extension == ".py") add(Severity::kWarning, name, "Python code that programs run when they are told to trust remote code");
     }
     std::ranges::sort(weights);
-    if (weights.empty()) throw Error(ErrorKind::kUsage, "holds no safetensors files").file(path.string());
+    if (weights.empty()) {
+      const std::string gguf = first_name(path, ".gguf");
+      throw Error(ErrorKind::kUsage, "holds no safetensors files" + (gguf.empty() ? "" : "; give the GGUF file itself, '" + gguf + "'"))
+          .file(path.string());
+    }
     uint64_t total = 0;
     std::error_code ignored;
     for (const fs::path& file : weights) total += fs::file_size(file, ignored);
