@@ -4,6 +4,7 @@
 #include "formats/base/error.h"
 #include "formats/base/model_folder.h"
 #include "formats/gguf/gguf.h"
+#include "formats/gguf/shards.h"
 #include "formats/types/read_tensor.h"
 
 namespace quern::gguf {
@@ -14,7 +15,6 @@ namespace fs = std::filesystem;
 constexpr const char* kSplitNo = "split.no";
 constexpr const char* kSplitCount = "split.count";
 constexpr const char* kSplitTensors = "split.tensors.count";
-constexpr int64_t kMaxShards = 65535;  // split.count is a u16
 
 void check_split_value(const InputFile& file, const Metadata& metadata, const char* key, int64_t expected) {
   const int64_t value = metadata.find_int(key).value_or(-1);
@@ -22,27 +22,6 @@ void check_split_value(const InputFile& file, const Metadata& metadata, const ch
   const std::string found = value == -1 ? "is missing" : "is " + std::to_string(value);
   throw Error(ErrorKind::kFormat, std::string(key) + " " + found + ", " + std::to_string(expected) + " expected (a shard of another file?)")
       .file(file.path().string());
-}
-
-// The names of all shards, from the name of the first.
-std::vector<std::string> shard_names(const fs::path& first_shard, int64_t number, int64_t count) {
-  if (count > kMaxShards || number < 0 || number >= count) {
-    throw Error(ErrorKind::kFormat, "split.no " + std::to_string(number) + " of split.count " + std::to_string(count) + " makes no sense");
-  }
-  const std::string name = first_shard.filename().string();
-  const std::string suffix = split_name("", number, count);
-  if (!name.ends_with(suffix)) {
-    throw Error(ErrorKind::kFormat, "is shard " + std::to_string(number + 1) + " of " + std::to_string(count) +
-                                        ", so its name must end with '" + suffix + "' for the others to be found");
-  }
-  const std::string prefix = name.substr(0, name.size() - suffix.size());
-  if (number != 0) {
-    throw Error(ErrorKind::kUsage, "is shard " + std::to_string(number + 1) + " of " + std::to_string(count) + "; give the first, '" +
-                                       split_name(prefix, 0, count) + "'");
-  }
-  std::vector<std::string> names;
-  for (int64_t i = 0; i < count; ++i) names.push_back(split_name(prefix, i, count));
-  return names;
 }
 
 }  // namespace
@@ -61,7 +40,7 @@ File::File(const fs::path& first_shard, ForeignTypes foreign) {
 }
 
 void File::open_shards(const fs::path& first_shard, int64_t count, ForeignTypes foreign) {
-  const std::vector<std::string> names = shard_names(first_shard, metadata().get_int(kSplitNo), count);
+  const std::vector<std::string> names = shard_names(first_shard, metadata());
   const int64_t n_tensors = metadata().get_int(kSplitTensors);
   require_files(first_shard.parent_path(), names);
   size_t n_found = headers_.front().tensors.size() + headers_.front().foreign.size();
