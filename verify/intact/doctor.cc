@@ -12,12 +12,13 @@
 #include "formats/base/counted.h"
 #include "formats/base/error.h"
 #include "formats/base/file.h"
-#include "formats/base/json_tree.h"
 #include "formats/base/model_folder.h"
 #include "formats/gguf/gguf_survey.h"
+#include "formats/gguf/shards.h"
 #include "formats/model/model_source.h"
 #include "formats/safetensors/safetensors.h"
 #include "formats/types/foreign_types.h"
+#include "verify/intact/doctor_parts.h"
 #include "verify/intact/file_scan.h"
 
 // A broken file seldom has one fault only, so every step is an attempt: what it throws becomes a symptom, and the next step goes on with
@@ -25,9 +26,12 @@
 // finds scales that are not numbers and, by the hashes, tensors that are copies of one another. Mistakes of ours and interrupts are no
 // symptoms and pass through.
 //
-// Metadata is judged by a class of its own, which needs a header and no weights. It asks for what llama.cpp would refuse the file without,
-// reads the hyperparameters as the runtime would, and compares the counts that must agree: tokens, rows of the embedding, blocks. Keys may
-// have any type there, so it never trusts one.
+// The files of a split model are looked at one by one, so that what is wrong with one is said of that one and hides nothing of the others.
+//
+// Metadata is judged by a class of its own, which needs headers and no weights. It asks for what llama.cpp would refuse the file without,
+// reads the hyperparameters as the runtime would, and compares the counts that must agree: tokens, rows of the embedding, blocks, experts.
+// Keys may have any type there, so it never trusts one. Because it needs no weights it can also judge metadata that is not written yet: an
+// edit is bad when the same examination finds more behind it than before it.
 
 namespace quern {
 namespace fs = std::filesystem;
@@ -80,28 +84,42 @@ class Examination {
     begin(path);
     const std::optional<gguf::Header> header = gguf_file(path);
     if (!header) return;
-    const std::string where = path.filename().string();
-    examine_metadata(*header, where, result_.symptoms);
-    const int64_t count = int_or(header->metadata, "split.count", 0);
-    if (count <= 1) return;
-    if (int_or(header->metadata, "split.no", 0) != 0) {
-      add(Severity::kNote, where, "is one shard of " + std::to_string(count) + "; give the first to look at all of them");
-      return;
-    }
-    attempt(where, [&] {
-      const gguf::File set(path, gguf::ForeignTypes::kList);
-      for (size_t f = 1; f < set.files().size(); ++f) gguf_file(set.files()[f].path());
-      check_blocks(
-          set.metadata(), set.tensors().size(), [&](const std::string& name) { return set.find(name) != nullptr; }, where);
-    });
+    std::vector<TensorInfo> tensors = tensors_of(*header);
+    const bool complete = other_shards(path, header->metadata, tensors);
+    if (!complete) tensors.clear();
+    examine_metadata(header->metadata, tensors, path.filename().string(), result_.symptoms);
   }
 
-  static int64_t int_or(const Metadata& metadata, const char* key, int64_t fallback) {
+  // Names and shapes, those of types that we do not know too.
+  static std::vector<TensorInfo> tensors_of(const gguf::Header& header) {
+    std::vector<TensorInfo> tensors = header.tensors;
+    for (const gguf::ForeignTensor& foreign : header.foreign) tensors.push_back({foreign.name, DType::F32, foreign.shape});
+    return tensors;
+  }
+
+  // Looks at the other files of a split model and adds their tensors. False when not all of them could be read.
+  bool other_shards(const fs::path& first, const Metadata& metadata, std::vector<TensorInfo>& tensors) {
+    const std::string where = first.filename().string();
+    std::vector<std::string> names;
     try {
-      return metadata.find_int(key).value_or(fallback);
-    } catch (const Error&) {
-      return fallback;
+      names = gguf::shard_names(first, metadata);
+    } catch (const Error& error) {
+      add(error.kind() == ErrorKind::kUsage ? Severity::kNote : Severity::kBroken, where, error.message());
+      return false;
     }
+    if (names.size() == 1) return true;
+    bool complete = true;
+    attempt(where, [&] { require_files(first.parent_path(), names); });
+    for (size_t i = 1; i < names.size(); ++i) {
+      std::optional<gguf::Header> shard;
+      if (fs::exists(first.parent_path() / names[i])) shard = gguf_file(first.parent_path() / names[i]);
+      complete = complete && shard;
+      if (!shard) continue;
+      const std::vector<TensorInfo> more = tensors_of(*shard);
+      tensors.insert(tensors.end(), more.begin(), more.end());
+    }
+    if (complete && !result_.broken()) attempt(where, [&] { gguf::File set(first, gguf::ForeignTypes::kList); });  // whether they belong together
+    return complete;
   }
 
   std::optional<gguf::Header> gguf_file(const fs::path& path) {
@@ -228,19 +246,6 @@ class Examination {
     return std::ranges::any_of(kPieces, [=](std::string_view piece) { return name.find(piece) != std::string_view::npos; });
   }
 
-  template <typename Has>
-  void check_blocks(const Metadata& metadata, size_t n_tensors, const Has& has, const std::string& where) {
-    const std::string arch = metadata.find_string("general.architecture").value_or("");
-    const int64_t blocks = int_or(metadata, (arch + ".block_count").c_str(), 0);
-    if (n_tensors == 0) return;
-    for (int64_t block = 0; block < blocks; ++block) {
-      if (has(block_name(block, "attn_norm.weight"))) continue;
-      add(Severity::kBroken, where,
-          "block " + std::to_string(block) + " of " + std::to_string(blocks) + " has no attn_norm.weight: layers are missing");
-      return;
-    }
-  }
-
   // --- checkpoints ---
 
   void folder(const fs::path& path) {
@@ -317,23 +322,25 @@ constexpr NeededKey kNeededKeys[] = {
 
 class MetadataExamination {
  public:
-  MetadataExamination(const gguf::Header& header, std::string where, std::vector<Symptom>& symptoms)
-      : header_(header), metadata_(header.metadata), where_(std::move(where)), symptoms_(symptoms) {}
+  MetadataExamination(const Metadata& metadata, std::span<const TensorInfo> tensors, std::string where, std::vector<Symptom>& symptoms)
+      : metadata_(metadata), tensors_(tensors), where_(std::move(where)), symptoms_(symptoms) {}
 
   void run() {
     const auto* arch = std::get_if<std::string>(find("general.architecture"));
     if (int_of("split.no").value_or(0) != 0) return;  // the first shard has the keys
+    examine_keys(metadata_, where_, symptoms_);
+    if (const auto* type = std::get_if<std::string>(find("general.type")); type != nullptr && *type != "model") {
+      return add(Severity::kNote, "is no model by itself: general.type is '" + printable(*type) + "'");
+    }
     if (arch == nullptr) return add(Severity::kBroken, "key 'general.architecture' is missing: no program can tell what model this is");
     needed_keys(*arch);
     known_architecture(*arch);
-    tokenizer();
+    examine_vocabulary(metadata_, where_, symptoms_);
+    embedding(*arch);
     types();
     blocks(*arch);
-    if (const auto* chat = std::get_if<std::string>(find("tokenizer.chat_template"))) {
-      examine_template(*chat, where_ + ", tokenizer.chat_template", symptoms_);
-    } else {
-      add(Severity::kNote, "there is no chat template: programs guess how to talk to it");
-    }
+    experts(*arch);
+    templates();
   }
 
  private:
@@ -375,52 +382,32 @@ class MetadataExamination {
     }
   }
 
-  void tokenizer() {
+  const TensorInfo* find_tensor(std::string_view name) const {
+    const auto found = std::ranges::find(tensors_, name, &TensorInfo::name);
+    return found == tensors_.end() ? nullptr : &*found;
+  }
+
+  // The tables that are as long as the vocabulary, and the width of the model.
+  void embedding(const std::string& arch) {
     const auto* tokens = std::get_if<std::vector<std::string>>(find("tokenizer.ggml.tokens"));
-    if (tokens == nullptr) return;
-    const auto n = static_cast<int64_t>(tokens->size());
-    for (const char* key : {"tokenizer.ggml.scores", "tokenizer.ggml.token_type"}) {
-      const std::optional<int64_t> size = array_size(key);
-      if (size && *size != n)
-        add(Severity::kBroken, std::string(key) + " has " + std::to_string(*size) + " entries for " + std::to_string(n) + " tokens");
+    const std::optional<int64_t> n_vocab = int_of(arch + ".vocab_size"), width = int_of(arch + ".embedding_length");
+    for (const char* name : {"token_embd.weight", "output.weight"}) {
+      const TensorInfo* tensor = find_tensor(name);
+      if (tensor == nullptr || tensor->shape.rank() != 2) continue;
+      const int64_t rows = tensor->shape[0], columns = tensor->shape[1];
+      const std::string has = std::string(name) + " has " + std::to_string(rows) + " rows, ";
+      if (tokens != nullptr && rows != std::ssize(*tokens))
+        add(Severity::kBroken, has + "the vocabulary " + std::to_string(tokens->size()) + " tokens");
+      if (n_vocab && rows != *n_vocab) add(Severity::kBroken, has + arch + ".vocab_size is " + std::to_string(*n_vocab));
+      if (width && columns != *width)
+        add(Severity::kBroken,
+            std::string(name) + " is " + std::to_string(columns) + " wide, " + arch + ".embedding_length is " + std::to_string(*width));
     }
-    for (const char* name : {"bos", "eos", "unknown", "padding", "eot"}) {
-      const std::string key = "tokenizer.ggml." + std::string(name) + "_token_id";
-      const std::optional<int64_t> id = int_of(key);
-      if (id && (*id < 0 || *id >= n))
-        add(Severity::kBroken, key + " is " + std::to_string(*id) + ", there are " + std::to_string(n) + " tokens");
-    }
-    if (!int_of("tokenizer.ggml.eos_token_id")) add(Severity::kWarning, "there is no eos_token_id: answers may never end");
-    const auto* model = std::get_if<std::string>(find("tokenizer.ggml.model"));
-    const bool merges = model != nullptr && *model == "gpt2";
-    if (merges && metadata_.find("tokenizer.ggml.merges") == nullptr)
-      add(Severity::kBroken, "tokenizer.ggml.merges is missing; llama.cpp refuses such a tokenizer");
-    if (merges && metadata_.find("tokenizer.ggml.pre") == nullptr)
-      add(Severity::kWarning, "tokenizer.ggml.pre is missing: llama.cpp guesses how words are split, and text is often tokenized wrongly");
-    embedding_rows(n);
-  }
-
-  std::optional<int64_t> array_size(const char* key) const {
-    const MetaValue* value = metadata_.find(key);
-    if (value == nullptr) return std::nullopt;
-    return std::visit(
-        []<typename T>(const T& v) -> std::optional<int64_t> {
-          if constexpr (requires { v.size(); } && !std::is_same_v<T, std::string>) return static_cast<int64_t>(v.size());
-          return std::nullopt;
-        },
-        *value);
-  }
-
-  void embedding_rows(int64_t n_tokens) {
-    const auto found = std::ranges::find(header_.tensors, "token_embd.weight", &TensorInfo::name);
-    if (found == header_.tensors.end() || found->shape.rank() != 2 || found->shape[0] == n_tokens) return;
-    add(Severity::kBroken,
-        "token_embd.weight has " + std::to_string(found->shape[0]) + " rows, the vocabulary " + std::to_string(n_tokens) + " tokens");
   }
 
   void types() {
     bool quantized = false;
-    for (const TensorInfo& tensor : header_.tensors) quantized = quantized || traits(tensor.dtype).block_weights > 1;
+    for (const TensorInfo& tensor : tensors_) quantized = quantized || traits(tensor.dtype).block_weights > 1;
     if (quantized && metadata_.find("general.quantization_version") == nullptr) {
       add(Severity::kWarning,
           "general.quantization_version is missing, though tensors are quantized: the file is older than the format of its blocks");
@@ -429,29 +416,74 @@ class MetadataExamination {
 
   void blocks(const std::string& arch) {
     const std::optional<int64_t> count = int_of(arch + ".block_count");
-    if (!count || int_of("split.count").value_or(1) > 1 || header_.tensors.empty()) return;
-    std::set<int64_t> present;
-    const auto note = [&](const std::string& name) {
-      if (const int64_t layer = split_block_name(name).layer; layer >= 0) present.insert(layer);
-    };
-    for (const TensorInfo& tensor : header_.tensors) note(tensor.name);
-    for (const gguf::ForeignTensor& tensor : header_.foreign) note(tensor.name);
+    if (!count || tensors_.empty()) return;
+    std::set<int64_t> present, normed;
+    for (const TensorInfo& tensor : tensors_) {
+      const auto [layer, name] = split_block_name(tensor.name);
+      if (layer < 0) continue;
+      present.insert(layer);
+      if (name == "attn_norm.weight") normed.insert(layer);
+    }
+    if (present.empty()) return;  // blocks have other names
+    const std::string says = "block_count is " + std::to_string(*count) + ", but ";
     for (int64_t block = 0; block < std::min<int64_t>(*count, 1 << 16); ++block) {
       if (present.contains(block)) continue;
-      return add(Severity::kBroken,
-                 "block_count is " + std::to_string(*count) + ", but there is no tensor of block " + std::to_string(block));
+      return add(Severity::kBroken, says + "there is no tensor of block " + std::to_string(block));
     }
-    if (!present.empty() && *present.rbegin() >= *count) {
-      add(Severity::kWarning,
-          "there are tensors of block " + std::to_string(*present.rbegin()) + ", block_count is " + std::to_string(*count));
-    }
+    if (*present.rbegin() >= *count)
+      add(Severity::kBroken, says + "there are tensors of block " + std::to_string(*present.rbegin()) + ", which llama.cpp refuses");
+    const auto bare = std::ranges::find_if(present, [&](int64_t block) { return !normed.contains(block); });
+    if (!normed.empty() && bare != present.end())
+      add(Severity::kBroken, "block " + std::to_string(*bare) + " has no attn_norm.weight, which other blocks have");
   }
 
-  const gguf::Header& header_;
+  // Stacks of experts and their number.
+  void experts(const std::string& arch) {
+    if (tensors_.empty()) return;
+    const int64_t count = int_of(arch + ".expert_count").value_or(0);
+    const std::string says = arch + ".expert_count is " + std::to_string(count) + ", but ";
+    bool stacked = false;
+    for (const TensorInfo& tensor : tensors_) {
+      const std::string_view name = split_block_name(tensor.name).name;
+      if (name != "ffn_down_exps.weight" || tensor.shape.rank() != 3) continue;
+      stacked = true;
+      if (tensor.shape[0] == count) continue;
+      return add(Severity::kBroken, says + "'" + tensor.name + "' has " + std::to_string(tensor.shape[0]) + " experts");
+    }
+    if (count > 0 && !stacked) add(Severity::kBroken, says + "no tensor holds a stack of experts");
+  }
+
+  // The one that is used by default, and those with a name.
+  void templates() {
+    constexpr std::string_view kKey = "tokenizer.chat_template";
+    for (const auto& [key, value] : metadata_.entries()) {
+      const auto* text = std::get_if<std::string>(&value);
+      if (text != nullptr && key.starts_with(kKey)) examine_template(*text, where_.empty() ? key : where_ + ", " + key, symptoms_);
+    }
+    if (metadata_.find(kKey) == nullptr) add(Severity::kNote, "there is no chat template: programs guess how to talk to it");
+  }
+
   const Metadata& metadata_;
+  const std::span<const TensorInfo> tensors_;
   const std::string where_;
   std::vector<Symptom>& symptoms_;
 };
+
+// The tensors of a model by the headers of its files; none when one cannot be read.
+std::vector<TensorInfo> tensors_of(const fs::path& file, const gguf::Header& header) {
+  std::vector<TensorInfo> tensors = header.tensors;
+  try {
+    const std::vector<std::string> names = gguf::shard_names(file, header.metadata);
+    for (size_t i = 1; i < names.size(); ++i) {
+      const gguf::Header shard = gguf::read_header(InputFile(file.parent_path() / names[i]));
+      tensors.insert(tensors.end(), shard.tensors.begin(), shard.tensors.end());
+    }
+    return tensors;
+  } catch (const Error& error) {
+    if (error.kind() == ErrorKind::kInternal) throw;
+    return {};
+  }
+}
 
 }  // namespace
 
@@ -464,8 +496,26 @@ Diagnosis examine(const fs::path& path, Progress& progress) {
   return Examination(progress).run(path);
 }
 
-void examine_metadata(const gguf::Header& header, const std::string& where, std::vector<Symptom>& symptoms) {
-  MetadataExamination(header, where, symptoms).run();
+void examine_metadata(const Metadata& metadata, std::span<const TensorInfo> tensors, const std::string& where,
+                      std::vector<Symptom>& symptoms) {
+  MetadataExamination(metadata, tensors, where, symptoms).run();
+}
+
+std::vector<Symptom> symptoms_of_edit(const fs::path& file, const gguf::Header& header, const Metadata& edited) {
+  const std::vector<TensorInfo> tensors = tensors_of(file, header);
+  std::vector<Symptom> before, after;
+  examine_metadata(header.metadata, tensors, "", before);
+  examine_metadata(edited, tensors, "", after);
+  const auto same = [](const Symptom& a, const Symptom& b) {
+    return a.severity == b.severity && a.where == b.where && a.message == b.message;
+  };
+  std::erase_if(after, [&](const Symptom& a) { return std::ranges::any_of(before, [&](const Symptom& b) { return same(a, b); }); });
+  for (const Metadata::Entry& entry : edited.entries()) {
+    if (header.metadata.find(entry.first) != nullptr) continue;
+    if (const std::string odd = unread_key(header.metadata, entry.first); !odd.empty())
+      after.push_back({Severity::kWarning, "'" + printable(entry.first) + "'", odd});
+  }
+  return after;
 }
 
 }  // namespace quern

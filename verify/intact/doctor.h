@@ -1,28 +1,18 @@
 #pragma once
 
 #include <filesystem>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "formats/base/progress.h"
 #include "formats/gguf/gguf.h"
+#include "verify/intact/symptom.h"
 
 namespace quern {
 
 // Looks at a model that anybody made and says what is suspicious, in words for the person who wants to run it.
-
-enum class Severity {
-  kBroken,   // programs will refuse it or compute nonsense
-  kWarning,  // may work, may not be what was meant, may be dangerous
-  kNote
-};
-
-struct Symptom {
-  Severity severity = Severity::kWarning;
-  std::string where;    // file and tensor or key, may be empty
-  std::string message;  // what is wrong, and what it means where that is not obvious
-};
 
 struct Diagnosis {
   std::vector<Symptom> symptoms;  // gravest first
@@ -37,8 +27,12 @@ struct Diagnosis {
 // Reads everything once. Throws when there is nothing at `path` that could be looked at.
 Diagnosis examine(const std::filesystem::path& path, Progress& progress);
 
-// The parts of it that need no weights.
-void examine_metadata(const gguf::Header& header, const std::string& where, std::vector<Symptom>& symptoms);
+// The parts of it that need no weights. tensors: of all files of the model; empty when they are not known, and nothing is compared then.
+void examine_metadata(const Metadata& metadata, std::span<const TensorInfo> tensors, const std::string& where,
+                      std::vector<Symptom>& symptoms);
+// What examine_metadata would find in a GGUF file (of a split model the first) with its metadata edited and does not find in it now, and
+// warnings for keys that are added and that nothing reads. header: of the file.
+std::vector<Symptom> symptoms_of_edit(const std::filesystem::path& file, const gguf::Header& header, const Metadata& edited);
 // Code in a chat template that a template has no reason to have: attributes that lead out of the sandbox, imports, web addresses,
 // invisible characters, long encoded text.
 void examine_template(std::string_view text, const std::string& where, std::vector<Symptom>& symptoms);

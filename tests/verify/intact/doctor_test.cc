@@ -86,8 +86,155 @@ TEST_F(Doctor, NamesKeysThatAreMissingOrDoNotFit) {
        "rows, the vocabulary 2 tokens"},
       {[](Metadata& m) { m.set("llama.block_count", uint32_t{7}); }, "there is no tensor of block"},
       {[](Metadata& m) { m.set("llama.block_count", uint32_t{1}); }, "there are tensors of block"},
+      {[](Metadata& m) { m.set("llama.vocab_size", uint32_t{500}); }, "token_embd.weight has 512 rows, llama.vocab_size is 500"},
+      {[](Metadata& m) { m.set("llama.embedding_length", uint32_t{64}); }, "wide, llama.embedding_length is 64"},
+      {[](Metadata& m) { m.set("llama.expert_count", uint32_t{8}); }, "llama.expert_count is 8, but no tensor holds a stack of experts"},
+      {[](Metadata& m) { m.set("general.type", std::string("adapter")); }, "is no model by itself: general.type is 'adapter'"},
   };
   for (const auto& one : cases) EXPECT_THAT(text_of(examined(one.change)), HasSubstr(one.says));
+}
+
+// Tokens, merges and the like, by what llama.cpp makes of them.
+TEST_F(Doctor, NamesWhatIsWrongWithAVocabulary) {
+  const auto tokens = [](Metadata& m) { return std::get<std::vector<std::string>>(*m.find("tokenizer.ggml.tokens")); };
+  const auto merges = [](Metadata& m) { return std::get<std::vector<std::string>>(*m.find("tokenizer.ggml.merges")); };
+  const struct {
+    std::function<void(Metadata&)> change;
+    Severity severity;
+    const char* says;
+  } cases[] = {
+      {[&](Metadata& m) {
+         std::vector<std::string> t = tokens(m);
+         t[300] = t[200];
+         m.set("tokenizer.ggml.tokens", t);
+       },
+       Severity::kBroken, "is token 200 and token 300; llama.cpp stops at this"},
+      {[](Metadata& m) { m.set("tokenizer.ggml.tokens", std::vector<std::string>()); }, Severity::kBroken,
+       "tokenizer.ggml.tokens is empty"},
+      {[&](Metadata& m) {
+         std::vector<std::string> t = tokens(m);
+         t[300] = "\xC3(";
+         m.set("tokenizer.ggml.tokens", t);
+       },
+       Severity::kBroken, "key 'tokenizer.ggml.tokens' has 1 entry that is not UTF-8"},
+      {[](Metadata& m) { m.set("general.name", std::string("Mini \xFF\xFE")); }, Severity::kBroken, "key 'general.name' is not UTF-8"},
+      {[](Metadata& m) { m.set("general.author", std::string("\xED\xA0\x80")); }, Severity::kBroken, "'general.author' is not UTF-8"},
+      {[](Metadata& m) { m.set("tokenizer.ggml.merges", std::vector<std::string>()); }, Severity::kBroken, "merges is empty: every text"},
+      {[&](Metadata& m) {
+         std::vector<std::string> lost = merges(m);
+         lost[3] = "qq qqq";
+         lost[5] = "nospace";
+         m.set("tokenizer.ggml.merges", lost);
+       },
+       Severity::kWarning, "make no token of the vocabulary, the first is 'qq qqq'"},
+      {[](Metadata& m) {
+         m.set("tokenizer.ggml.add_bos_token", true);
+         m.erase("tokenizer.ggml.bos_token_id");
+       },
+       Severity::kWarning, "there is no bos_token_id: llama.cpp takes token 11, '"},
+      {[](Metadata& m) {
+         m.set("tokenizer.ggml.add_eos_token", true);
+         m.erase("tokenizer.ggml.eos_token_id");
+       },
+       Severity::kWarning, "eos is to be put behind every prompt, but there is no eos_token_id"},
+      {[](Metadata& m) { m.set("tokenizer.ggml.fim_pre_token_id", uint32_t{512}); }, Severity::kBroken,
+       "fim_pre_token_id is 512, there are 512"},
+      {[](Metadata& m) { m.set("tokenizer.ggml.padding_token_id", uint32_t{4294967295}); }, Severity::kBroken,
+       "padding_token_id is 4294967295"},
+      {[](Metadata& m) {
+         m.set("tokenizer.ggml.eog_token_ids", std::vector<int32_t>{1, -1});
+       },
+       Severity::kBroken, "eog_token_ids is -1"},
+      {[](Metadata& m) { m.set("tokenizer.ggml.model", std::string("gtp2")); }, Severity::kWarning, "tokenizer.ggml.model is 'gtp2'"},
+      {[](Metadata& m) { m.set("tokenizer.ggml.model", std::string("llama")); }, Severity::kWarning, "tokenizer.ggml.scores is missing"},
+      {[](Metadata& m) { m.set("tokenizer.ggml.scores", std::vector<float>(512, std::numeric_limits<float>::quiet_NaN())); },
+       Severity::kBroken, "has 512 entries that are NaN or infinite"},
+      {[](Metadata& m) { m.set("tokenizer.ggml.token_type", std::vector<int32_t>(512, 9)); }, Severity::kWarning,
+       "512 values outside 1 to 6"},
+  };
+  for (const auto& one : cases) {
+    const Diagnosis diagnosis = examined(one.change);
+    const auto found =
+        std::ranges::find_if(diagnosis.symptoms, [&](const Symptom& s) { return s.message.find(one.says) != std::string::npos; });
+    ASSERT_NE(found, diagnosis.symptoms.end()) << one.says << "\n" << text_of(diagnosis);
+    EXPECT_EQ(found->severity, one.severity) << one.says;
+  }
+}
+
+TEST_F(Doctor, NamesKeysOfAnotherTypeThanLlamaCppReads) {
+  const auto says = [&](const std::function<void(Metadata&)>& change) { return text_of(examined(change)); };
+  EXPECT_THAT(says([](Metadata& m) { m.set("tokenizer.ggml.eos_token_id", std::string("two")); }),
+              HasSubstr("key 'tokenizer.ggml.eos_token_id' has the type str, llama.cpp takes only u32"));
+  EXPECT_THAT(says([](Metadata& m) { m.set("llama.context_length", int64_t{64}); }),
+              HasSubstr("has the type i64, llama.cpp takes only u32"));
+  EXPECT_THAT(says([](Metadata& m) { m.set("tokenizer.ggml.add_bos_token", uint8_t{1}); }),
+              HasSubstr("has the type u8, llama.cpp takes only bool"));
+  EXPECT_THAT(says([](Metadata& m) { m.set("tokenizer.chat_template", std::vector<std::string>{"a"}); }), HasSubstr("has the type [str]"));
+  EXPECT_THAT(says([](Metadata& m) { m.set("llama.rope.freq_base", std::numeric_limits<float>::quiet_NaN()); }),
+              HasSubstr("key 'llama.rope.freq_base' is NaN or infinite"));
+}
+
+TEST_F(Doctor, LooksAtTemplatesWithNames) {
+  const Diagnosis diagnosis = examined([](Metadata& m) { m.set("tokenizer.chat_template.tool_use", std::string("{{ lipsum }}")); });
+  EXPECT_THAT(text_of(diagnosis), HasSubstr("tokenizer.chat_template.tool_use: line 1"));
+}
+
+// What is wrong with one shard is said of that shard, and the others are looked at all the same.
+TEST_F(Doctor, LooksAtEveryShard) {
+  PlanOptions split = test::options_for(dir_ / "split", {"Q8_0"});
+  split.split_bytes = 400'000;
+  test::convert(test::bundled("mini-llama3"), split);
+  const auto shard = [&](int n) { return test::file_ending(dir_ / "split", "-0000" + std::to_string(n) + "-of-00005.gguf"); };
+  EXPECT_FALSE(examine(shard(1), no_progress()).broken());
+  const auto patch = [](const fs::path& path, uint64_t offset, uint16_t value) {
+    Bytes bytes = read_file(path, 1 << 28);
+    store_le<uint16_t>(bytes.data() + offset, value);
+    test::write_bytes(path, bytes);
+  };
+  patch(shard(2), 0, 0);  // the magic
+  const gguf::Header fourth = gguf::read_header(InputFile(shard(4)));
+  const auto blocks = std::ranges::find(fourth.tensors, DType::Q8_0, &TensorInfo::dtype);
+  ASSERT_NE(blocks, fourth.tensors.end());
+  patch(shard(4), blocks->file_offset, 0x7C00);  // an infinite scale
+  const std::string found = text_of(examine(shard(1), no_progress()));
+  EXPECT_THAT(found, HasSubstr(shard(2).filename().string() + ": does not begin with 'GGUF'"));
+  EXPECT_THAT(found, HasSubstr(shard(4).filename().string() + ": tensor '"));
+  EXPECT_THAT(found, testing::Not(HasSubstr("block_count")));  // which only says that a shard could not be read
+  EXPECT_THAT(text_of(examine(shard(3), no_progress())), HasSubstr("is shard 3 of 5; give the first"));
+}
+
+TEST_F(Doctor, SaysWhatAnEditBreaks) {
+  const gguf::Header header = gguf::read_header(InputFile(healthy()));
+  const auto symptoms = [&](const std::function<void(Metadata&)>& change) {
+    Metadata edited = header.metadata;
+    change(edited);
+    Diagnosis diagnosis;
+    diagnosis.symptoms = symptoms_of_edit(healthy(), header, edited);
+    return diagnosis;
+  };
+  EXPECT_EQ(text_of(symptoms([](Metadata& m) { m.set("general.name", std::string("Another")); })), "");
+  EXPECT_TRUE(symptoms([](Metadata& m) { m.set("tokenizer.ggml.eos_token_id", uint32_t{99999}); }).broken());
+  EXPECT_TRUE(symptoms([](Metadata& m) { m.set("tokenizer.ggml.eos_token_id", std::string("x")); }).broken());
+  EXPECT_TRUE(symptoms([](Metadata& m) { m.set("llama.block_count", uint32_t{99}); }).broken());
+  EXPECT_TRUE(symptoms([](Metadata& m) { m.erase("general.architecture"); }).broken());
+  EXPECT_TRUE(symptoms([](Metadata& m) { m.erase("tokenizer.ggml.merges"); }).broken());
+  EXPECT_TRUE(symptoms([](Metadata& m) { m.set("tokenizer.ggml.tokens", std::vector<std::string>{"a"}); }).broken());
+  EXPECT_THAT(text_of(symptoms([](Metadata& m) { m.erase("tokenizer.ggml.eos_token_id"); })), HasSubstr("answers may never end"));
+  EXPECT_THAT(text_of(symptoms([](Metadata& m) { m.set("qwen2.context_length", uint32_t{5}); })),
+              HasSubstr("no program reads it, the architecture is 'llama'; 'llama.context_length' is read"));
+  EXPECT_THAT(text_of(symptoms([](Metadata& m) { m.set("llama.contxt_length", uint32_t{5}); })),
+              HasSubstr("did you mean 'llama.context_length'?"));
+  EXPECT_EQ(text_of(symptoms([](Metadata& m) { m.set("tokenizer.ggml.eot_token_id", uint32_t{5}); })), "");
+  EXPECT_EQ(text_of(symptoms([](Metadata& m) { m.set("my.key", uint32_t{5}); })), "");
+}
+
+// An edit that leaves a fault as it was is no new fault.
+TEST_F(Doctor, DoesNotHoldOldFaultsAgainstAnEdit) {
+  gguf::Header header = gguf::read_header(InputFile(healthy()));
+  header.metadata.erase("llama.context_length");
+  Metadata edited = header.metadata;
+  edited.set("general.name", std::string("Another"));
+  EXPECT_TRUE(symptoms_of_edit(healthy(), header, edited).empty());
 }
 
 TEST_F(Doctor, ReadsOnWhereTheParserStops) {
