@@ -37,6 +37,7 @@ PublicationOptions publication_options(const PublishOptions& options) {
   publication.key = options.key;
   publication.base_model = options.base_model;
   publication.revision = options.revision;
+  publication.license = options.license;
   publication.quantized_by = options.quantized_by;
   if (!options.run.memory.empty()) publication.evaluation_memory_bytes = parse_size(options.run.memory);
   publication.force = options.run.force;
@@ -45,6 +46,7 @@ PublicationOptions publication_options(const PublishOptions& options) {
 
 int run_publish(const PublishOptions& options) {
   const ThreadLimit limit(options.run.threads);
+  check_card(publication_options(options));
   PlanOptions plan_options;
   plan_options.output = options.folder;
   OutputOptions output = options.output;

@@ -9,6 +9,8 @@ openssl pkey -in key.pem -pubout -out key.pub.pem
 publish() { "$QUERN" publish "$model" -o "$1" --type Q4_K_M --type Q8_0 --split-size 1M --sign key.pem --base-model org/Model --revision 1234 "${@:2}"; }
 
 publish repo --dry-run
+publish repo --license Apache-2.0; echo "exit $?"
+"$QUERN" publish "$model" -o repo --type Q8_0 --base-model https://huggingface.co/org/Model; echo "exit $?"
 publish repo || exit
 (cd repo && sha256sum --quiet -c SHA256SUMS && echo "sums agree") || exit
 "$QUERN" verify repo --key key.pub.pem --source "$model" --all || exit

@@ -18,6 +18,7 @@
 #include "recipes/size_estimate.h"
 #include "verify/drift/drift_job.h"
 #include "verify/intact/file_scan.h"
+#include "verify/publish/card_values.h"
 #include "verify/publish/readme.h"
 #include "verify/records/published.h"
 #include "verify/report/report.h"
@@ -79,6 +80,15 @@ std::vector<MachineAdvice> advise(const ModelSource& source, const Plan& plan) {
 
 }  // namespace
 
+void check_card(const PublicationOptions& options) {
+  const auto refuse = [](const char* option, const std::string& why) {
+    if (!why.empty()) throw Error(ErrorKind::kUsage, std::string(option) + ": " + why);
+  };
+  if (!options.base_model.empty()) refuse("--base-model", why_not_hub_id(options.base_model));
+  if (!options.revision.empty()) refuse("--revision", why_not_revision(options.revision));
+  if (!options.license.empty()) refuse("--license", why_not_license(options.license));
+}
+
 OpenedBuild open_publication(BuildOptions options) {
   options.plan.force = true;
   options.plan.folder_per_type = true;
@@ -93,6 +103,7 @@ OpenedBuild open_publication(BuildOptions options) {
 
 Publication::Publication(const PublicationOptions& options, OpenedBuild& opened)
     : options_(options), source_(*opened.source), opened_(opened), plan_(*opened.plan) {
+  check_card(options_);
   check_imatrix_texts(options_.imatrix);
   if (!options_.key.empty()) key_.emplace(Ed25519Key::read_private(options_.key));
 }
@@ -108,6 +119,12 @@ std::vector<Problem> Publication::begin(Progress& progress) {
         .file(plan_.folder.string());
   }
   check_foreign_files(present);
+  if (options_.license.empty()) {
+    for (const std::string& warning : card_warnings(plan_.metadata)) progress.warn(warning);
+  }
+  if (!options_.eval_text.empty()) {
+    load_text(source_, {.file = options_.eval_text});  // refuses one that is too short
+  }
   make_folder(plan_.folder);
   state_ = goes_on ? *found : PublishState{id, {}, ""};
   write_state(plan_.folder, state_);

@@ -27,10 +27,14 @@ struct PublicationOptions {
   std::filesystem::path eval_text;   // what every build lost is measured on it; empty: not measured
   std::filesystem::path key;         // private, to sign with; empty: not signed
   std::string base_model, revision;  // hub id of the original, and which of its versions
+  std::string license;               // when it was given and is not the model's
   std::string quantized_by;
   uint64_t evaluation_memory_bytes = 0;  // for measuring; 0: default_evaluation_memory()
   bool force = false;                    // replaces what is published in the folder, or begun with other options
 };
+
+// Throws kUsage for what a hub would refuse in the model card, after hours of work: an id, a revision or a licence that is none.
+void check_card(const PublicationOptions& options);
 
 // open_build() for a publication: outputs of several files get folders of their own, and files of an earlier attempt are no problem, as
 // Publication decides about them.
@@ -38,11 +42,12 @@ OpenedBuild open_publication(BuildOptions options);
 
 class Publication {
  public:
-  // Reads the key. Throws kUsage when the matrix would publish the path of a text. opened outlives this.
+  // Reads the key. Throws what check_card throws, and kUsage when the matrix would publish the path of a text. opened outlives this.
   Publication(const PublicationOptions& options, OpenedBuild& opened);
 
   // Claims the folder: goes on where an earlier attempt of the same publication stopped, and finds what is complete already; notes tell.
-  // Throws kUsage when the folder holds something else. Problems of where the missing builds go are returned; with any, stop here.
+  // Throws kUsage when the folder holds something else, and what load_text throws for the evaluation text. Problems of where the missing
+  // builds go are returned; with any, stop here.
   std::vector<Problem> begin(Progress& progress);
 
   // Makes the builds that are missing, from one reading of the model; empty when there are none.

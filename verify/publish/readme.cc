@@ -6,11 +6,14 @@
 
 #include "formats/base/resources.h"
 #include "formats/statistics/statistics_record.h"
+#include "verify/draw/markdown.h"
+#include "verify/draw/markup.h"
 #include "verify/intact/rederive.h"
+#include "verify/publish/card_values.h"
 
 // A README has two kinds of readers: hubs take the front matter, people the rest. Licences, tags and names of files come from others, so
-// strings of the front matter are quoted and cells of tables escaped. Every sentence follows from the facts that are given, the same facts
-// give the same bytes, and a section that has no facts is left out.
+// strings of the front matter are quoted, and everything else is escaped for the place where it stands. Every sentence follows from the
+// facts that are given, the same facts give the same bytes, and a section that has no facts is left out.
 
 namespace quern {
 namespace {
@@ -24,22 +27,14 @@ std::string number(const char* format, double value) {
 // A YAML scalar in double quotes: JSON's escapes are YAML's.
 std::string quoted(const std::string& text) {
   std::string out = "\"";
-  for (const char c : text) {
+  for (const char c : clean_line(text)) {
     if (c == '"' || c == '\\') out += '\\';
-    out += static_cast<unsigned char>(c) < 0x20 ? ' ' : c;
+    out += c;
   }
   return out + "\"";
 }
 
-// Text inside a table cell.
-std::string cell(const std::string& text) {
-  std::string out;
-  for (const char c : text) {
-    if (c == '|') out += '\\';
-    out += static_cast<unsigned char>(c) < 0x20 ? ' ' : c;
-  }
-  return out;
-}
+std::string link(const std::string& text, const std::string& target) { return "[" + escape_markdown(text) + "](" + target + ")"; }
 
 std::string row(const std::vector<std::string>& cells) {
   std::string line = "|";
@@ -99,11 +94,14 @@ class Readme {
     field("quantized_by", facts_.quantized_by);
     text_ += "library_name: gguf\n";
     text_ += "pipeline_tag: text-generation\n";
-    field("license", value("general.license"));
-    field("license_name", value("general.license.name"));
+    const std::vector<std::string> licenses = licenses_of(facts_.metadata);
+    if (licenses.size() == 1)
+      field("license", licenses.front());
+    else
+      list("license", licenses);
+    field("license_name", license_name_of(value("general.license.name")));
     field("license_link", value("general.license.link"));
-    const auto* languages = facts_.metadata.find_string_array("general.languages");
-    if (languages != nullptr) list("language", *languages);
+    list("language", languages_of(facts_.metadata));
     std::vector<std::string> tags = {"gguf", "quern"};
     if (!value("general.architecture").empty()) tags.push_back(value("general.architecture"));
     list("tags", tags);
@@ -124,11 +122,11 @@ class Readme {
   }
 
   void introduction() {
-    const std::string name = value("general.name", "Model");
+    const std::string name = escape_markdown(value("general.name", "Model"));
     text_ += "# " + name + ", GGUF\n\nBuilds of ";
     text_ += manifest_.base_model.empty() ? "**" + name + "**"
-                                          : "[" + manifest_.base_model + "](https://huggingface.co/" + manifest_.base_model + ")";
-    if (!manifest_.revision.empty()) text_ += " at revision `" + manifest_.revision + "`";
+                                          : link(manifest_.base_model, "https://huggingface.co/" + link_target(manifest_.base_model));
+    if (!manifest_.revision.empty()) text_ += " at revision " + code_span(manifest_.revision);
     text_ += " for llama.cpp and its relatives, made with quern " + manifest_.quern_version +
              " in one read of the original checkpoint. Every file, tensor and expert has its checksum in `manifest.json`" +
              (facts_.is_signed ? ", the folder is signed" : "") + ", and anybody can derive the tensors again from the original.\n\n";
@@ -161,7 +159,8 @@ class Readme {
       if (advice.label.empty()) {
         text_ += row({advice.machine, "none fits", "", ""});
       } else {
-        text_ += row({advice.machine, advice.label, format_size(advice.left_bytes), "≤ " + number("%.1f", advice.tokens_per_second)});
+        text_ += row({advice.machine, escape_markdown(advice.label), format_size(advice.left_bytes),
+                      "≤ " + number("%.1f", advice.tokens_per_second)});
       }
     }
     text_ += "\n";
@@ -170,8 +169,8 @@ class Readme {
   std::vector<std::string> cells_of(const BuildRecord& build, bool measured) const {
     const size_t n = build.files.size();
     std::vector<std::string> cells = {
-        build.label,
-        "[" + cell(file_name(build)) + "](" + build.files.front().name + ")" + (n > 1 ? ", " + std::to_string(n) + " files" : ""),
+        escape_markdown(build.label),
+        link(file_name(build), link_target(build.files.front().name)) + (n > 1 ? ", " + std::to_string(n) + " files" : ""),
         format_size(size_of(build)), number("%.2f", bits_per_weight(build)),
         build.error && build.error->exact ? "exact"
         : build.error                     ? number("%.4f", build.error->relative_error)
@@ -194,7 +193,7 @@ class Readme {
     const DriftRow* floor = find_row(kNoiseFloorName);
     if (drift.rows.empty()) return;
     const DriftStatistics& s = drift.rows.front().drift.statistics;
-    text_ += "Measured against the original checkpoint on `" + cell(drift.text) + "`, " + std::to_string(s.n_tokens) +
+    text_ += "Measured against the original checkpoint on " + code_span(drift.text) + ", " + std::to_string(s.n_tokens) +
              " scored tokens in chunks of " + std::to_string(drift.n_ctx) + "; the original has perplexity " +
              number("%.4f", s.ppl_original.value) + ".";
     if (floor != nullptr) {
@@ -215,13 +214,15 @@ class Readme {
 
   void recipe() {
     text_ += "## Recipes\n\n" + row({"type", "recipe", "tensors by type"}) + row({"---", "---", "---"});
-    for (const BuildRecord& build : manifest_.builds) text_ += row({build.label, cell(build.recipe), types_of(build)});
+    for (const BuildRecord& build : manifest_.builds)
+      text_ += row({escape_markdown(build.label), escape_markdown(build.recipe), types_of(build)});
     text_ += "\n";
     for (const BuildRecord& build : manifest_.builds) {
       if (build.settings.entries().empty()) continue;
-      text_ += "<details><summary>" + build.label + ": how it was encoded</summary>\n\n```\n";
-      for (const auto& [key, setting] : build.settings.entries()) text_ += key + " = " + shown(setting) + "\n";
-      text_ += "```\n\n</details>\n\n";
+      std::string settings;
+      for (const auto& [key, setting] : build.settings.entries()) settings += key + " = " + shown(setting) + "\n";
+      text_ += "<details><summary>" + escape_markup(build.label) + ": how it was encoded</summary>\n\n" + code_block(settings) +
+               "\n</details>\n\n";
     }
   }
 
@@ -250,7 +251,7 @@ class Readme {
     text_ += "From the files of the original, whose SHA-256 are in `manifest.json` (" + std::to_string(manifest_.sources.size()) + ")";
     for (const InputRecord& input : manifest_.inputs) {
       text_ += ", " + (input.name.empty() ? "an " + input.kind + " with SHA-256 `" + input.sha256 + "`"
-                                          : "the " + input.kind + " `" + input.name + "`");
+                                          : "the " + input.kind + " " + code_span(input.name));
     }
     text_ +=
         ". The bytes depend on the original, the recipe, the statistics and the version, and on nothing else: not on the machine, "
@@ -259,8 +260,8 @@ class Readme {
       const bool sequential = build->settings.find_string(kFeedbackModeKey) == kSequentialMode;
       text_ +=
           "Encoded with error feedback: the rounding error of every weight is made up for by the weights after it, for the inputs that " +
-          std::to_string(build->settings.find_int(kFeedbackTokensKey).value_or(0)) + " tokens of `" +
-          cell(build->settings.find_string("quern.feedback.text").value_or("")) + "` give" +
+          std::to_string(build->settings.find_int(kFeedbackTokensKey).value_or(0)) + " tokens of " +
+          code_span(build->settings.find_string("quern.feedback.text").value_or("")) + " give" +
           (sequential ? ", and every layer makes up for the layers before it" : "") + ". File format and speed are the usual ones.\n\n";
     }
   }
