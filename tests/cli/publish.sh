@@ -40,7 +40,8 @@ printf '\377' | dd of="${first/-00001-/-00002-}" bs=1 seek=100000 conv=notrunc s
 echo "--- edit, diff, doctor"
 echo "{{ messages }} {{ ''.__class__ }}" > template.jinja
 cp "$first" before.gguf
-"$QUERN" edit "$first" --template template.jinja --set general.name=Edited
+"$QUERN" edit "$first" --template template.jinja --set general.name=Edited; echo "exit $?"
+"$QUERN" edit "$first" --template template.jinja --set general.name=Edited --force
 "$QUERN" diff "$first" again/Q4_K_M/*-00001-of-*.gguf; echo "exit $?"
 "$QUERN" doctor "$first"; echo "exit $?"
 "$QUERN" edit "$first" --set split.count=4; echo "exit $?"
