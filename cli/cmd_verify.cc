@@ -92,7 +92,7 @@ void add_verify(CLI::App& app, Context& context) {
   const auto flags = std::make_shared<VerifyFlags>();
   CLI::App* verb = app.add_subcommand("verify", "Check a build against what its publisher recorded");
   verb->group("Publish")->footer("quern verify repo --key release.pub.pem --source DeepSeek-V3");
-  verb->add_option("PATH", flags->path, "published folder, or a GGUF file in one")->required()->group("Input");
+  verb->add_option("PATH", flags->path, "published folder, a part of it, or a GGUF file")->required()->group("Input");
   verb->add_option("--key", flags->key, "public key that must have signed it")->type_name("PUB.pem")->group("Input");
   verb->add_option("--source", flags->source, "derive tensors again from this checkpoint")->type_name("DIR")->group("Source");
   verb->add_option("--imatrix", flags->imatrix, "it was made with; default: the published one")->type_name("FILE")->group("Source");

@@ -70,7 +70,7 @@ class FileCheck {
   }
 
   void run(std::map<std::string, std::string>& actual_sums, Progress& progress) {
-    const InputFile file(folder_.path / record_.name);
+    const InputFile file(folder_.locate(record_.name));
     read_header(file);
     locate_tensors();
     std::vector<ScanRange> ranges;
@@ -138,7 +138,7 @@ class FileCheck {
     if (header_) compare_headers();
     for (size_t t = 0; t < tensors_.size(); ++t) compare_tensor(tensors_[t], scan_.ranges[t], intact);
     if (intact) return;
-    if (n_found_ == 0) report_rest();
+    if (n_found_ == 0 || scan_.size_bytes == record_.size_bytes) report_rest();
   }
 
   // The file is, byte for byte, another one of the folder.
@@ -298,15 +298,28 @@ class FileCheck {
 
   // What is left: header bytes that say the same in another way, padding between tensors.
   void report_rest() {
+    const bool found_before = n_found_ > 0;
     for (size_t p = 0; p < record_.pieces_sha256.size(); ++p) {
       if (p < scan_.pieces_sha256.size() && scan_.pieces_sha256[p] == record_.pieces_sha256[p]) continue;
+      if (found_before && is_explained(p * kPieceBytes)) continue;
       add("contents", "flipped-bytes",
           has_header() ? "padding or header bytes in this MiB are not as published; metadata and tensors are"
                        : "bytes in this MiB are not as published")
           .offset = p * kPieceBytes;
-      return;
     }
-    add("contents", "flipped-bytes", "is not as published, though its pieces are");
+    if (n_found_ == 0) add("contents", "flipped-bytes", "is not as published, though its pieces are");
+  }
+
+  // Whether a piece differs because of what was found already: it is part of the header, or of a tensor that differs.
+  bool is_explained(uint64_t begin) const {
+    const uint64_t end = begin + kPieceBytes;
+    for (size_t t = 0; t < tensors_.size(); ++t) {
+      const TensorInfo& info = tensors_[t].info;
+      if (t == 0 && begin < info.file_offset) return true;
+      const bool differs = tensors_[t].recorded == nullptr || scan_.ranges[t].sha256 != tensors_[t].recorded->plane.sha256;
+      if (differs && begin < info.file_offset + info.size_bytes && info.file_offset < end) return true;
+    }
+    return tensors_.empty();
   }
 
   const PublishedFolder& folder_;
@@ -339,6 +352,41 @@ void shorten(std::vector<Finding>& findings, size_t from) {
   findings.insert(findings.end(), kept.begin(), kept.end());
 }
 
+// Runs a step; what it throws is damage of the file, and the others are looked at all the same.
+template <typename Step>
+void attempt(const char* check, const char* kind, const std::string& file, std::vector<Finding>& findings, const Step& step) {
+  try {
+    step();
+  } catch (const Error& error) {
+    if (error.kind() == ErrorKind::kInternal || error.kind() == ErrorKind::kInterrupted) throw;
+    findings.push_back(damage(check, kind, file, error.message()));
+  }
+}
+
+// Names by the place that a header states.
+std::vector<std::string> set_names(const Container& container, const std::string& name, const FileHeader& header) {
+  const FileHeader::Place place = header.place.value_or(FileHeader::Place{});
+  if (place.number < 0 || place.number >= place.n_files || std::cmp_greater(place.n_files, container.max_files())) return {name};
+  const auto n_files = static_cast<size_t>(place.n_files);
+  const std::string suffix = container.file_name("", static_cast<size_t>(place.number), n_files);
+  if (!name.ends_with(suffix)) return {name};
+  std::vector<std::string> names;
+  for (size_t i = 0; i < n_files; ++i) names.push_back(container.file_name(name.substr(0, name.size() - suffix.size()), i, n_files));
+  return names;
+}
+
+// Whether the files are there that the header of one says it has beside it. The first of those that are there speaks for all.
+void check_set(const Container& container, const fs::path& folder, const std::string& name, const FileHeader& header,
+               std::vector<Finding>& findings) {
+  const std::vector<std::string> names = set_names(container, name, header);
+  const auto is_here = [&](const std::string& file) { return fs::exists(folder / file); };
+  if (const auto first = std::ranges::find_if(names, is_here); first == names.end() || *first != name) return;
+  for (const std::string& file : names) {
+    if (!is_here(file))
+      findings.push_back(damage("structure", "missing-shard", file, "is missing, " + name + " says that it has it beside it"));
+  }
+}
+
 }  // namespace
 
 void check_build(const PublishedFolder& folder, const BuildRecord& build, std::map<std::string, std::string>& actual_sums,
@@ -354,31 +402,39 @@ void check_build(const PublishedFolder& folder, const BuildRecord& build, std::m
                                : damage("contents", "missing-file", name, "is missing"));
       continue;
     }
-    FileCheck(folder, build, f, findings).run(actual_sums, progress);
+    attempt("contents", "unreadable-file", name, findings, [&] { FileCheck(folder, build, f, findings).run(actual_sums, progress); });
     shorten(findings, before);
   }
 }
 
-void check_unrecorded(const Container& container, const fs::path& first, std::vector<Finding>& findings, Progress& progress) {
-  const std::string name = first.filename().string();
+std::vector<std::string> files_of_set(const Container& container, const fs::path& folder, const std::string& name) {
   try {
-    for (const OpenedFile& opened : container.open(first)) {
-      const std::vector<TensorInfo>& tensors = opened.header.arrays;
-      std::vector<ScanRange> ranges;
-      for (const TensorInfo& tensor : tensors) ranges.push_back({tensor.file_offset, tensor.size_bytes, 1, tensor.dtype});
-      const FileScan scan = scan_file(opened.file, ranges, progress);
-      for (size_t t = 0; t < tensors.size(); ++t) {
-        if (!scan.ranges[t].nonfinite_at) continue;
-        const std::string shard = opened.file.path().filename().string();
-        findings.push_back(damage("weights", "nonfinite", shard, "a scale or weight is NaN or infinite"));
-        findings.back().offset = scan.ranges[t].nonfinite_at;
-        findings.back().tensor = tensors[t].name;
-      }
-    }
+    return set_names(container, name, container.read_header(InputFile(folder / name)));
   } catch (const Error& error) {
-    if (error.kind() == ErrorKind::kInternal || error.kind() == ErrorKind::kInterrupted) throw;
-    findings.push_back(damage("structure", "damaged-header", name, error.message()));
+    if (error.kind() == ErrorKind::kInternal) throw;
+    return {name};
   }
+}
+
+std::string check_unrecorded(const Container& container, const fs::path& folder, const std::string& name, std::vector<Finding>& findings,
+                             Progress& progress) {
+  std::string sum;
+  attempt("structure", "damaged-header", name, findings, [&] {
+    const InputFile file(folder / name);
+    const FileHeader header = container.read_header(file);
+    std::vector<ScanRange> ranges;
+    for (const TensorInfo& tensor : header.arrays) ranges.push_back({tensor.file_offset, tensor.size_bytes, 1, tensor.dtype});
+    const FileScan scan = scan_file(file, ranges, progress);
+    sum = scan.sha256;
+    for (size_t t = 0; t < ranges.size(); ++t) {
+      if (!scan.ranges[t].nonfinite_at) continue;
+      findings.push_back(damage("weights", "nonfinite", name, "a scale or weight is NaN or infinite"));
+      findings.back().offset = scan.ranges[t].nonfinite_at;
+      findings.back().tensor = header.arrays[t].name;
+    }
+    check_set(container, folder, name, header, findings);
+  });
+  return sum;
 }
 
 }  // namespace quern

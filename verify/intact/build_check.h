@@ -14,7 +14,11 @@ namespace quern {
 void check_build(const PublishedFolder& folder, const BuildRecord& build, std::map<std::string, std::string>& actual_sums,
                  std::vector<Finding>& findings, Progress& progress);
 
-// Checks a build of which nothing is recorded, by its first file, so that only structure and weights can be wrong.
-void check_unrecorded(const Container& container, const std::filesystem::path& first, std::vector<Finding>& findings, Progress& progress);
+// Checks a file of which nothing is recorded, so that only structure and weights can be wrong, and that the others of its set are there.
+// Its sum; empty when it could not be read.
+std::string check_unrecorded(const Container& container, const std::filesystem::path& folder, const std::string& name,
+                             std::vector<Finding>& findings, Progress& progress);
+// The names of the files that belong to a model together, by what the header of one says; its own alone when that says nothing.
+std::vector<std::string> files_of_set(const Container& container, const std::filesystem::path& folder, const std::string& name);
 
 }  // namespace quern

@@ -71,7 +71,7 @@ class Rederivation {
         findings_(findings) {
     if (options.tensors) pattern_.emplace(*options.tensors);
     for (const FileRecord& file : build.files) {
-      files_.push_back(folder.has(file.name) ? std::make_unique<InputFile>(folder.path / file.name) : nullptr);
+      files_.push_back(folder.has(file.name) ? std::make_unique<InputFile>(folder.locate(file.name)) : nullptr);
     }
   }
 

@@ -14,22 +14,23 @@
 #include "verify/drift/chunked_text.h"
 #include "verify/intact/build_check.h"
 #include "verify/intact/file_scan.h"
+#include "verify/intact/record_search.h"
 #include "verify/intact/rederive.h"
 #include "verify/records/published.h"
 #include "verify/records/signature.h"
 
-// Verification goes from what costs least trust to what costs most reading. The records of the folder are read first; then every file
-// is read once, against its record and for weights that are not finite, which gives the sums that the lists and the signature are
-// compared with, so that nothing is read twice. With the checkpoint at hand a sample of the chunks is encoded again. Each step adds
-// findings and goes on, because damage in one file says nothing about the others; the state of a check follows from the findings at
-// the end. A file that was named alone stands for its build, whose record is looked for beside it and one folder up.
+// Verification goes from what costs least trust to what costs most reading. The records are looked for and read first (record_search.h);
+// then every file is read once, against its record and for weights that are not finite, which gives the sums that the lists and the
+// signature are compared with, so that nothing is read twice. With the checkpoint at hand a sample of the chunks is encoded again. Each
+// step adds findings and goes on, because damage in one file says nothing about the others; the state of a check follows from the findings
+// at the end. A file that was named alone stands for its build. What no record speaks of is looked at too, but never counts as proved.
 
 namespace quern {
 namespace fs = std::filesystem;
 namespace {
 
 // The container whose files are named so; nullptr when there is none.
-const Container* container_of(const fs::path& file) {
+const Container* container_if_any(const fs::path& file) {
   const std::string name = file.filename().string();
   const auto found = std::ranges::find_if(all_containers(), [&](const Container* c) { return c->is_file_name(name); });
   return found == all_containers().end() ? nullptr : *found;
@@ -41,12 +42,6 @@ std::string titles() {
   for (const Container* container : all_containers()) text += (text.empty() ? "" : " or ") + std::string(container->title());
   return text;
 }
-
-// A build of which nothing is recorded.
-struct Unrecorded {
-  const Container* container = nullptr;
-  fs::path first_file;
-};
 
 std::vector<DType> recorded_types(const BuildRecord& build, const ModelSource& source) {
   std::vector<DType> types;
@@ -67,6 +62,7 @@ class Verification {
     check_sums();
     check_signature();
     check_extra_files();
+    check_proof();
     if (options_.source) check_source();
     conclude();
     return std::move(report_);
@@ -78,42 +74,29 @@ class Verification {
     if (!is_folder && !fs::is_regular_file(options_.path)) {
       throw Error(ErrorKind::kIo, "no such file or folder").file(options_.path.string());
     }
-    if (is_folder) {
-      folder_ = open_published(options_.path, report_.findings);
-      if (folder_.builds.empty() && !has_documents() && unrecorded_models().empty()) {
-        throw Error(ErrorKind::kUsage, "holds no " + titles() + " file and no record of one; name what convert, quantize or publish wrote")
-            .file(options_.path.string());
-      }
-      return;
+    found_ = find_records(options_.path, report_.findings);
+    if (!is_folder) ask_for_set();
+    if (is_folder && recorded_sums(folder_).empty() && found_.absent.empty() && !has_documents() && unrecorded_files().empty()) {
+      throw Error(ErrorKind::kUsage, "holds no " + titles() + " file and no record of one; name what convert, quantize or publish wrote")
+          .file(options_.path.string());
     }
-    const fs::path parent = fs::absolute(options_.path).parent_path();
-    if (open_build_of(parent) ||
-        (!parent.parent_path().empty() && fs::exists(parent.parent_path() / kManifestName) && open_build_of(parent.parent_path())))
-      return;
-    folder_ = PublishedFolder{};
-    folder_.path = parent;
-    report_.findings.clear();
+  }
+
+  // A file stands for all files of its model.
+  void ask_for_set() {
+    const std::string file = *found_.asked.begin();
+    for (const std::string& other : files_of_set(container_of(file), folder_.path, file)) {
+      if (fs::exists(folder_.path / other)) found_.asked.insert(other);
+    }
   }
 
   bool has_documents() const { return folder_.has(kManifestName) || folder_.has(kSumsName) || folder_.has(kAttestationName); }
-
-  // A file stands for its build: the others of the folder are left alone.
-  bool open_build_of(const fs::path& folder) {
-    report_.findings.clear();
-    folder_ = open_published(folder, report_.findings);
-    const std::string name = fs::absolute(options_.path).lexically_relative(folder).generic_string();
-    std::erase_if(folder_.builds, [&](const BuildRecord& build) {
-      return std::ranges::none_of(build.files, [&](const FileRecord& file) { return file.name == name; });
-    });
-    one_build_ = true;
-    return !folder_.builds.empty();
-  }
 
   void check_contents() {
     uint64_t total = 0;
     std::error_code ignored;
     for (const BuildRecord& build : folder_.builds) {
-      for (const FileRecord& file : build.files) total += folder_.has(file.name) ? fs::file_size(folder_.path / file.name, ignored) : 0;
+      for (const FileRecord& file : build.files) total += folder_.has(file.name) ? fs::file_size(folder_.locate(file.name), ignored) : 0;
     }
     progress_.begin("checking", total);
     report_.bytes_read += total;
@@ -125,67 +108,92 @@ class Verification {
       for (const TensorRecord& tensor : build.tensors) n_slices += tensor.slices.size();
     }
     const std::string looked = counted(n_files, "file") + ", " + counted(n_tensors, "tensor") + ", " + counted(n_slices, "expert slice");
-    const std::vector<Unrecorded> unrecorded = unrecorded_models();
-    for (const Unrecorded& model : unrecorded) check_unrecorded(*model.container, model.first_file, report_.findings, progress_);
+    unrecorded_ = unrecorded_files();
+    for (const std::string& name : unrecorded_) {
+      const std::string sum = check_unrecorded(container_of(name), folder_.path, name, report_.findings, progress_);
+      if (!sum.empty()) actual_[recorded_name(name)] = sum;
+    }
     progress_.end();
     if (folder_.manifest)
       add_check("manifest", true, counted(folder_.builds.size(), "build"));
     else
       add_check("manifest", false, "there is no manifest.json");
     add_check("contents", !folder_.builds.empty(), folder_.builds.empty() ? "nothing is recorded to compare with" : looked);
-    add_check("structure", true, counted(n_files + unrecorded.size(), (titles() + " file").c_str()));
-    add_check("weights", true, "all scales and weights are finite");
+    add_check("structure", n_files + unrecorded_.size() > 0, counted(n_files + unrecorded_.size(), (titles() + " file").c_str()));
+    add_check("weights", n_files + unrecorded_.size() > 0, "all scales and weights are finite");
   }
 
-  // Builds that no record speaks of. A file that is named is looked at as what is made by default unless its name says otherwise.
-  std::vector<Unrecorded> unrecorded_models() const {
-    if (!folder_.builds.empty()) return {};
-    if (!fs::is_directory(options_.path)) {
-      const Container* container = container_of(options_.path);
-      return {{container != nullptr ? container : &default_container(), options_.path}};
+  // Files with tensors that belong to no recorded build. Beside a manifest they are foreign, unless one of them was asked for.
+  std::vector<std::string> unrecorded_files() const {
+    std::vector<std::string> names;
+    for (const std::string& name : found_.is_part ? std::vector<std::string>(found_.asked.begin(), found_.asked.end()) : folder_.files) {
+      const bool is_file = container_if_any(name) != nullptr || !fs::is_directory(options_.path);
+      if (is_file && !is_of_a_build(name) && (found_.is_part || !folder_.manifest)) names.push_back(name);
     }
-    std::vector<Unrecorded> models;
-    for (const std::string& name : folder_.files) {
-      const Container* container = container_of(name);
-      if (container != nullptr && container->is_first_file_name(fs::path(name).filename().string())) {
-        models.push_back({container, folder_.path / name});
-      }
-    }
-    return models;
+    return names;
   }
+
+  // A file that is named is taken for what is made by default unless its name says otherwise.
+  static const Container& container_of(const std::string& name) {
+    const Container* container = container_if_any(name);
+    return container != nullptr ? *container : default_container();
+  }
+
+  // The recorded name of a file; its own when nothing records it.
+  const std::string& recorded_name(const std::string& file) const {
+    const auto place = std::ranges::find_if(folder_.places, [&](const auto& one) { return one.second == file; });
+    return place == folder_.places.end() ? file : place->first;
+  }
+
+  bool is_of_a_build(const std::string& file) const { return !build_sum(recorded_name(file)).empty(); }
 
   // What a file is now; empty when it is missing.
   const std::string& actual_sum(const std::string& name) {
     const auto [found, inserted] = actual_.try_emplace(name);
-    if (inserted && folder_.has(name)) {
-      found->second = hash_file(folder_.path / name, no_progress());
-      report_.bytes_read += fs::file_size(folder_.path / name);
+    if (!inserted || !folder_.has(name)) return found->second;
+    try {
+      found->second = hash_file(folder_.locate(name), no_progress());
+      report_.bytes_read += fs::file_size(folder_.locate(name));
+    } catch (const Error& error) {
+      if (error.kind() != ErrorKind::kIo) throw;
+      found->second = "unreadable";
+      report_.findings.push_back(damage("contents", "unreadable-file", name, error.message()));
     }
     return found->second;
   }
 
-  // A file of this name is looked at when a single build is: its own, and the documents.
+  // Recorded files that are looked at: of a part only its own and those of its builds, and the documents. Builds that were not downloaded
+  // are none of them.
   bool concerns(const std::string& name) const {
-    if (!one_build_ || name == kManifestName || name == kSumsName) return true;
-    for (const BuildRecord& build : folder_.builds) {
-      if (std::ranges::any_of(build.files, [&](const FileRecord& file) { return file.name == name; })) return true;
-    }
-    return false;
+    const auto is_file = [&](const FileRecord& file) { return file.name == name; };
+    const auto has_file = [&](const BuildRecord& build) { return std::ranges::any_of(build.files, is_file); };
+    if (std::ranges::any_of(found_.absent, has_file)) return false;
+    if (!found_.is_part || name == kManifestName || name == kSumsName) return true;
+    const auto place = folder_.places.find(name);
+    return found_.asked.contains(place == folder_.places.end() ? name : place->second) || std::ranges::any_of(folder_.builds, has_file);
   }
 
   bool has_damage(const std::string& file) const {
     return std::ranges::any_of(report_.findings, [&](const Finding& f) { return f.verdict == Verdict::kDamage && f.file == file; });
   }
 
-  // Compares a list of names and sums with the files; damage that was named before is not named again.
+  // Compares a list of names and sums with the files; damage that was named before is not named again. A file that is no part of a build
+  // may be left where it was.
   void compare_sums(const std::vector<Sum>& expected, const char* check, const std::string& list) {
     for (const Sum& sum : expected) {
       if (!concerns(sum.name)) continue;
       const std::string& actual = actual_sum(sum.name);
-      if (actual == sum.sha256) continue;
+      if (actual == sum.sha256) {
+        proved_.insert(sum.name);
+        continue;
+      }
+      const std::string recorded = build_sum(sum.name);
+      if (actual.empty() && recorded.empty()) {
+        note_absence(sum.name, check, list);
+        continue;
+      }
       failed_.insert(check);
       if (has_damage(sum.name)) continue;
-      const std::string recorded = recorded_sum(sum.name);
       if (actual.empty()) {
         report_.findings.push_back(damage(check, "missing-file", sum.name, "is missing, " + list + " lists it"));
       } else if (recorded == actual) {
@@ -198,7 +206,16 @@ class Verification {
     }
   }
 
-  std::string recorded_sum(const std::string& name) const {
+  void note_absence(const std::string& name, const char* check, const std::string& list) {
+    const auto same = [&](const Finding& finding) { return finding.kind == "missing-file" && finding.file == name; };
+    if (std::ranges::any_of(report_.findings, same)) return;
+    Finding finding = damage(check, "missing-file", name, "is not here, " + list + " lists it");
+    finding.verdict = Verdict::kNote;
+    report_.findings.push_back(std::move(finding));
+  }
+
+  // The sum of a file of a build; empty for other files.
+  std::string build_sum(const std::string& name) const {
     for (const BuildRecord& build : folder_.builds) {
       for (const FileRecord& file : build.files) {
         if (file.name == name) return file.sha256;
@@ -215,10 +232,10 @@ class Verification {
 
   void check_signature() {
     if (!folder_.attestation) {
-      if (options_.public_key && !folder_.has(kAttestationName)) {
+      if (options_.public_key && has_documents() && !folder_.has(kAttestationName)) {
         report_.findings.push_back(damage("signature", "not-signed", kAttestationName, "is missing: the folder is not signed"));
       }
-      return add_check("signature", options_.public_key.has_value(), "there is no attestation");
+      return add_check("signature", options_.public_key && has_documents(), "there is no attestation");
     }
     try {
       const Envelope envelope = parse_envelope(*folder_.attestation);
@@ -252,14 +269,43 @@ class Verification {
   }
 
   void check_extra_files() {
-    if (one_build_ || !folder_.manifest) return;
+    if (found_.is_part || !folder_.manifest) return;
     for (const std::string& name : folder_.files) {
       if (name == kSumsName || name == kAttestationName || name.ends_with(".pub.pem") || folder_.find_sum(name) != nullptr) continue;
-      if (!recorded_sum(name).empty()) continue;
+      if (is_of_a_build(name)) continue;
       Finding finding = damage("contents", "foreign-file", name, "does not belong to what was published");
-      if (container_of(name) == nullptr) finding.verdict = Verdict::kNote;
+      if (container_if_any(name) == nullptr) finding.verdict = Verdict::kNote;
       report_.findings.push_back(std::move(finding));
     }
+  }
+
+  // A check that had nothing to compare with proves nothing.
+  void check_proof() {
+    for (const BuildRecord& build : found_.absent) {
+      Finding finding = damage("contents", "absent-build", "", "the build " + printable(build.label) + " is recorded and not here");
+      finding.verdict = Verdict::kNote;
+      report_.findings.push_back(std::move(finding));
+    }
+    std::set<std::string> sets;
+    for (const std::string& name : unrecorded_) {
+      if (proved_.contains(recorded_name(name)) || has_damage(name)) continue;
+      if (sets.insert(set_of(name)).second)
+        add_unproved("no-record", name,
+                     "no record of it was found beside it or above: what it should be is not known, only that it can be read");
+    }
+    if (folder_.builds.empty() && unrecorded_.empty()) add_unproved("nothing-checked", "", "none of the files that are recorded is here");
+  }
+
+  // What all shards of a model share.
+  static std::string set_of(std::string name) {
+    std::erase_if(name, [](char c) { return c >= '0' && c <= '9'; });
+    return name;
+  }
+
+  void add_unproved(const char* kind, const std::string& file, const std::string& message) {
+    Finding finding = damage("contents", kind, file, message);
+    finding.verdict = Verdict::kUnprovable;
+    report_.findings.push_back(std::move(finding));
   }
 
   // The importance matrix that the build was made with: the one given, or the one of that sum that is published beside it. Without it
@@ -349,13 +395,18 @@ class Verification {
       if (damaged) check.state = CheckState::kFailed;
       if (damaged && check.name == "weights") check.detail = "not all scales and weights are finite";
     }
+    for (Finding& finding : report_.findings) {  // files by the names that they have here
+      if (const auto place = folder_.places.find(finding.file); place != folder_.places.end()) finding.file = place->second;
+    }
   }
 
   const VerifyOptions& options_;
   Progress& progress_;
-  PublishedFolder folder_;
-  bool one_build_ = false;
+  FoundRecords found_;
+  PublishedFolder& folder_ = found_.folder;
+  std::vector<std::string> unrecorded_;  // files of no recorded build
   std::map<std::string, std::string> actual_;
+  std::set<std::string> proved_;  // recorded files whose sums are those of a list
   std::set<std::string> failed_;  // checks that failed without a finding of their own
   VerifyReport report_;
 };
@@ -363,6 +414,12 @@ class Verification {
 }  // namespace
 
 size_t VerifyReport::count(Verdict verdict) const { return static_cast<size_t>(std::ranges::count(findings, verdict, &Finding::verdict)); }
+
+bool VerifyReport::intact() const {
+  return std::ranges::none_of(findings, [](const Finding& finding) {
+    return finding.verdict == Verdict::kDamage || (finding.verdict == Verdict::kUnprovable && finding.check == "contents");
+  });
+}
 
 VerifyReport verify(const VerifyOptions& options, Progress& progress) { return Verification(options, progress).run(); }
 

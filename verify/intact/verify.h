@@ -41,6 +41,7 @@ struct VerifyReport {
   uint64_t bytes_read = 0;
 
   size_t count(Verdict verdict) const;
+  bool intact() const;  // no damage was found, and nothing that was looked at is without a record
 };
 
 // Throws only for what keeps it from looking at all: no such path, an unreadable key, a usage mistake, an interrupt.

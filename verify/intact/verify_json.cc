@@ -24,12 +24,9 @@ std::string verify_to_json(const VerifyReport& report, uint64_t seed) {
     entry["message"] = finding.message;
     findings.push_back(std::move(entry));
   }
-  const ordered_json root = {{"schema", "quern.verify/1"},
-                             {"intact", report.count(Verdict::kDamage) == 0},
-                             {"checks", checks},
-                             {"findings", findings},
-                             {"seed", seed},
-                             {"bytes_read", report.bytes_read}};
+  const ordered_json root = {
+      {"schema", "quern.verify/1"},     {"intact", report.intact()}, {"checks", checks}, {"findings", findings}, {"seed", seed},
+      {"bytes_read", report.bytes_read}};
   return root.dump(1, ' ', false, ordered_json::error_handler_t::replace) + "\n";
 }
 

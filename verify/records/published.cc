@@ -14,7 +14,7 @@ constexpr uint64_t kMaxDocumentBytes = uint64_t{1} << 30;
 constexpr std::string_view kRecordEnd = ".tensors.json";
 
 void list_files(const fs::path& folder, const std::string& prefix, std::vector<std::string>& files) {
-  for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
+  for (const fs::directory_entry& entry : fs::directory_iterator(folder, fs::directory_options::skip_permission_denied)) {
     const std::string name = entry.path().filename().string();
     if (name.starts_with(".")) continue;
     if (entry.is_regular_file()) files.push_back(prefix + name);
@@ -37,7 +37,12 @@ void read_document(PublishedFolder& folder, const std::string& name, const char*
 
 }  // namespace
 
-bool PublishedFolder::has(const std::string& file) const { return std::ranges::binary_search(files, file); }
+bool PublishedFolder::has(const std::string& file) const { return places.contains(file) || std::ranges::binary_search(files, file); }
+
+fs::path PublishedFolder::locate(const std::string& file) const {
+  const auto place = places.find(file);
+  return path / (place == places.end() ? file : place->second);
+}
 
 const Sum* PublishedFolder::find_sum(const std::string& file) const {
   if (!sums) return nullptr;
@@ -50,6 +55,15 @@ std::vector<std::string> list_published_files(const fs::path& folder) {
   list_files(folder, "", files);
   std::ranges::sort(files);
   return files;
+}
+
+bool has_records(const fs::path& folder) {
+  std::error_code ignored;
+  for (const fs::directory_entry& entry : fs::directory_iterator(folder, ignored)) {
+    const std::string name = entry.path().filename().string();
+    if (name == kManifestName || name == kSumsName || name == kAttestationName || name.ends_with(kRecordEnd)) return true;
+  }
+  return false;
 }
 
 PublishedFolder open_published(const fs::path& path, std::vector<Finding>& findings) {

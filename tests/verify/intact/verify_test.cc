@@ -435,11 +435,187 @@ TEST(Verify, AFileAloneStandsForItsBuild) {
   Patch(folder.file(0, 1)).flip(folder.build(1).tensors.back().offset);
   EXPECT_EQ(verified(folder.file(0)).count(Verdict::kDamage), 0U);
   EXPECT_EQ(verified(folder.file(0, 1)).count(Verdict::kDamage), 1U);
-  fs::copy_file(repository().path() / folder.build(1).files[0].name, dir / "alone.gguf");
-  const VerifyReport alone = verified(dir / "alone.gguf", [](VerifyOptions& options) { options.public_key.reset(); });
-  EXPECT_EQ(text_of(alone), "");
-  EXPECT_EQ(state_of(alone, "contents"), CheckState::kSkipped);
-  EXPECT_EQ(state_of(alone, "structure"), CheckState::kOk);
+}
+
+// The shards of the first build, wherever they lie.
+std::vector<fs::path> shards_of(const fs::path& folder, const Manifest& manifest) {
+  std::vector<fs::path> paths;
+  for (const FileRecord& file : manifest.builds.at(0).files) paths.push_back(folder / fs::path(file.name).filename());
+  return paths;
+}
+
+void damage_last(const std::vector<fs::path>& shards) { Patch(shards.back()).flip(fs::file_size(shards.back()) - 500); }
+
+TEST(Verify, AFolderOfAPublishedOneHasItsRecordAbove) {
+  const TempDir dir;
+  const Folder folder(repository().path(), dir / "repo");
+  const fs::path build = folder.file(0).parent_path();
+  const VerifyReport intact = verified(build);
+  EXPECT_EQ(text_of(intact), "");
+  EXPECT_EQ(state_of(intact, "contents"), CheckState::kOk);
+  EXPECT_EQ(state_of(intact, "signature"), CheckState::kOk);
+  damage_last(shards_of(build, folder.manifest));
+  EXPECT_EQ(verified(build).findings.front().kind, "flipped-bytes");
+  EXPECT_EQ(verified(build / "").count(Verdict::kDamage), 1U);
+  EXPECT_EQ(verified(folder.file(0)).findings.front().file, folder.build().files.back().name);  // of the first shard: damage of the last
+}
+
+TEST(Verify, TwoFoldersAboveIsFarEnough) {
+  const TempDir dir;
+  const Folder folder(repository().path(), dir / "repo");
+  fs::create_directories(folder.path() / "builds");
+  fs::rename(folder.file(0).parent_path(), folder.path() / "builds" / "q4");
+  const std::vector<fs::path> shards = shards_of(folder.path() / "builds" / "q4", folder.manifest);
+  EXPECT_EQ(text_of(verified(shards.front())), "");
+  damage_last(shards);
+  EXPECT_EQ(verified(shards.front()).count(Verdict::kDamage), 1U);
+}
+
+// Everything that a download into one folder leaves: no folders, one build of two, no README.
+class FlatDownload : public testing::Test {
+ protected:
+  FlatDownload() : manifest_(read_manifest(repository().path() / kManifestName)) {
+    fs::create_directories(flat());
+    for (const FileRecord& file : manifest_.builds.at(0).files)
+      fs::copy_file(repository().path() / file.name, flat() / fs::path(file.name).filename());
+    for (const char* name : {kManifestName, kSumsName, kAttestationName}) fs::copy_file(repository().path() / name, flat() / name);
+    shards_ = shards_of(flat(), manifest_);
+  }
+
+  fs::path flat() const { return dir_ / "flat"; }
+
+  TempDir dir_;
+  Manifest manifest_;
+  std::vector<fs::path> shards_;
+};
+
+TEST_F(FlatDownload, IsRecognisedByTheNamesOfItsFiles) {
+  for (const fs::path& path : {flat(), shards_.front(), shards_.back()}) {
+    const VerifyReport report = verified(path);
+    EXPECT_EQ(report.count(Verdict::kDamage) + report.count(Verdict::kUnprovable), 0U) << text_of(report);
+    EXPECT_EQ(state_of(report, "contents"), CheckState::kOk) << path;
+    EXPECT_EQ(state_of(report, "signature"), CheckState::kOk) << path;
+  }
+  EXPECT_THAT(text_of(verified(flat())), HasSubstr("absent-build: the build Q8_0 is recorded and not here"));
+  damage_last(shards_);
+  for (const fs::path& path : {flat(), shards_.front(), shards_.back()}) {
+    const VerifyReport report = verified(path);
+    ASSERT_EQ(report.count(Verdict::kDamage), 1U) << text_of(report);
+    EXPECT_EQ(report.findings.front().file, shards_.back().filename().string());
+  }
+}
+
+TEST_F(FlatDownload, IsRecognisedByItsSumsWhereNamesAreOthers) {
+  fs::rename(shards_.back(), flat() / "mine.gguf");
+  EXPECT_EQ(verified(flat() / "mine.gguf").count(Verdict::kDamage), 0U);
+  EXPECT_EQ(state_of(verified(flat() / "mine.gguf"), "contents"), CheckState::kOk);
+  EXPECT_EQ(verified(flat()).count(Verdict::kDamage), 0U);
+  damage_last({flat() / "mine.gguf"});
+  const VerifyReport report = verified(flat() / "mine.gguf", [](VerifyOptions& options) { options.public_key.reset(); });
+  EXPECT_EQ(report.count(Verdict::kDamage), 0U);  // nobody knows what it should be
+  EXPECT_EQ(report.count(Verdict::kUnprovable), 1U) << text_of(report);
+  EXPECT_FALSE(report.intact());
+  EXPECT_EQ(verified(flat()).findings.front().kind, "missing-shard");
+}
+
+TEST_F(FlatDownload, IsFollowedThroughLinks) {
+  fs::create_directories(dir_ / "links");
+  fs::create_symlink(shards_.back(), dir_ / "links" / "m.gguf");
+  EXPECT_EQ(state_of(verified(dir_ / "links" / "m.gguf"), "contents"), CheckState::kOk);
+  fs::create_directory_symlink(flat(), dir_ / "repo");
+  EXPECT_EQ(state_of(verified(dir_ / "repo" / shards_.back().filename()), "contents"), CheckState::kOk);
+  damage_last(shards_);
+  EXPECT_EQ(verified(dir_ / "links" / "m.gguf").count(Verdict::kDamage), 1U);
+}
+
+TEST_F(FlatDownload, HasItsSumsWithoutAManifest) {
+  for (const char* name : {kManifestName, kAttestationName}) fs::remove(flat() / name);
+  const auto unsigned_report = [&](const fs::path& path) { return verified(path, [](VerifyOptions& o) { o.public_key.reset(); }); };
+  EXPECT_EQ(unsigned_report(shards_.back()).count(Verdict::kUnprovable), 0U) << text_of(unsigned_report(shards_.back()));
+  EXPECT_EQ(state_of(unsigned_report(flat()), "sums"), CheckState::kOk);
+  damage_last(shards_);
+  EXPECT_EQ(unsigned_report(shards_.back()).count(Verdict::kDamage), 1U);
+  EXPECT_EQ(unsigned_report(flat()).count(Verdict::kDamage), 1U);
+}
+
+TEST_F(FlatDownload, OfRecordsAloneProvesNothing) {
+  for (const fs::path& shard : shards_) fs::remove(shard);
+  const VerifyReport report = verified(flat());
+  EXPECT_EQ(report.count(Verdict::kUnprovable), 1U);
+  EXPECT_THAT(text_of(report), HasSubstr("nothing-checked: none of the files that are recorded is here"));
+  EXPECT_FALSE(report.intact());
+}
+
+TEST(Verify, WithoutARecordNothingIsProved) {
+  const TempDir dir;
+  const Manifest manifest = read_manifest(repository().path() / kManifestName);
+  fs::create_directories(dir / "a" / "b" / "c");
+  const fs::path alone = dir / "a" / "b" / "c" / "alone.gguf";
+  fs::copy_file(repository().path() / manifest.builds[1].files[0].name, alone);
+  for (const bool with_key : {false, true}) {
+    for (const fs::path& path : {alone, alone.parent_path()}) {
+      const VerifyReport report = verified(path, [&](VerifyOptions& options) {
+        if (!with_key) options.public_key.reset();
+      });
+      EXPECT_EQ(report.count(Verdict::kDamage), 0U) << text_of(report);
+      ASSERT_EQ(report.count(Verdict::kUnprovable), 1U) << text_of(report);
+      EXPECT_EQ(report.findings.front().kind, "no-record");
+      EXPECT_EQ(state_of(report, "contents"), CheckState::kSkipped);
+      EXPECT_EQ(state_of(report, "structure"), CheckState::kOk);
+    }
+  }
+}
+
+// One recorded build and, in the same folder, a file of another.
+TEST(Verify, AFileBesideAnothersRecordIsNotProved) {
+  const TempDir dir;
+  test::convert(test::bundled(kModel), test::options_for(dir / "out", {"Q8_0"}));
+  const TempDir other;
+  test::convert(test::bundled(kModel), test::options_for(other.path(), {"Q5_0"}));
+  fs::copy_file(test::file_ending(other.path(), ".gguf"), dir / "out" / "foreign.gguf");
+  const auto report_of = [](const fs::path& path) { return verified(path, [](VerifyOptions& o) { o.public_key.reset(); }); };
+  EXPECT_EQ(report_of(test::file_ending(dir / "out", "Q8_0.gguf")).count(Verdict::kUnprovable), 0U);
+  EXPECT_EQ(report_of(dir / "out" / "foreign.gguf").count(Verdict::kUnprovable), 1U);
+  EXPECT_THAT(text_of(report_of(dir / "out")), HasSubstr("no-record: foreign.gguf"));
+}
+
+// A list of sums further up may be of other downloads, whose files have the same names.
+TEST(Verify, SumsFurtherUpAreTakenByTheirWholeNames) {
+  const TempDir dir;
+  const Manifest manifest = read_manifest(repository().path() / kManifestName);
+  fs::create_directories(dir / "mine");
+  fs::copy_file(repository().path() / manifest.builds[1].files[0].name, dir / "mine" / "model.gguf");
+  const auto report = [&] { return verified(dir / "mine" / "model.gguf", [](VerifyOptions& o) { o.public_key.reset(); }); };
+  test::write_text(dir / kSumsName, std::string(64, '0') + "  model.gguf\n");
+  EXPECT_EQ(report().count(Verdict::kDamage), 0U) << text_of(report());
+  EXPECT_EQ(report().count(Verdict::kUnprovable), 1U);
+  test::write_text(dir / kSumsName, std::string(64, '0') + "  mine/model.gguf\n");
+  EXPECT_EQ(report().count(Verdict::kDamage), 1U);
+}
+
+// Without a record too, each shard has its own damage, and none hides that of another.
+TEST(Verify, EveryShardIsLookedAt) {
+  const TempDir dir;
+  const Manifest manifest = read_manifest(repository().path() / kManifestName);
+  fs::copy(repository().path() / fs::path(manifest.builds[0].files[0].name).parent_path(), dir / "q4");
+  const std::vector<fs::path> shards = shards_of(dir / "q4", manifest);
+  ASSERT_GT(shards.size(), 3U);
+  Patch(shards[1]).flip(0);
+  const gguf::Header header = gguf::read_header(InputFile(shards[2]));
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  const auto norm = std::ranges::find(header.tensors, DType::F32, &TensorInfo::dtype);
+  ASSERT_NE(norm, header.tensors.end());
+  {
+    Patch patch(shards[2]);
+    std::memcpy(patch.bytes().data() + norm->file_offset, &nan, sizeof nan);
+  }
+  fs::remove(shards.back());
+  for (const fs::path& path : {dir / "q4", shards.front(), shards[2]}) {
+    const std::string text = text_of(verified(path, [](VerifyOptions& options) { options.public_key.reset(); }));
+    EXPECT_THAT(text, HasSubstr("damaged-header: " + shards[1].filename().string())) << path;
+    EXPECT_THAT(text, HasSubstr("nonfinite: " + shards[2].filename().string())) << path;
+    EXPECT_THAT(text, HasSubstr("missing-shard: " + shards.back().filename().string())) << path;
+  }
 }
 
 }  // namespace
