@@ -1,6 +1,7 @@
 #include "runtime/observe/imatrix_collector.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "formats/arch/stems.h"
 #include "formats/base/error.h"
@@ -34,7 +35,8 @@ ImatrixEntry make_entry(std::string name, int64_t n_columns, std::span<const std
   for (const std::vector<double>& slice : slices) {
     for (int64_t j = 0; j < n_columns; ++j) entry.sums.push_back(slice.empty() ? 0.0f : static_cast<float>(slice[static_cast<size_t>(j)]));
   }
-  return entry;
+  if (std::ranges::all_of(entry.sums, [](float sum) { return std::isfinite(sum); })) return entry;
+  throw Error(ErrorKind::kFormat, "its inputs are NaN or infinite; quern doctor looks for weights that are not finite").tensor(entry.name);
 }
 
 }  // namespace
