@@ -69,6 +69,10 @@ Sensitivities measure_errors(const ModelSource& source, const TensorEncoder& enc
     // The last one keeps what there is.
     std::vector<double> errors =
         types.size() == 1 ? std::vector<double>() : reconstruction_errors(source, i, types.first(types.size() - 1), encoder);
+    if (std::ranges::any_of(errors, [](double error) { return !std::isfinite(error); })) {
+      throw Error(ErrorKind::kFormat, "has weights that are NaN or infinite, so no type is nearer to it than another")
+          .tensor(source.tensors()[i].name);
+    }
     errors.push_back(0.0);
     result.errors.push_back(std::move(errors));
     progress.step(source.tensors()[i].name);

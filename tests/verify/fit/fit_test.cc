@@ -5,12 +5,15 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <limits>
 #include <set>
 
 #include "convert/convert.h"
 #include "convert/plan/plan.h"
 #include "formats/base/error.h"
 #include "tests/formats/builders.h"
+#include "tests/formats/expect_error.h"
+#include "tests/runtime/memory_source.h"
 #include "tests/verify/goldens.h"
 #include "verify/drift/drift.h"
 
@@ -107,6 +110,14 @@ TEST(Sensitivities, GiveEveryTensorTypesOfItsWidthAndNothingToTheKeepList) {
     for (const DType type : types) EXPECT_EQ(tensor.shape.row_length() % traits(type).block_weights, 0) << tensor.name;
     for (size_t c = 1; c < types.size(); ++c) EXPECT_LE(bits_per_weight(types[c - 1]), bits_per_weight(types[c]));
   }
+}
+
+TEST(Sensitivities, OfWeightsThatAreNotFiniteAreRefused) {
+  MemorySource source;
+  std::vector<float> values(128, 0.5f);
+  values[77] = std::numeric_limits<float>::quiet_NaN();
+  source.add("blk.0.ffn_up.weight", Shape{2, 64}, values);
+  EXPECT_ERROR(measure_errors(source, TensorEncoder(source), no_progress()), ErrorKind::kFormat, "tensor 'blk.0.ffn_up.weight'");
 }
 
 TEST(Sensitivities, AreWrittenAndReadAndDamageIsRefused) {
