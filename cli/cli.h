@@ -40,6 +40,8 @@ std::string help_text(const CLI::App& app);
 // For CLI::Option::check, of counts and of what parse_size() reads; errors then name the option.
 std::string at_least_one(const std::string& text);
 std::string a_size(const std::string& text);
+// A number that something can be above: 0 or more, and finite.
+std::string a_limit(const std::string& text);
 
 // A table for people: columns padded, the first left-aligned, the others right-aligned; ends with a newline.
 std::string format_table(const std::vector<std::vector<std::string>>& rows);

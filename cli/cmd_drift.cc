@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <chrono>
 #include <iostream>
 #include <memory>
@@ -67,34 +68,55 @@ DriftJob run_original(const DriftOptions& options, const ModelSource& original, 
     print_warning(printable(path) + ": is quantized (" + std::string(name_of(*type)) +
                   "); what it lost to the original checkpoint is not measured");
   }
-  check_comparable(std::span(options.models).subspan(1), vocabulary_size(original));
   const ChunkedText text = load_text(original, text_options(options.evaluation));
+  const std::vector<std::string> warnings = check_comparable(std::span(options.models).subspan(1), basis_of(original, text));
   const EvalOptions eval = eval_options(options.evaluation);
   announce_evaluation(original, path, options.evaluation, text, plan_original(original, text, eval));
+  for (const std::string& warning : warnings) print_warning(warning);
   DriftJob job(original, path, std::filesystem::path(options.evaluation.text).filename().string(), text, eval, progress);
+  for (const auto& list : {text.warnings, warnings}) std::ranges::for_each(list, [&](const std::string& warning) { job.warn(warning); });
   if (!options.save_reference.empty()) job.save_reference(options.save_reference, text, overwrite_of(options));
   return job;
 }
 
 DriftJob run_reference(const DriftOptions& options) {
   std::unique_ptr<ReferenceDistribution> reference = open_reference(options.reference, options.models.front());
-  check_comparable(options.models, reference->n_vocab());
-  return DriftJob(std::move(reference), options.reference, eval_options(options.evaluation));
+  const std::vector<std::string> warnings = check_comparable(options.models, basis_of(*reference));
+  DriftJob job(std::move(reference), options.reference, eval_options(options.evaluation));
+  for (const std::string& warning : warnings) {
+    print_warning(warning);
+    job.warn(warning);
+  }
+  return job;
+}
+
+void warn_of_chance(DriftJob& job) {
+  for (const DriftRow& row : job.report().rows) {
+    const std::string warning = worse_than_chance(row.drift.statistics, job.n_vocab());
+    if (warning.empty()) continue;
+    print_warning(printable(row.name) + ": " + warning);
+    job.warn(row.name + ": " + warning);
+  }
 }
 
 int check_gates(const DriftOptions& options, const std::vector<DriftRow>& rows) {
   int failures = 0;
+  const auto fail = [&](const DriftRow& row, const std::string& message) {
+    ++failures;
+    print_error(printable(row.name) + ": " + message);
+  };
   for (const DriftRow& row : rows) {
     if (row.name == kNoiseFloorName) continue;
     const DriftStatistics& s = row.drift.statistics;
-    if (options.max_kl && !(s.kl.value + s.kl_slack <= *options.max_kl)) {
-      ++failures;
-      print_error(row.name + ": mean KL " + number("%.6f", s.kl.value + s.kl_slack) + " exceeds --max-kl " + number("%g", *options.max_kl));
+    if (!is_finite(s)) {
+      fail(row, "gives infinite losses or NaN, so its figures mean nothing and no gate can pass");
+      continue;
     }
-    if (options.max_ppl_ratio && !(s.ratio.value <= *options.max_ppl_ratio)) {
-      ++failures;
-      print_error(row.name + ": PPL ratio " + number("%.5f", s.ratio.value) + " exceeds --max-ppl-ratio " +
-                  number("%g", *options.max_ppl_ratio));
+    if (options.max_kl && s.kl.value + s.kl_slack > *options.max_kl) {
+      fail(row, "mean KL " + number("%.6f", s.kl.value + s.kl_slack) + " exceeds --max-kl " + number("%g", *options.max_kl));
+    }
+    if (options.max_ppl_ratio && s.ratio.value > *options.max_ppl_ratio) {
+      fail(row, "PPL ratio " + number("%.5f", s.ratio.value) + " exceeds --max-ppl-ratio " + number("%g", *options.max_ppl_ratio));
     }
   }
   return failures == 0 ? 0 : exit_code(ErrorKind::kGate);
@@ -164,6 +186,7 @@ int run_drift(const DriftOptions& options) {
     size_bytes += build_bytes;
   }
   if (!stored) measure_simulated(options, *original, job, bar);
+  warn_of_chance(job);
   const DriftReport& report = job.report();
   if (options.evaluation.json) {
     std::cout << drift_to_json(report, DriftDetail::kTokens);
@@ -194,8 +217,11 @@ void add_drift(CLI::App& app, Context& context) {
       ->group("Input");
   verb->add_option("--reference", options->reference, "a kept original; MODELS are builds")->type_name("FILE")->group("Input");
   verb->add_flag("--force", options->force, "overwrite the reference file")->group("Input");
-  verb->add_option("--max-kl", options->max_kl, "exit 1 above this mean KL")->type_name("X")->group("Gates");
-  verb->add_option("--max-ppl-ratio", options->max_ppl_ratio, "exit 1 above this PPL ratio")->type_name("Y")->group("Gates");
+  verb->add_option("--max-kl", options->max_kl, "exit 1 above this mean KL")->type_name("X")->check(a_limit)->group("Gates");
+  verb->add_option("--max-ppl-ratio", options->max_ppl_ratio, "exit 1 above this PPL ratio")
+      ->type_name("Y")
+      ->check(a_limit)
+      ->group("Gates");
   add_evaluation_options(*verb, options->evaluation, false);
   verb->callback([options, &context] { context.command = [options] { return run_drift(*options); }; });
 }

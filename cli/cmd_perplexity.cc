@@ -47,6 +47,7 @@ struct Measured {
   uint64_t size_bytes = 0;
   double seconds = 0.0;
   bool bos = false;
+  std::vector<std::string> warnings;
 };
 
 ordered_json measured_json(const PerplexityOptions& options, const Measured& m) {
@@ -74,6 +75,7 @@ ordered_json measured_json(const PerplexityOptions& options, const Measured& m) 
                        {"bits_per_byte", p.bits_per_byte},
                        {"chunk_nll", chunks},
                        {"log_probs", p.log_probs}};
+  if (!m.warnings.empty()) root["warnings"] = m.warnings;
   if (m.mtp) {
     root["mtp"] = {{"input", options.mtp_input},
                    {"nll", m.mtp->nll},
@@ -135,6 +137,7 @@ int run_perplexity(const PerplexityOptions& options) {
   measured.bytes_read = source->bytes_read();
   measured.size_bytes = size_on_disk(*source);
   measured.bos = text.tokenizer->adds_bos();
+  measured.warnings = text.warnings;
   if (options.mtp) {
     ModelOptions draft;
     draft.mtp = true;

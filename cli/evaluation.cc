@@ -36,6 +36,7 @@ void announce_evaluation(const ModelSource& source, const std::string& model, co
   std::cerr << "text " << printable(options.text) << ": " << text.n_text_tokens << " tokens, " << text.chunks.size() << " chunks of "
             << options.ctx << (text.tokenizer->adds_bos() ? ", BOS first" : ", no BOS") << "; memory " << format_size(plan.total_bytes())
             << (plan.spill ? ", states in a temporary file of " + format_size(plan.state_bytes) : "") << '\n';
+  for (const std::string& warning : text.warnings) print_warning(warning);
   for (const std::string& note : source.notes()) std::cerr << "note: " << printable(note, 1000) << '\n';
 }
 

@@ -29,7 +29,7 @@ void add_evaluation_options(CLI::App& verb, EvaluationOptions& options, bool tex
 EvalOptions eval_options(const EvaluationOptions& options);
 TextOptions text_options(const EvaluationOptions& options);
 
-// Two lines on stderr, what is read and with which text and memory, and below them the notes of the model.
+// Two lines on stderr, what is read and with which text and memory, and below them the warnings of the text and the notes of the model.
 void announce_evaluation(const ModelSource& source, const std::string& model, const EvaluationOptions& options, const ChunkedText& text,
                          const EvalPlan& plan);
 // The plan as a table for people.

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <iostream>
 #include <string>
@@ -42,6 +43,11 @@ std::string a_size(const std::string& text) {
     return e.message();
   }
   return "";
+}
+
+std::string a_limit(const std::string& text) {
+  double limit = 0;
+  return CLI::detail::lexical_cast(text, limit) && std::isfinite(limit) && limit >= 0 ? "" : "must be a number, 0 or more";
 }
 
 std::string format_table(const std::vector<std::vector<std::string>>& rows) {

@@ -47,6 +47,14 @@ void decode_base_row(std::span<const std::byte> row, std::vector<double>& log_pr
   }
 }
 
+std::string why_no_distribution(std::span<const double> log_probs) {
+  // Codes round by 16 / 131070 at most, and what is less probable than e^-16 of the best counts as just that.
+  const double least = 0.99, most = 1.01 + 2e-7 * static_cast<double>(log_probs.size());
+  double sum = 0.0;
+  for (const double p : log_probs) sum += std::exp(p);
+  return sum >= least && sum <= most ? "" : "its probabilities add up to " + std::to_string(sum) + " and not to 1";
+}
+
 void write_base_file(const std::filesystem::path& path, OriginalModel& original, std::span<const int32_t> text_tokens,
                      OutputFile::Overwrite overwrite) {
   const auto n_chunks = static_cast<int64_t>(original.chunks().size());
@@ -107,11 +115,20 @@ void BaseFile::begin_rows(int64_t chunk, int64_t first, int64_t n) {
   rows_.resize(static_cast<size_t>(n) * row_bytes_);
   const int64_t row = chunk * scored_rows(n_ctx_) + first - n_ctx_ / 2;
   file_.read_at(data_offset_ + static_cast<uint64_t>(row) * row_bytes_, rows_);
+  std::vector<double> p(static_cast<size_t>(n_vocab_));
+  for (int64_t i = 0; i < n; ++i) {
+    decode_base_row(row_at(i), p);
+    if (const std::string why = why_no_distribution(p); !why.empty()) refuse_row(file_.path(), chunk, first + i, why);
+  }
+}
+
+std::span<const std::byte> BaseFile::row_at(int64_t i) const {
+  return std::span(rows_).subspan(static_cast<size_t>(i) * row_bytes_, row_bytes_);
 }
 
 TokenDrift BaseFile::compare(int64_t chunk, int64_t t, std::span<const float> tested) const {
   std::vector<double> p(static_cast<size_t>(n_vocab_)), q;
-  decode_base_row(std::span(rows_).subspan(static_cast<size_t>(t - first_position_) * row_bytes_, row_bytes_), p);
+  decode_base_row(row_at(t - first_position_), p);
   log_softmax(tested, q);
   return compare_distributions(p, q, chunks_[static_cast<size_t>(chunk)].tokens[static_cast<size_t>(t + 1)], kFloor);
 }

@@ -23,6 +23,8 @@ void write_base_file(const std::filesystem::path& path, OriginalModel& original,
 // One row: logits to n_vocab codes and back.
 void encode_base_row(std::span<const float> logits, std::span<std::byte> row);
 void decode_base_row(std::span<const std::byte> row, std::vector<double>& log_probs);
+// Why a row is no distribution, within what 16-bit codes can say; empty when it is one.
+std::string why_no_distribution(std::span<const double> log_probs);
 
 class BaseFile final : public ReferenceDistribution {
  public:
@@ -36,6 +38,8 @@ class BaseFile final : public ReferenceDistribution {
   const std::vector<std::vector<int32_t>>& experts() const noexcept override { return no_experts_; }
 
  private:
+  std::span<const std::byte> row_at(int64_t i) const;  // of those that begin_rows() announced
+
   InputFile file_;
   int64_t n_ctx_ = 0;
   int64_t n_vocab_ = 0;

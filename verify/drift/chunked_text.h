@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "formats/model/model_source.h"
@@ -24,13 +25,17 @@ struct TextOptions {
 struct ChunkedText {
   std::unique_ptr<Tokenizer> tokenizer;
   std::vector<Sequence> chunks;
-  std::vector<int32_t> text_tokens;  // of the chunks, before BOS was put in
-  int64_t n_text_tokens = 0;         // of the whole text
+  std::vector<int32_t> text_tokens;   // of the chunks, before BOS was put in
+  int64_t n_text_tokens = 0;          // of the whole text
+  std::vector<std::string> warnings;  // why figures of it cannot be compared with others, one line each
 };
 
-// Reads the file, at most 1 GiB, and cuts it for this model. Throws kIo, and kUsage naming the file when it is empty or too short
-// (make_chunks in verify/drift/perplexity.h).
+// Reads the file, at most 1 GiB, and cuts it for this model. Throws kIo, kFormat for UTF-16, and kUsage naming the file when it is empty or
+// too short (make_chunks in verify/drift/perplexity.h).
 ChunkedText load_text(const ModelSource& model, const TextOptions& options);
+
+// What to say of chunks that are longer than a model's context; empty when they are not.
+std::string context_warning(const Metadata& metadata, int64_t n_ctx);
 
 // Memory for running a model when nobody says how much: 8 GiB, or three quarters of what is free if that is less.
 uint64_t default_evaluation_memory();

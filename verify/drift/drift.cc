@@ -5,6 +5,7 @@
 
 #include "formats/base/error.h"
 #include "formats/base/parallel.h"
+#include "formats/base/sha256.h"
 
 // A pass leaves the final state of every token, which is small; logits are as wide as the vocabulary and are never stored. So both models
 // are brought to their final states first, and then the same few rows of both are multiplied by their output matrices, compared and
@@ -128,6 +129,24 @@ void OriginalModel::for_each_row(const std::function<void(int64_t, int64_t, std:
       }
     }
   }
+}
+
+void refuse_row(const std::filesystem::path& file, int64_t chunk, int64_t position, const std::string& why) {
+  throw Error(ErrorKind::kFormat, "chunk " + std::to_string(chunk) + ", position " + std::to_string(position) +
+                                      " is no distribution: " + why + " (the file is damaged, or the model it was made of gave NaN)")
+      .file(file.string());
+}
+
+std::string tokens_sha256(const Metadata& metadata) {
+  Sha256 hash;
+  const MetaValue* value = metadata.find("tokenizer.ggml.tokens");
+  const auto* tokens = value == nullptr ? nullptr : std::get_if<std::vector<std::string>>(value);
+  for (size_t i = 0; tokens != nullptr && i < tokens->size(); ++i) {
+    const uint64_t size = (*tokens)[i].size();
+    hash.update(std::as_bytes(std::span(&size, 1)));
+    hash.update(std::as_bytes(std::span((*tokens)[i])));
+  }
+  return hash.finish_hex();
 }
 
 int64_t vocabulary_size(const ModelSource& model) { return output_matrix(TensorIndex(model)).shape[0]; }

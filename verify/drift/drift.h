@@ -1,5 +1,6 @@
 #pragma once
 
+#include <filesystem>
 #include <functional>
 #include <memory>
 #include <string>
@@ -28,6 +29,8 @@ class ReferenceDistribution {
   virtual ~ReferenceDistribution() = default;
   virtual const std::vector<Sequence>& chunks() const noexcept = 0;
   virtual int64_t n_vocab() const noexcept = 0;
+  // tokens_sha256() of the original; empty when it is not known.
+  virtual std::string tokens_sha256() const { return ""; }
   // Compares logits of a tested model at position t of a chunk. Thread-safe between begin_rows() calls.
   virtual void begin_rows(int64_t chunk, int64_t first, int64_t n) = 0;  // the rows that compare() will be asked for next
   virtual TokenDrift compare(int64_t chunk, int64_t t, std::span<const float> tested) const = 0;
@@ -63,6 +66,12 @@ class OriginalModel final : public ReferenceDistribution {
   std::vector<float> logits_;                        // of the rows announced by begin_rows()
   int64_t first_position_ = 0;                       // position of the first of them
 };
+
+// Throws kFormat for a row of a stored reference that is no distribution: no figure that it gives could be trusted.
+[[noreturn]] void refuse_row(const std::filesystem::path& file, int64_t chunk, int64_t position, const std::string& why);
+
+// SHA-256 over the texts of a vocabulary, each behind its length as a u64; of no tokens when the metadata has none.
+std::string tokens_sha256(const Metadata& metadata);
 
 // Tokens that the distributions of a model are over. Reads no weights.
 int64_t vocabulary_size(const ModelSource& model);

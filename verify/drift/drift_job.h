@@ -45,6 +45,9 @@ class DriftJob {
   // `encoder` encodes.
   void add_simulated(const PlannedBuild& build, const TensorEncoder& encoder, Progress& progress);
 
+  // Why figures are doubtful, for the report.
+  void warn(std::string warning) { report_.warnings.push_back(std::move(warning)); }
+  int64_t n_vocab() const noexcept { return reference_->n_vocab(); }
   const DriftReport& report();
 
  private:
@@ -63,8 +66,23 @@ EvalPlan plan_original(const ModelSource& original, const ChunkedText& text, con
 // which a base file does not say.
 std::unique_ptr<ReferenceDistribution> open_reference(const std::filesystem::path& path, const std::filesystem::path& build);
 
-// Before the original is run, which takes hours: whether all builds are there and have its vocabulary. Throws naming the build.
-void check_comparable(std::span<const std::string> paths, int64_t n_vocab);
+// What builds must have in common with the original.
+struct ComparisonBasis {
+  int64_t n_vocab = 0;
+  const std::vector<std::string>* tokens = nullptr;  // texts of the vocabulary, when they are known
+  std::string tokens_sha256;                         // or their sum; empty: not known
+  std::span<const Sequence> chunks;
+};
+ComparisonBasis basis_of(const ModelSource& original, const ChunkedText& text);
+ComparisonBasis basis_of(const ReferenceDistribution& reference);
+
+// Before the original is run, which takes hours: whether all builds are there and have its vocabulary. Throws naming the build, kFormat for
+// another number of tokens and for a tokenizer in which the numbers of the text stand for something else. Returns what makes figures
+// doubtful, one line each.
+std::vector<std::string> check_comparable(std::span<const std::string> paths, const ComparisonBasis& basis);
+
+// Of a measured build: that it predicts worse than chance though the original does not, which no rounding does; empty when it does not.
+std::string worse_than_chance(const DriftStatistics& statistics, int64_t n_vocab);
 
 // A type in which a model that is taken for an original has already lost something, which then is not measured; empty: none. MXFP4 is what
 // some models are released in.

@@ -143,6 +143,7 @@ DriftRow row_from(const json& entry) {
 std::string drift_to_json(const DriftReport& report, DriftDetail detail) {
   ordered_json root = {{"schema", kSchema}, {"ctx", report.n_ctx}, {"chunks", report.n_chunks}, {"original", report.original}};
   if (!report.text.empty()) root["text"] = report.text;
+  if (!report.warnings.empty()) root["warnings"] = report.warnings;
   root["models"] = ordered_json::array();
   for (const DriftRow& row : report.rows) root["models"].push_back(to_json(row, detail, report.n_ctx - 1 - report.n_ctx / 2));
   if (detail == DriftDetail::kTokens) {
@@ -163,6 +164,7 @@ DriftReport drift_from_json(std::string_view text) {
     report.text = root.value("text", "");
     report.n_ctx = count_from(root.at("ctx"));
     report.n_chunks = count_from(root.at("chunks"));
+    report.warnings = root.value("warnings", std::vector<std::string>());
     if (root.at("models").size() > kMaxModels) throw Error(ErrorKind::kFormat, "more than " + std::to_string(kMaxModels) + " models");
     for (const json& entry : root.at("models")) report.rows.push_back(row_from(entry));
     return report;

@@ -26,7 +26,8 @@ struct DriftReport {
   std::string text;      // name of the text without folders, empty when the reference was a stored one
   int64_t n_ctx = 0;
   int64_t n_chunks = 0;
-  std::vector<DriftRow> rows;  // the noise floor first, if it was measured
+  std::vector<DriftRow> rows;         // the noise floor first, if it was measured
+  std::vector<std::string> warnings;  // why figures are doubtful
   uint64_t bytes_read = 0;
 };
 

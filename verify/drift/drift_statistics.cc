@@ -1,7 +1,9 @@
 #include "verify/drift/drift_statistics.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <limits>
 #include <numeric>
 
 #include "formats/base/error.h"
@@ -9,7 +11,8 @@
 // Every figure is a mean over tokens, and errors are carried through exponentials and roots to first order. Both models are measured on the
 // same tokens, so their losses rise and fall together; the covariance of the two means takes that out of the error of their ratio, which
 // can be told from one long before the two perplexities could be told from each other. With ten tokens or fewer the error of a mean is 0,
-// as in the tool whose figures these are.
+// as in the tool whose figures these are. NaN in one token is NaN in every figure of that kind: it compares with nothing, so neither
+// sorting nor taking a maximum may meet it.
 
 namespace quern {
 
@@ -33,9 +36,9 @@ TokenDrift compare_distributions(std::span<const double> original, std::span<con
   for (size_t i = 0; i < original.size(); ++i) {
     if (original[i] > original[top_original]) top_original = i;
     if (tested[i] > tested[top_tested]) top_tested = i;
-    if (original[i] > floor) drift.kl += std::exp(original[i]) * (original[i] - tested[i]);
+    if (!(original[i] <= floor)) drift.kl += std::exp(original[i]) * (original[i] - tested[i]);  // NaN is not left out
   }
-  drift.same_top = top_original == top_tested;
+  drift.same_top = top_original == top_tested && !std::isnan(drift.kl);
   return drift;
 }
 
@@ -88,11 +91,12 @@ void set_perplexities(std::span<const TokenDrift> tokens, DriftStatistics& s) {
   s.ppl = {std::exp(q.value), std::exp(q.value) * q.error};
   s.ppl_original = {std::exp(p.value), std::exp(p.value) * p.error};
   s.correlation = q.error > 0.0 && p.error > 0.0 ? covariance / (q.error * p.error) : 0.0;
-  s.ln_ratio = {q.value - p.value, std::sqrt(std::max(0.0, q.error * q.error + p.error * p.error - 2.0 * covariance))};
+  s.ln_ratio = {q.value - p.value, std::sqrt(std::max(q.error * q.error + p.error * p.error - 2.0 * covariance, 0.0))};
   s.ratio = {std::exp(s.ln_ratio.value), std::exp(s.ln_ratio.value) * s.ln_ratio.error};
   s.difference = {s.ppl.value - s.ppl_original.value,
-                  std::sqrt(std::max(0.0, s.ppl.error * s.ppl.error + s.ppl_original.error * s.ppl_original.error -
-                                              2.0 * s.ppl.value * s.ppl_original.value * covariance))};
+                  std::sqrt(std::max(s.ppl.error * s.ppl.error + s.ppl_original.error * s.ppl_original.error -
+                                         2.0 * s.ppl.value * s.ppl_original.value * covariance,
+                                     0.0))};
 }
 
 void set_divergence(std::span<const TokenDrift> tokens, DriftStatistics& s) {
@@ -100,6 +104,9 @@ void set_divergence(std::span<const TokenDrift> tokens, DriftStatistics& s) {
   for (const double value : kl) s.kl_histogram.add(value);
   s.kl = estimate(kl);
   s.kl_slack = estimate(column(tokens, [](const TokenDrift& t) { return t.kl_slack; })).value;
+  if (std::ranges::any_of(kl, [](double value) { return std::isnan(value); })) {
+    std::ranges::fill(kl, std::numeric_limits<double>::quiet_NaN());
+  }
   std::ranges::sort(kl);
   s.kl_min = kl.front();
   s.kl_median = quantile(kl, 0.5);
@@ -121,6 +128,11 @@ void set_probabilities(std::span<const TokenDrift> tokens, DriftStatistics& s) {
 }
 
 }  // namespace
+
+bool is_finite(const DriftStatistics& s) {
+  return std::ranges::all_of(std::array{s.ppl.value, s.ppl_original.value, s.kl.value, s.kl_slack},
+                             [](double v) { return std::isfinite(v); });
+}
 
 DriftStatistics drift_statistics(std::span<const TokenDrift> tokens) {
   QUERN_CHECK(!tokens.empty());

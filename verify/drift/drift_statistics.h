@@ -65,6 +65,8 @@ struct DriftStatistics {
   Estimate same_top;  // share
 };
 DriftStatistics drift_statistics(std::span<const TokenDrift> tokens);
+// Whether the figures that gates are about are numbers: one token without a finite probability makes them none.
+bool is_finite(const DriftStatistics& statistics);
 
 // Linear interpolation at position f (n - 1) of the sorted values.
 double quantile(std::span<const double> sorted, double f);

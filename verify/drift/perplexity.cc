@@ -45,8 +45,9 @@ std::vector<Sequence> make_chunks(std::span<const int32_t> tokens, int64_t n_ctx
   if (n_ctx < 4) throw Error(ErrorKind::kUsage, "a context of " + std::to_string(n_ctx) + " tokens is too short (4 or more)");
   int64_t n_chunks = static_cast<int64_t>(tokens.size()) / n_ctx;
   if (n_chunks < 1 || (n_chunks < 2 && max_chunks != 1)) {
-    throw Error(ErrorKind::kUsage, "the text has " + std::to_string(tokens.size()) + " tokens, fewer than two chunks of " +
-                                       std::to_string(n_ctx) + " (use a longer text or a smaller --ctx)");
+    throw Error(ErrorKind::kUsage, "the text has " + std::to_string(tokens.size()) + " tokens, fewer than " +
+                                       (max_chunks == 1 ? "a chunk of " : "two chunks of ") + std::to_string(n_ctx) +
+                                       "; use a longer text or shorter chunks");
   }
   if (max_chunks > 0) n_chunks = std::min(n_chunks, max_chunks);
   std::vector<Sequence> chunks;
@@ -88,7 +89,7 @@ MeanAndError mean_and_error(std::span<const double> values) {
     squares += v * v;
   }
   MeanAndError result{sum / n, 0.0};
-  if (values.size() > 10) result.error = std::sqrt(std::max(0.0, squares / n - result.mean * result.mean) / (n - 1.0));
+  if (values.size() > 10) result.error = std::sqrt(std::max(squares / n - result.mean * result.mean, 0.0) / (n - 1.0));
   return result;
 }
 

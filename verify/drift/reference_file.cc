@@ -159,6 +159,29 @@ int64_t scored_rows(int64_t n_ctx) { return n_ctx - 1 - n_ctx / 2; }
 
 }  // namespace
 
+std::string why_no_distribution(const ReferenceRow& row, int64_t n_vocab, int32_t next_token) {
+  // Logarithms are stored as float, which is off by 1e-6 of their size at most.
+  constexpr double kTolerance = 1e-3;
+  std::vector<bool> seen(static_cast<size_t>(n_vocab), false);
+  double sum = row.tail_mass;
+  for (size_t i = 0; i < row.ids.size(); ++i) {
+    const int32_t id = row.ids[i];
+    const auto log_prob = static_cast<double>(row.log_probs[i]);
+    if (id < 0 || id >= n_vocab) return "token " + std::to_string(id) + " is outside the vocabulary";
+    if (seen[static_cast<size_t>(id)]) return "token " + std::to_string(id) + " stands in it twice";
+    seen[static_cast<size_t>(id)] = true;
+    if (!(log_prob <= kTolerance)) return "the probability of token " + std::to_string(id) + " is no number of 0 to 1";
+    if (i > 0 && row.log_probs[i] > row.log_probs[i - 1]) return "the tokens are not sorted by probability";
+    if (id == next_token && !(std::abs(row.nll + log_prob) <= kTolerance)) return "it gives the next token two probabilities";
+    sum += std::exp(log_prob);
+  }
+  if (!(row.tail_mass >= 0.0) || !(row.tail_sum <= 0.0) || !(row.nll >= -kTolerance) || !std::isfinite(row.tail_sum) ||
+      !std::isfinite(row.nll))
+    return "what it says of the other tokens are no probabilities";
+  if (!(std::abs(sum - 1.0) <= kTolerance)) return "its probabilities add up to " + std::to_string(sum) + " and not to 1";
+  return "";
+}
+
 ReferenceRow cut_row(std::span<const double> log_probs, int32_t next_token, int64_t n_top) {
   std::vector<int32_t> order(log_probs.size());
   for (size_t i = 0; i < order.size(); ++i) order[i] = static_cast<int32_t>(i);
@@ -212,7 +235,7 @@ TokenDrift compare_cut(const ReferenceRow& row, std::span<const double> tested, 
     left -= p;
   }
   drift.kl += lower;
-  drift.kl_slack = std::max(0.0, upper - lower);
+  drift.kl_slack = std::max(upper - lower, 0.0);  // NaN stays NaN
   return drift;
 }
 
@@ -230,6 +253,7 @@ void write_reference_file(const std::filesystem::path& path, OriginalModel& orig
     write_text(file, "schema", kSchema);
     write_text(file, "quern_version", kVersion);
     write_text(file, "model", info.model);
+    write_text(file, "tokens_sha256", info.tokens_sha256);
     write_integer(file, "n_ctx", static_cast<int64_t>(n_ctx));
     write_integer(file, "n_chunks", static_cast<int64_t>(n_chunks));
     write_integer(file, "n_vocab", original.n_vocab());
@@ -274,6 +298,8 @@ struct ReferenceFile::State {
   std::vector<Sequence> chunks;
   std::vector<std::vector<int32_t>> no_experts;
   std::vector<Handle> datasets;  // top_ids, top_log_probs, tail_mass, tail_sum, nll
+  std::filesystem::path name;
+  std::string tokens_sha256;
   int64_t first_position = 0;
   std::vector<ReferenceRow> rows;
 };
@@ -286,6 +312,7 @@ ReferenceFile::ReferenceFile(const std::filesystem::path& path) {
     State& s = *state_;
     if (read_text(s.file, "schema") != kSchema)
       throw Error(ErrorKind::kFormat, std::string("is not a reference file of schema ") + kSchema);
+    if (H5Aexists(s.file, "tokens_sha256") > 0) s.tokens_sha256 = read_text(s.file, "tokens_sha256");
     s.n_ctx = read_integer(s.file, "n_ctx");
     s.n_vocab = read_integer(s.file, "n_vocab");
     s.n_top = read_integer(s.file, "n_top");
@@ -309,6 +336,7 @@ ReferenceFile::ReferenceFile(const std::filesystem::path& path) {
     s.datasets.push_back(open_dataset(s.file, "top_ids", H5T_INTEGER, {n_rows, n_top}));
     s.datasets.push_back(open_dataset(s.file, "top_log_probs", H5T_FLOAT, {n_rows, n_top}));
     for (const char* name : {"tail_mass", "tail_sum", "nll"}) s.datasets.push_back(open_dataset(s.file, name, H5T_FLOAT, {n_rows}));
+    s.name = path;
   } catch (Error& error) {
     throw error.file(path.string());
   }
@@ -318,6 +346,7 @@ ReferenceFile::~ReferenceFile() = default;
 
 const std::vector<Sequence>& ReferenceFile::chunks() const noexcept { return state_->chunks; }
 int64_t ReferenceFile::n_vocab() const noexcept { return state_->n_vocab; }
+std::string ReferenceFile::tokens_sha256() const { return state_->tokens_sha256; }
 const std::vector<std::vector<int32_t>>& ReferenceFile::experts() const noexcept { return state_->no_experts; }
 
 void ReferenceFile::begin_rows(int64_t chunk, int64_t first, int64_t n) {
@@ -337,10 +366,9 @@ void ReferenceFile::begin_rows(int64_t chunk, int64_t first, int64_t n) {
   for (size_t i = 0; i < n_rows; ++i) {
     const auto begin = static_cast<ptrdiff_t>(i * n_top), end = begin + static_cast<ptrdiff_t>(n_top);
     s.rows[i] = {{ids.begin() + begin, ids.begin() + end}, {log_probs.begin() + begin, log_probs.begin() + end}, mass[i], sum[i], nll[i]};
-    for (const int32_t id : s.rows[i].ids) {
-      if (id < 0 || id >= s.n_vocab)
-        throw Error(ErrorKind::kFormat, "reference file: token " + std::to_string(id) + " is outside the vocabulary");
-    }
+    const int64_t position = first + static_cast<int64_t>(i);
+    const int32_t next = s.chunks[static_cast<size_t>(chunk)].tokens[static_cast<size_t>(position + 1)];
+    if (const std::string why = why_no_distribution(s.rows[i], s.n_vocab, next); !why.empty()) refuse_row(s.name, chunk, position, why);
   }
 }
 

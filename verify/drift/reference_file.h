@@ -21,6 +21,7 @@ inline constexpr int64_t kReferenceTop = 2048;
 struct ReferenceInfo {
   std::string model;
   bool bos_first = false;
+  std::string tokens_sha256;  // of its vocabulary (drift.h)
 };
 
 void write_reference_file(const std::filesystem::path& path, OriginalModel& original, const ReferenceInfo& info,
@@ -34,6 +35,8 @@ struct ReferenceRow {
   double tail_sum = 0.0;  // of P ln P
   double nll = 0.0;       // of the next token
 };
+// Why a row cannot be what is left of a distribution: NaN, probabilities that do not add up to 1, a token twice; empty when it can.
+std::string why_no_distribution(const ReferenceRow& row, int64_t n_vocab, int32_t next_token);
 ReferenceRow cut_row(std::span<const double> log_probs, int32_t next_token, int64_t n_top);
 TokenDrift compare_cut(const ReferenceRow& row, std::span<const double> tested, int32_t next_token);
 
@@ -45,6 +48,7 @@ class ReferenceFile final : public ReferenceDistribution {
 
   const std::vector<Sequence>& chunks() const noexcept override;
   int64_t n_vocab() const noexcept override;
+  std::string tokens_sha256() const override;
   void begin_rows(int64_t chunk, int64_t first, int64_t n) override;
   TokenDrift compare(int64_t chunk, int64_t t, std::span<const float> tested) const override;
   const std::vector<std::vector<int32_t>>& experts() const noexcept override;

@@ -123,7 +123,7 @@ std::vector<Problem> Publication::begin(Progress& progress) {
     for (const std::string& warning : card_warnings(plan_.metadata)) progress.warn(warning);
   }
   if (!options_.eval_text.empty()) {
-    load_text(source_, {.file = options_.eval_text});  // refuses one that is too short
+    for (const std::string& warning : load_text(source_, {.file = options_.eval_text}).warnings) progress.warn(warning);
   }
   make_folder(plan_.folder);
   state_ = goes_on ? *found : PublishState{id, {}, ""};
@@ -223,6 +223,7 @@ DriftReport Publication::measured(Progress& progress) const {
   const ChunkedText text = load_text(source_, {.file = options_.eval_text});
   const std::string name = fs::path(plan_.metadata.find_string("general.name").value_or("original")).filename().string();
   DriftJob job(source_, name, options_.eval_text.filename().string(), text, eval, progress);
+  for (const std::string& warning : text.warnings) job.warn(warning);
   for (const BuildRecord& build : manifest_.builds) {
     const fs::path first = plan_.folder / build.files.front().name;
     const std::unique_ptr<ModelSource> opened = open_model(first);

@@ -11,7 +11,8 @@ namespace quern {
 namespace {
 
 DriftReport some_report() {
-  DriftReport report{.original = "model", .text = "text.txt", .n_ctx = 8, .n_chunks = 2, .rows = {}, .bytes_read = 7};
+  DriftReport report{
+      .original = "model", .text = "text.txt", .n_ctx = 8, .n_chunks = 2, .rows = {}, .warnings = {"a text with CR LF"}, .bytes_read = 7};
   for (const double scale : {1e-9, 0.1}) {
     DriftRow row{.name = scale < 1e-3 ? kNoiseFloorName : "a\"<b>.gguf", .size_bytes = 1000, .bits_per_weight = 4.5, .drift = {}};
     for (int i = 0; i < 6; ++i) row.drift.tokens.push_back({1.0 + i, 1.0, scale * i, 0.0, i % 2 == 0});
@@ -44,6 +45,7 @@ TEST(DriftReport, ComesBackFromJson) {
     const std::string text = drift_to_json(report, detail);
     EXPECT_EQ(text.find("\"tokens\"") == std::string::npos, detail == DriftDetail::kSummary);
     const DriftReport back = drift_from_json(text);
+    EXPECT_EQ(back.warnings, std::vector<std::string>{"a text with CR LF"});
     EXPECT_EQ(back.text, "text.txt");
     EXPECT_EQ(back.n_chunks, 2);
     ASSERT_EQ(back.rows.size(), 2u);

@@ -3,12 +3,15 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <functional>
 #include <random>
 
 #include "formats/base/error.h"
 #include "tests/formats/builders.h"
+#include "tests/formats/expect_error.h"
 #include "tests/runtime/golden_v4.h"
 #include "verify/drift/base_file.h"
+#include "verify/drift/drift_job.h"
 #include "verify/drift/reference_file.h"
 
 namespace quern {
@@ -71,6 +74,54 @@ TEST(Drift, DivergenceOfAModelFromItselfIsExactlyZero) {
   EXPECT_LT(noise.statistics.kl.value, 0.05);
 }
 
+constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
+
+// A NaN compares with nothing, so a maximum, a sort or a sum with a floor could leave it out.
+TEST(DriftStatistics, HaveNaNWhereATokenHas) {
+  std::vector<TokenDrift> tokens(40, {1.0, 1.0, 0.25, 0.0, true});
+  EXPECT_TRUE(is_finite(drift_statistics(tokens)));
+  for (const size_t at : {size_t{0}, size_t{17}, size_t{39}}) {
+    std::vector<TokenDrift> bad = tokens;
+    bad[at].kl = kNan;
+    const DriftStatistics s = drift_statistics(bad);
+    EXPECT_FALSE(is_finite(s));
+    for (const double value : {s.kl.value, s.kl.error, s.kl_min, s.kl_median, s.kl_99, s.kl_max}) EXPECT_TRUE(std::isnan(value));
+    bad = tokens;
+    bad[at].nll = kNan;
+    EXPECT_FALSE(is_finite(drift_statistics(bad)));
+    bad = tokens;
+    bad[at].kl_slack = kNan;
+    EXPECT_FALSE(is_finite(drift_statistics(bad)));
+  }
+}
+
+TEST(DriftStatistics, OfDistributionsThatAreNoneAreNaN) {
+  const std::vector<double> good = log_probs_of(random_logits(8, 1.0, 1));
+  for (const size_t at : {size_t{0}, size_t{5}}) {
+    std::vector<double> bad = good;
+    bad[at] = kNan;
+    for (const double floor : {kNoFloor, -16.0}) {
+      EXPECT_TRUE(std::isnan(compare_distributions(bad, good, 3, floor).kl));
+      EXPECT_TRUE(std::isnan(compare_distributions(good, bad, 3, floor).kl));
+      EXPECT_FALSE(compare_distributions(bad, good, 3, floor).same_top);
+    }
+  }
+  std::vector<float> logits = random_logits(8, 1.0, 1);
+  logits[6] = std::numeric_limits<float>::quiet_NaN();
+  EXPECT_TRUE(std::isnan(log_probs_of(logits)[0]));
+}
+
+TEST(Drift, WorseThanChanceIsNoRounding) {
+  DriftStatistics s;
+  s.ppl_original.value = 20;
+  s.ppl.value = 400;
+  EXPECT_EQ(worse_than_chance(s, 512), "");
+  s.ppl.value = 600;
+  EXPECT_THAT(worse_than_chance(s, 512), testing::HasSubstr("worse than chance"));
+  s.ppl_original.value = 700;
+  EXPECT_EQ(worse_than_chance(s, 512), "");
+}
+
 TEST(Drift, RefusesAnotherVocabulary) {
   const GoldenV4 golden;
   OriginalModel original(golden.main, {}, {{GoldenV4::tokens()}}, false, no_progress());
@@ -123,6 +174,36 @@ TEST(ReferenceRow, BoundsHoldForEveryCut) {
   }
 }
 
+TEST(ReferenceRow, ThatIsNoDistributionIsSeen) {
+  const std::vector<double> p = log_probs_of(random_logits(400, 2.0, 9));
+  for (const int64_t n_top : {20, 400}) EXPECT_EQ(why_no_distribution(cut_row(p, 3, n_top), 400, 3), "");
+  const auto why = [&](const std::function<void(ReferenceRow&)>& change) {
+    ReferenceRow row = cut_row(p, 3, 20);
+    change(row);
+    return why_no_distribution(row, 400, 3);
+  };
+  const auto nan = std::numeric_limits<float>::quiet_NaN();
+  EXPECT_NE(why([&](ReferenceRow& row) { row.log_probs[4] = nan; }), "");
+  EXPECT_NE(why([&](ReferenceRow& row) { row.log_probs[0] = 0.5f; }), "");
+  EXPECT_THAT(why([](ReferenceRow& row) { row.log_probs[0] -= 1.0f; }), testing::HasSubstr("not sorted"));
+  EXPECT_THAT(why([](ReferenceRow& row) { row.ids[2] = row.ids[1]; }), testing::HasSubstr("stands in it twice"));
+  EXPECT_THAT(why([](ReferenceRow& row) { row.ids[2] = 400; }), testing::HasSubstr("outside the vocabulary"));
+  EXPECT_THAT(why([](ReferenceRow& row) { row.tail_mass += 0.5; }), testing::HasSubstr("add up to 1.5"));
+  EXPECT_NE(why([](ReferenceRow& row) { row.tail_mass = kNan; }), "");
+  EXPECT_NE(why([](ReferenceRow& row) { row.tail_mass = -row.tail_mass; }), "");
+  EXPECT_NE(why([](ReferenceRow& row) { row.tail_sum = kNan; }), "");
+  EXPECT_NE(why([](ReferenceRow& row) { row.nll = kNan; }), "");
+}
+
+TEST(BaseFile, RowsThatAreNoDistributionsAreSeen) {
+  std::vector<double> p = log_probs_of(random_logits(512, 2.0, 9));
+  EXPECT_EQ(why_no_distribution(p), "");
+  p[3] = 0.0;
+  EXPECT_THAT(why_no_distribution(p), testing::HasSubstr("and not to 1"));
+  p[3] = kNan;
+  EXPECT_NE(why_no_distribution(p), "");
+}
+
 class ReferenceFiles : public testing::Test {
  protected:
   test::TempDir folder_;
@@ -137,10 +218,11 @@ TEST_F(ReferenceFiles, GiveTheDriftThatTheModelItselfGives) {
   ASSERT_GT(direct.statistics.kl.value, 1e-6);
 
   const std::filesystem::path h5 = folder_ / "ref.h5", base = folder_ / "ref.base";
-  write_reference_file(h5, original, {.model = "golden", .bos_first = false}, OutputFile::Overwrite::kRefuse);
+  write_reference_file(h5, original, {.model = "golden", .bos_first = false, .tokens_sha256 = "abc"}, OutputFile::Overwrite::kRefuse);
   EXPECT_THROW(write_reference_file(h5, original, {}, OutputFile::Overwrite::kRefuse), Error);
   ReferenceFile stored(h5);
   EXPECT_EQ(stored.chunks()[0].tokens, GoldenV4::tokens());
+  EXPECT_EQ(stored.tokens_sha256(), "abc");
   const ModelDrift from_h5 = measure_drift(changed.main, {}, stored, no_progress());
   EXPECT_NEAR(from_h5.statistics.kl.value, direct.statistics.kl.value, 1e-6);
   EXPECT_EQ(from_h5.statistics.kl_slack, 0.0);  // 64 tokens fit in full
@@ -152,6 +234,22 @@ TEST_F(ReferenceFiles, GiveTheDriftThatTheModelItselfGives) {
   BaseFile llama(base, std::nullopt);
   const ModelDrift from_base = measure_drift(changed.main, {}, llama, no_progress());
   EXPECT_NEAR(from_base.statistics.kl.value, direct.statistics.kl.value, 1e-4);
+}
+
+TEST_F(ReferenceFiles, WithRowsThatAreNoDistributionsAreRefused) {
+  const GoldenV4 golden;
+  OriginalModel original(golden.main, {}, {{GoldenV4::tokens()}}, false, no_progress());
+  const std::filesystem::path base = folder_ / "ref.base";
+  write_base_file(base, original, GoldenV4::tokens(), OutputFile::Overwrite::kRefuse);
+  std::vector<std::byte> bytes = read_file(base, 1 << 28);
+  const size_t last_row = bytes.size() - 2 * (64 + 4);  // 64 tokens
+  for (const float scale : {std::numeric_limits<float>::quiet_NaN(), 1.0f}) {
+    store_le(bytes.data() + last_row, scale);
+    test::write_bytes(base, bytes);
+    BaseFile damaged(base, std::nullopt);
+    EXPECT_ERROR(measure_drift(golden.main, {}, damaged, no_progress()), ErrorKind::kFormat,
+                 "is no distribution: its probabilities add up to");
+  }
 }
 
 TEST_F(ReferenceFiles, RefuseWhatTheyDoNotKnow) {
@@ -170,8 +268,8 @@ TEST(Chunks, AreCutAsLlamaPerplexityCutsThem) {
   EXPECT_EQ(chunks[1].tokens, (std::vector<int32_t>{99, 11, 12, 13, 14, 15, 16, 17, 18, 19}));
   EXPECT_EQ(make_chunks(tokens, 10, 2, std::nullopt).size(), 2u);
   EXPECT_EQ(make_chunks(tokens, 30, 1, std::nullopt).size(), 1u);
-  EXPECT_THROW(make_chunks(tokens, 30, 0, std::nullopt), Error);
-  EXPECT_THROW(make_chunks(tokens, 64, 1, std::nullopt), Error);
+  EXPECT_ERROR(make_chunks(tokens, 30, 0, std::nullopt), ErrorKind::kUsage, "35 tokens, fewer than two chunks of 30; use a longer text");
+  EXPECT_ERROR(make_chunks(tokens, 64, 1, std::nullopt), ErrorKind::kUsage, "35 tokens, fewer than a chunk of 64");
 }
 
 }  // namespace

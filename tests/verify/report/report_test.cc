@@ -34,6 +34,7 @@ DriftReport three_builds() {
           .n_chunks = 4,
           .rows = {measured(kNoiseFloorName, 0, 0.001), measured("Tiny-Q8_0.gguf", 9000, 0.0015), measured("Tiny-Q2_K.gguf", 3000, 0.3),
                    measured("Tiny-lossless.gguf", 8000, 0.0)},
+          .warnings = {},
           .bytes_read = 0};
 }
 
