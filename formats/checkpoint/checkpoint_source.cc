@@ -124,6 +124,7 @@ class CheckpointSource::Claims {
 CheckpointSource::CheckpointSource(safetensors::Checkpoint checkpoint, const ArchRules& rules, const ModelConfig& config, Metadata metadata,
                                    std::vector<std::string> notes)
     : checkpoint_(std::move(checkpoint)), metadata_(std::move(metadata)), notes_(std::move(notes)), files_(list_files(checkpoint_)) {
+  notes_.insert(notes_.end(), checkpoint_.notes().begin(), checkpoint_.notes().end());
   notes_.insert(notes_.end(), rules.notes.begin(), rules.notes.end());
   Problems problems;
   Claims claims(checkpoint_);

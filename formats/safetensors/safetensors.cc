@@ -2,158 +2,65 @@
 
 #include <algorithm>
 #include <atomic>
-#include <map>
 
 #include "formats/base/error.h"
-#include "formats/base/json_events.h"
+#include "formats/safetensors/weight_files.h"
 #include "formats/types/read_tensor.h"
 
-// A checkpoint is all shards that its index names, or the single file, with every header read before anything else is believed. Names,
-// types and places become one sorted list whatever shard they came from, and a tensor in a shard that the index puts elsewhere is an
-// error: two files that claim the same weights cannot both be right.
+// A checkpoint is a set of files (weight_files.h), with every header read before anything else is believed. Names, types and places become
+// one sorted list whatever shard they came from, and a tensor that two files claim is an error. So is an index that disagrees with the
+// headers, unless the numbers of the shards say by themselves that all are here: then the index is what is wrong.
 
 namespace quern::safetensors {
 namespace {
 
 namespace fs = std::filesystem;
 
-constexpr const char* kIndexName = "model.safetensors.index.json";
-constexpr const char* kSingleName = "model.safetensors";
-constexpr int kIndexDepth = 16;
-
-// {"metadata": {...}, "weight_map": {"TENSOR": "FILE", ...}}; everything but weight_map is skipped.
-class IndexHandler final : public JsonHandler {
- public:
-  Index take() {
-    if (!seen_) throw Error(ErrorKind::kFormat, "the index has no weight_map");
-    if (index_.entries.empty()) throw Error(ErrorKind::kFormat, "weight_map is empty");
-    sort_files();
-    std::ranges::sort(index_.entries, {}, &Index::Entry::tensor);
-    const auto twice = std::ranges::adjacent_find(index_.entries, {}, &Index::Entry::tensor);
-    if (twice != index_.entries.end()) throw Error(ErrorKind::kFormat, "weight_map names it twice").tensor(twice->tensor);
-    return std::move(index_);
-  }
-
-  void begin_object() override {
-    ++depth_;
-    if (depth_ == 2 && at_map_) in_map_ = true;
-    if (depth_ > 2 && in_map_) refuse("an object");
-  }
-
-  void end_object() override {
-    if (depth_ == 2) in_map_ = false;
-    --depth_;
-  }
-
-  void begin_array() override {
-    if (depth_ == 0 || in_map_ || (depth_ == 1 && at_map_)) refuse("an array");
-    ++depth_;
-  }
-
-  void end_array() override { --depth_; }
-
-  void key(std::string& name) override {
-    if (depth_ == 1) {
-      at_map_ = name == "weight_map";
-      if (at_map_ && std::exchange(seen_, true)) throw Error(ErrorKind::kFormat, "the index has two weight_maps");
-    } else if (in_map_) {
-      index_.entries.push_back({std::move(name), 0});
-    }
-  }
-
-  void string(std::string& value) override {
-    if (!in_map_) return skip("a string");
-    index_.entries.back().file = number_of(value);
-  }
-
-  void natural(uint64_t) override { skip("a number"); }
-  void other(const char* what) override { skip(what); }
-
- private:
-  void skip(const char* what) const {
-    if (depth_ == 0 || in_map_ || (depth_ == 1 && at_map_)) refuse(what);
-  }
-
-  size_t number_of(const std::string& file) {
-    const auto [it, is_new] = numbers_.try_emplace(file, numbers_.size());
-    if (is_new) check_name(file);
-    return it->second;
-  }
-
-  // Only files inside the folder, whatever the index says.
-  static void check_name(const std::string& file) {
-    const fs::path path(file);
-    const bool climbs = std::ranges::any_of(path, [](const fs::path& part) { return part == ".." || part == "."; });
-    if (file.empty() || path.is_absolute() || climbs || !path.has_filename() || file.find('\0') != std::string::npos) {
-      throw Error(ErrorKind::kFormat, "weight_map names the file '" + file + "', which is not a plain name inside the folder");
-    }
-  }
-
-  void sort_files() {
-    std::vector<size_t> position(numbers_.size());
-    for (const auto& [file, number] : numbers_) {
-      position[number] = index_.files.size();
-      index_.files.push_back(file);
-    }
-    for (Index::Entry& entry : index_.entries) entry.file = position[entry.file];
-  }
-
-  Index index_;
-  std::map<std::string, size_t> numbers_;  // file name -> order of appearance
-  int depth_ = 0;
-  bool at_map_ = false;  // the last key of the outer object was weight_map
-  bool in_map_ = false;
-  bool seen_ = false;
+// Where an index and the headers disagree.
+struct Difference {
+  fs::path file;
+  std::string tensor;
+  std::string message;
 };
 
-// What a folder without safetensors has instead, for the message.
-std::string describe_folder(const ModelFolder& folder) {
-  std::string others;
-  for (const std::string& name : folder.names()) {
-    if (name.ends_with(".safetensors")) return "; '" + name + "' is not listed by an index";
-    if (name.ends_with(".bin") || name.ends_with(".pt") || name.ends_with(".pth"))
-      others = "; '" + name + "': pickled weights are not supported";
+// Walks both sorted lists; the first difference is the answer.
+std::optional<Difference> find_difference(const Checkpoint& checkpoint, const Index& index, const fs::path& index_path) {
+  auto entry = index.entries.begin();
+  auto tensor = checkpoint.tensors().begin();
+  for (; entry != index.entries.end() || tensor != checkpoint.tensors().end(); ++entry, ++tensor) {
+    if (tensor == checkpoint.tensors().end() || (entry != index.entries.end() && entry->tensor < tensor->name)) {
+      return {{index_path, entry->tensor, "the index places it in '" + index.files[entry->file] + "', which does not have it"}};
+    }
+    const fs::path& file = checkpoint.files()[tensor->file_index].path();
+    if (entry == index.entries.end() || tensor->name < entry->tensor) {
+      return {{file, tensor->name, "is stored here, but the index does not list it"}};
+    }
+    if (entry->file != tensor->file_index) {
+      return {{file, tensor->name, "is stored here, but the index places it in '" + index.files[entry->file] + "'"}};
+    }
   }
-  const std::string gguf = first_name(folder, ".gguf");
-  return gguf.empty() ? others : "; give the GGUF file itself, '" + gguf + "'";
+  return std::nullopt;
 }
 
 }  // namespace
-
-Index parse_index(std::span<const std::byte> json) {
-  IndexHandler handler;
-  parse_json(json, kIndexDepth, handler);
-  return handler.take();
-}
 
 struct Checkpoint::Counter {
   std::atomic<uint64_t> bytes{0};
 };
 
 Checkpoint::Checkpoint(const ModelFolder& folder) : bytes_read_(std::make_shared<Counter>()) {
-  if (folder.has(kIndexName)) {
-    const fs::path index_path = folder.path() / kIndexName;
-    const std::vector<std::byte> json = folder.read(kIndexName, kMaxIndexBytes);
-    Index index;
-    try {
-      index = parse_index(json);
-    } catch (Error& e) {
-      e.file(index_path.string());
-      throw;
-    }
-    require_files(folder, index.files);
-    files_.reserve(index.files.size());
-    for (const std::string& file : index.files) open_file(folder, file);
-    sort_tensors();
-    check_against(index, index_path);
-  } else if (folder.has(kSingleName)) {
-    open_file(folder, kSingleName);
-    sort_tensors();
-  } else {
-    const char* reason = fs::is_directory(folder.path()) ? "the folder has neither model.safetensors.index.json nor model.safetensors"
-                                                         : "is not a checkpoint folder";
-    throw Error(ErrorKind::kFormat, reason + describe_folder(folder)).file(folder.path().string());
-  }
+  WeightFiles weights = find_weights(folder);
+  notes_ = std::move(weights.notes);
+  files_.reserve(weights.names.size());
+  for (const std::string& name : weights.names) open_file(folder, name);
+  sort_tensors();
+  if (!weights.index) return;
+  const std::optional<Difference> difference = find_difference(*this, *weights.index, folder.path() / kIndexName);
+  if (!difference) return;
+  const auto& [file, tensor, message] = *difference;
+  if (!weights.complete_by_number) throw std::move(Error(ErrorKind::kFormat, message).file(file.string()).tensor(tensor));
+  notes_.push_back(std::string(kIndexName) + " is stale and was not believed, as the shards are complete by their numbers: " +
+                   file.filename().string() + ": tensor '" + printable(tensor) + "': " + message);
 }
 
 void Checkpoint::open_file(const ModelFolder& folder, std::string_view name) {
@@ -171,27 +78,9 @@ void Checkpoint::sort_tensors() {
       .tensor(twice->name);
 }
 
-// Walks both sorted lists; the first difference is the error.
-void Checkpoint::check_against(const Index& index, const fs::path& index_path) const {
-  auto entry = index.entries.begin();
-  auto tensor = tensors_.begin();
-  for (; entry != index.entries.end() || tensor != tensors_.end(); ++entry, ++tensor) {
-    if (tensor == tensors_.end() || (entry != index.entries.end() && entry->tensor < tensor->name)) {
-      throw Error(ErrorKind::kFormat, "the index places it in '" + index.files[entry->file] + "', which does not have it")
-          .file(index_path.string())
-          .tensor(entry->tensor);
-    }
-    if (entry == index.entries.end() || tensor->name < entry->tensor) {
-      throw Error(ErrorKind::kFormat, "is stored here, but the index does not list it")
-          .file(files_[tensor->file_index].path().string())
-          .tensor(tensor->name);
-    }
-    if (entry->file != tensor->file_index) {
-      throw Error(ErrorKind::kFormat, "is stored here, but the index places it in '" + index.files[entry->file] + "'")
-          .file(files_[tensor->file_index].path().string())
-          .tensor(tensor->name);
-    }
-  }
+void Checkpoint::rename(const std::function<std::string(std::string_view)>& new_name) {
+  for (StoredTensor& tensor : tensors_) tensor.name = new_name(tensor.name);
+  sort_tensors();
 }
 
 const StoredTensor* Checkpoint::find(std::string_view name) const noexcept {

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -10,13 +11,13 @@
 #include <vector>
 
 #include "formats/base/model_folder.h"
+#include "formats/safetensors/safetensors_index.h"
 #include "formats/types/tensor.h"
 
 namespace quern::safetensors {
 
-// Limits of this parser (docs/limits.md). The first is the container's own.
+// The container's own limit.
 inline constexpr uint64_t kMaxHeaderBytes = 100'000'000;
-inline constexpr uint64_t kMaxIndexBytes = 100'000'000;
 
 // What one file says before its data.
 struct Header {
@@ -35,25 +36,13 @@ Header read_header(const InputFile& file);
 // Bytes of `8 + header`, from the first 8 bytes of a file; throws kFormat on a length over kMaxHeaderBytes or past the file.
 uint64_t header_end(std::span<const std::byte> first8, uint64_t file_size_bytes);
 
-// The weight_map of a model.safetensors.index.json: which file has which tensor. File names are relative, without "..".
-// metadata.total_size is ignored: it is wrong in many repositories.
-struct Index {
-  struct Entry {
-    std::string tensor;
-    size_t file;  // position in `files`
-  };
-  std::vector<std::string> files;  // sorted
-  std::vector<Entry> entries;      // sorted by tensor name
-};
-Index parse_index(std::span<const std::byte> json);
-
 struct StoredTensor : TensorInfo {
   size_t file_index = 0;
 };
 
-// A checkpoint folder: model.safetensors.index.json with its shards, or a lone model.safetensors; other files are not looked at.
-// The set of names in the index equals the union over the shards, each in the file that the index says. Shards may be symbolic
-// links (the Hub's cache is made of them) to regular files. All files stay open.
+// The weights of a checkpoint folder, which weight_files.h chooses. The set of names in the index equals the union over the shards, each
+// in the file that the index says; where the numbers of the shards show that they are complete, a note tells of an index that differs.
+// Shards may be symbolic links (the Hub's cache is made of them) to regular files. All files stay open.
 class Checkpoint {
  public:
   explicit Checkpoint(const ModelFolder& folder);
@@ -64,6 +53,12 @@ class Checkpoint {
   // The __metadata__ of files()[0]; writers give every shard the same.
   std::span<const std::pair<std::string, std::string>> metadata() const noexcept { return metadata_; }
 
+  // Files that were left aside and what was wrong with the index, one line each.
+  std::span<const std::string> notes() const noexcept { return notes_; }
+
+  // Gives every tensor another name; no two may get the same. find() and errors go by the new ones from then on.
+  void rename(const std::function<std::string(std::string_view)>& new_name);
+
   // A hint that these bytes of the tensor will be read next.
   void read_ahead(const StoredTensor& tensor, uint64_t first_byte, uint64_t size_bytes) const noexcept;
   // Reads bytes [first_byte, first_byte + out.size()) of the tensor, which is one of tensors(). Thread-safe.
@@ -73,11 +68,11 @@ class Checkpoint {
  private:
   void open_file(const ModelFolder& folder, std::string_view name);
   void sort_tensors();
-  void check_against(const Index& index, const std::filesystem::path& index_path) const;
 
   std::vector<InputFile> files_;
   std::vector<StoredTensor> tensors_;
   std::vector<std::pair<std::string, std::string>> metadata_;
+  std::vector<std::string> notes_;
   struct Counter;
   std::shared_ptr<Counter> bytes_read_;  // shared so that the class stays movable with an atomic inside
 };

@@ -58,8 +58,10 @@ class Examination {
   }
 
  private:
+  // Steps that build on one another find the same fault; it is named once, as gravely as it was found first.
   void add(Severity severity, const std::string& where, const std::string& message) {
-    result_.symptoms.push_back({severity, where, message});
+    const auto known = [&](const Symptom& symptom) { return symptom.where == where && symptom.message == message; };
+    if (std::ranges::none_of(result_.symptoms, known)) result_.symptoms.push_back({severity, where, message});
   }
 
   // Runs a step; what it throws is a symptom.
@@ -269,21 +271,24 @@ class Examination {
     for (const fs::path& file : weights) total += fs::file_size(file, ignored);
     progress_.begin("looking", total);
     for (const fs::path& file : weights) safetensors_file(file);
-    if (fs::exists(path / "model.safetensors.index.json") || fs::exists(path / "model.safetensors")) {
-      attempt("", [&] { safetensors::Checkpoint checkpoint(path); });
-    } else {
-      add(Severity::kBroken, "",
-          "there is neither model.safetensors nor model.safetensors.index.json, so nothing says which shards belong together");
-    }
     config(path);
-    attempt("", [&] {
-      const std::unique_ptr<ModelSource> source = open_model(path);
-      for (const std::string& note : source->notes()) add(Severity::kNote, "", note);
-      for (const auto& [key, value] : source->metadata().entries()) {
-        const auto* chat = std::get_if<std::string>(&value);
-        if (chat != nullptr && key.starts_with("tokenizer.chat_template")) examine_template(*chat, key, result_.symptoms);
-      }
-    });
+    attempt("", [&] { weights_of_model(path); });
+    attempt("", [&] { model(path); });
+  }
+
+  // What lies beside the weights of the model may be what somebody meant.
+  void weights_of_model(const fs::path& path) {
+    const safetensors::Checkpoint checkpoint(path);
+    for (const std::string& note : checkpoint.notes()) add(Severity::kWarning, "", note);
+  }
+
+  void model(const fs::path& path) {
+    const std::unique_ptr<ModelSource> source = open_model(path);
+    for (const std::string& note : source->notes()) add(Severity::kNote, "", note);
+    for (const auto& [key, value] : source->metadata().entries()) {
+      const auto* chat = std::get_if<std::string>(&value);
+      if (chat != nullptr && key.starts_with("tokenizer.chat_template")) examine_template(*chat, key, result_.symptoms);
+    }
   }
 
   void config(const fs::path& path) {

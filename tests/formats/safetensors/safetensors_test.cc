@@ -305,7 +305,7 @@ TEST_F(CheckpointTest, OpensShardsAndReadsTensorBytes) {
 
 TEST_F(CheckpointTest, OpensALoneFile) {
   test::write_bytes(dir_ / "model.safetensors", shards().at("s1.safetensors").file());
-  test::write_text(dir_ / "consolidated.safetensors", "stray files are not looked at");
+  test::write_text(dir_ / "consolidated.safetensors", "stray files are not opened");
   EXPECT_EQ(open().tensors().size(), 2u);
 }
 
@@ -336,6 +336,153 @@ TEST_F(CheckpointTest, RefusesAnIndexThatDisagreesWithTheShards) {
   EXPECT_ERROR(open(), ErrorKind::kFormat, "s1.safetensors: tensor 'b': is stored here, but the index does not list it");
   write_index(R"({"a":"s2.safetensors","b":"s2.safetensors","d":"s1.safetensors"})");
   EXPECT_ERROR(open(), ErrorKind::kFormat, "s1.safetensors: tensor 'b': is stored here, but the index places it in 's2.safetensors'");
+}
+
+// Folders with several saves: which is read, and what is said of the rest.
+class WeightChoice : public testing::Test {
+ protected:
+  // One tensor per file, named `letter`0, `letter`1 ...
+  void write(const std::vector<std::string>& files, const std::string& letter = "t") const {
+    for (size_t i = 0; i < files.size(); ++i) {
+      SafetensorsBuilder file;
+      file.add(letter + std::to_string(i), DType::F32, {1}, floats_to_bytes({1}));
+      test::write_bytes(dir_ / files[i], file.file());
+    }
+  }
+  void write_index(const std::vector<std::string>& files) const {
+    std::string map;
+    for (size_t i = 0; i < files.size(); ++i) map += (i > 0 ? ",\"t" : "\"t") + std::to_string(i) + "\":\"" + files[i] + "\"";
+    test::write_text(dir_ / "model.safetensors.index.json", "{\"weight_map\":{" + map + "}}");
+  }
+  // Names of the files that are read; notes go to `notes`.
+  std::vector<std::string> read(std::string* notes = nullptr) const {
+    const Checkpoint checkpoint(dir_.path());
+    std::vector<std::string> names;
+    for (const InputFile& file : checkpoint.files()) names.push_back(file.path().filename().string());
+    for (const std::string& note : checkpoint.notes()) {
+      if (notes != nullptr) *notes += note + "\n";
+    }
+    return names;
+  }
+
+  const std::vector<std::string> two_ = {"model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"};
+  const std::vector<std::string> three_ = {"model-00001-of-00003.safetensors", "model-00002-of-00003.safetensors",
+                                           "model-00003-of-00003.safetensors"};
+  TempDir dir_;
+};
+
+TEST_F(WeightChoice, SaysNothingOfAFolderWithOneSet) {
+  write(two_);
+  write_index(two_);
+  test::write_text(dir_ / "training_args.bin", "x");
+  std::string notes;
+  EXPECT_EQ(read(&notes), two_);
+  EXPECT_EQ(notes, "");
+}
+
+TEST_F(WeightChoice, RefusesOneFileBesideShards) {
+  write(two_);
+  write({"model.safetensors"});
+  EXPECT_ERROR(read(), ErrorKind::kFormat, "two sets of weights: 'model.safetensors' and 'model-00001-of-00002.safetensors', 'model-00002");
+  write_index(two_);
+  EXPECT_ERROR(
+      read(), ErrorKind::kFormat,
+      "two sets of weights: 'model.safetensors' and the 2 files of 'model.safetensors.index.json'; transformers would load model.s");
+  fs::remove(dir_ / two_[1]);  // half of a set may be the newer one, too
+  EXPECT_ERROR(read(), ErrorKind::kFormat, "two sets of weights");
+}
+
+TEST_F(WeightChoice, ReadsOneFileBesideAnIndexOfNothing) {
+  write({"model.safetensors"});
+  write_index(two_);
+  std::string notes;
+  EXPECT_THAT(read(&notes), testing::ElementsAre("model.safetensors"));
+  EXPECT_THAT(notes, testing::HasSubstr("index.json is stale: none of the files that it names is there; 'model.safetensors' is read"));
+}
+
+TEST_F(WeightChoice, ReadsTheOneFileThatAnIndexNames) {
+  write({"model.safetensors"});
+  write_index({"model.safetensors"});
+  std::string notes;
+  EXPECT_THAT(read(&notes), testing::ElementsAre("model.safetensors"));
+  EXPECT_EQ(notes, "");
+}
+
+TEST_F(WeightChoice, NamesWhatItLeavesAside) {
+  write(three_);
+  write_index(three_);
+  for (const char* other : {"consolidated.safetensors", "model.fp16.safetensors", "model.safetensors.index.fp16.json",
+                            "pytorch_model-00001-of-00002.bin", "consolidated.00.pth", "adapter_model.safetensors"}) {
+    test::write_text(dir_ / other, "x");
+    std::string notes;
+    EXPECT_EQ(read(&notes), three_);
+    EXPECT_THAT(notes, testing::AllOf(testing::HasSubstr("weights that are not read: '" + std::string(other) + "'"),
+                                      testing::HasSubstr("the model is 3 files from 'model-00001-of-00003.safetensors' on")));
+    fs::remove(dir_ / other);
+  }
+  write(two_, "old");
+  std::string notes;
+  EXPECT_EQ(read(&notes), three_);
+  EXPECT_THAT(notes, testing::HasSubstr("not read: 'model-00001-of-00002.safetensors', 'model-00002-of-00002.safetensors'; the model"));
+}
+
+TEST_F(WeightChoice, TakesShardsThatAreCompleteByTheirNumbers) {
+  write(two_);
+  std::string notes;
+  EXPECT_EQ(read(&notes), two_);
+  EXPECT_THAT(notes, testing::HasSubstr("there is no model.safetensors.index.json; the 2 shards are complete by their numbers"));
+  for (const auto& listed : {three_, std::vector<std::string>{two_[0]}, std::vector<std::string>{"a.safetensors"}}) {
+    write_index(listed);
+    notes.clear();
+    EXPECT_EQ(read(&notes), two_);
+    EXPECT_THAT(notes, testing::HasSubstr("index.json is stale: it "));
+    EXPECT_THAT(notes, testing::HasSubstr("the 2 shards are complete by their numbers and are read without it"));
+  }
+}
+
+TEST_F(WeightChoice, BelievesHeadersOfNumberedShardsMoreThanTheIndex) {
+  write(two_);
+  for (const char* map :
+       {R"({"t0":"model-00001-of-00002.safetensors","t1":"model-00002-of-00002.safetensors","x":"model-00002-of-00002.safetensors"})",
+        R"({"t0":"model-00002-of-00002.safetensors","t1":"model-00001-of-00002.safetensors"})",
+        R"({"t0":"model-00001-of-00002.safetensors","u":"model-00002-of-00002.safetensors"})"}) {
+    test::write_text(dir_ / "model.safetensors.index.json", "{\"weight_map\":" + std::string(map) + "}");
+    std::string notes;
+    EXPECT_EQ(read(&notes), two_);
+    EXPECT_THAT(notes, testing::HasSubstr("index.json is stale and was not believed, as the shards are complete by their numbers: model"));
+  }
+}
+
+TEST_F(WeightChoice, RefusesShardsOfTwoSaves) {
+  write(two_);
+  write({three_[0]}, "u");
+  EXPECT_ERROR(read(), ErrorKind::kFormat,
+               "shards of two saves: 'model-00001-of-00002.safetensors' and 'model-00001-of-00003.safetensors'");
+  write_index(three_);  // a download over an older save that is not finished
+  EXPECT_ERROR(read(), ErrorKind::kFormat, "2 of 3 shards are missing: model-00002-of-00003.safetensors");
+}
+
+TEST_F(WeightChoice, CountsTheShardsThatAreMissingWithoutAnIndex) {
+  write({three_[0], three_[2]});
+  EXPECT_ERROR(read(), ErrorKind::kFormat, "1 of 3 shards are missing: of 'model-*-of-00003.safetensors' there are 'model-00001-of");
+}
+
+TEST_F(WeightChoice, SaysWhatTheFolderHasInstead) {
+  const auto only = [&](const std::string& name) {
+    test::write_text(dir_ / name, "x");
+    try {
+      read();
+    } catch (const Error& error) {
+      fs::remove(dir_ / name);
+      return error.message();
+    }
+    return std::string();
+  };
+  EXPECT_THAT(only("model.fp16.safetensors"), testing::HasSubstr("if it alone is the model, rename it to model.safetensors"));
+  EXPECT_THAT(only("consolidated.safetensors"), testing::HasSubstr("publisher's own layout"));
+  EXPECT_THAT(only("adapter_model.safetensors"), testing::HasSubstr("'adapter_model.safetensors' is an adapter"));
+  fs::create_directory(dir_ / "weights");
+  EXPECT_THAT(only("weights/model.safetensors"), testing::HasSubstr("safetensors files are in 'weights': name that folder"));
 }
 
 TEST_F(CheckpointTest, RefusesATensorInTwoShards) {

@@ -324,6 +324,20 @@ TEST_F(Doctor, NamesTypesOfOtherProgramsOnceAndLooksAtTheRest) {
   EXPECT_EQ(std::ranges::count(seen.tensors, "IQ4_KS (ik_llama.cpp)", &InspectedTensor::type), 2);
 }
 
+TEST_F(Doctor, NamesWeightsBesideThoseOfTheModel) {
+  const fs::path folder = test::copy_model("mini-llama3", dir_ / "model");
+  fs::copy_file(folder / "model.safetensors", folder / "consolidated.safetensors");
+  Diagnosis diagnosis = examine(folder, no_progress());
+  EXPECT_FALSE(diagnosis.broken()) << text_of(diagnosis);
+  EXPECT_THAT(text_of(diagnosis), HasSubstr("weights that are not read: 'consolidated.safetensors'"));
+  fs::rename(folder / "consolidated.safetensors", folder / "model-00001-of-00001.safetensors");
+  diagnosis = examine(folder, no_progress());
+  EXPECT_TRUE(diagnosis.broken());
+  const std::string text = text_of(diagnosis);
+  EXPECT_THAT(text, HasSubstr("holds two sets of weights: 'model.safetensors' and 'model-00001-of-00001.safetensors'"));
+  EXPECT_EQ(text.find("two sets"), text.rfind("two sets")) << "said once: " << text;
+}
+
 TEST_F(Doctor, SeesWhatChatTemplatesShouldNotHold) {
   EXPECT_EQ(template_symptoms("{% for m in messages %}{{ m['content'] | trim }}{% endfor %}{{ raise_exception('no') }}"), "");
   EXPECT_THAT(template_symptoms("ok\n{{ ''.__class__.__mro__ }}"), HasSubstr("line 2: '__class__"));
