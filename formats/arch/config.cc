@@ -88,10 +88,12 @@ json parse_object(std::string_view text, std::string_view file, std::vector<std:
   }
 }
 
+constexpr std::array kNested = {"llm_config", "language_config", "text_config"};
+
 // Field by field: a nested rope_scaling replaces the outer one as a whole.
 json with_nested_configs(const json& root) {
   json merged = root;
-  for (const char* nested : {"llm_config", "text_config"}) {
+  for (const char* nested : kNested) {
     if (const auto it = root.find(nested); it != root.end() && it->is_object()) merged.update(*it);
   }
   const auto quantization = merged.find("quantization_config"), compression = merged.find("compression_config");
@@ -150,10 +152,35 @@ class ConfigBuilder {
   std::map<std::string, Value, std::less<>>& fields_;
 };
 
+namespace {
+
+std::optional<ModelConfig::Wrapper> find_wrapper(const json& root) {
+  ModelConfig::Wrapper wrapper;
+  for (const auto& [key, value] : root.items()) {
+    if (!value.is_object() || !key.ends_with("_config") || key == "quantization_config") continue;
+    if (std::ranges::find(kNested, key) != kNested.end()) {
+      wrapper.nested = key;
+    } else {
+      wrapper.siblings.push_back(key);
+    }
+  }
+  if (wrapper.nested.empty()) return std::nullopt;
+  const auto text = [](const json& value) { return value.is_string() ? value.get<std::string>() : std::string(); };
+  if (const auto it = root.find("model_type"); it != root.end()) wrapper.model_type = text(*it);
+  if (const auto it = root.find("architectures"); it != root.end() && it->is_array() && !it->empty()) {
+    wrapper.architecture = text(it->front());
+  }
+  return wrapper;
+}
+
+}  // namespace
+
 ModelConfig ModelConfig::parse(std::string_view config_json, std::string_view generation_json) {
   ModelConfig config;
   ConfigBuilder builder(config);
-  builder.add("", with_nested_configs(parse_object(config_json, "config.json", config.notes_)));
+  const json root = parse_object(config_json, "config.json", config.notes_);
+  config.wrapper_ = find_wrapper(root);
+  builder.add("", with_nested_configs(root));
   if (!generation_json.empty()) {
     builder.add(std::string(kGenerationPrefix), parse_object(generation_json, "generation_config.json", config.notes_));
   }
@@ -175,6 +202,17 @@ const ModelConfig::Value* ModelConfig::find(std::string_view key) const noexcept
     }
   }
   return nullptr;
+}
+
+std::string_view ModelConfig::spelling(std::string_view key) const noexcept {
+  if (fields_.find(key) != fields_.end()) return key;
+  for (const Aliases& aliases : kAliases) {
+    if (aliases.key != key) continue;
+    for (std::string_view older : aliases.older) {
+      if (fields_.find(older) != fields_.end()) return older;
+    }
+  }
+  return key;
 }
 
 bool ModelConfig::has(std::string_view key) const noexcept { return find(key) != nullptr; }

@@ -15,7 +15,8 @@ namespace quern {
 
 // The config.json of a checkpoint as typed, range-checked lookups, plus its generation_config.json under the prefix
 // "generation_config.". It hides what differs between exporters, as transformers' own loader does:
-//  - `text_config` (or `llm_config`) overrides the outer object, because multimodal wrappers nest the language model's fields;
+//  - `text_config` (or `llm_config`, `language_config`) overrides the outer object, because multimodal wrappers nest the language model's
+//  fields;
 //  - `null` is the same as absent;
 //  - a count may be written as 4096.0 and a factor as 40;
 //  - old names of a field count as the new one (n_layer for num_hidden_layers; the table is in config.cc), compression_config as
@@ -35,6 +36,18 @@ class ModelConfig {
   bool has(std::string_view key) const noexcept;            // present and not null, under this name or an older one
   bool has_list(std::string_view key) const noexcept;       // the same, and an array: some fields are either a value or a list of them
   bool has_prefix(std::string_view prefix) const noexcept;  // any key that starts so: "rope_scaling." asks for a nested object
+
+  // The name under which the file has the field, an older one perhaps; the name itself when it is absent.
+  std::string_view spelling(std::string_view key) const noexcept;
+
+  // The object around a language model whose fields are nested: a vision or audio model.
+  struct Wrapper {
+    std::string architecture;           // its own class, may be empty
+    std::string model_type;             // may be empty
+    std::string nested;                 // "text_config"
+    std::vector<std::string> siblings;  // objects beside it: "vision_config"
+  };
+  const std::optional<Wrapper>& wrapper() const noexcept { return wrapper_; }  // empty for a language model by itself
 
   // Integers between min and max. Counts are integers from 1 to 2^31 - 1: dimensions and numbers of things, of which none is larger
   // in any model, so that products of three of them are the only ones that need checking.
@@ -71,6 +84,7 @@ class ModelConfig {
 
   std::map<std::string, Value, std::less<>> fields_;
   std::vector<std::string> notes_;
+  std::optional<Wrapper> wrapper_;
 };
 
 // Reads config.json and, if there is one, generation_config.json of a checkpoint folder. A broken generation_config.json counts as

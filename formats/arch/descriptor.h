@@ -75,7 +75,8 @@ struct ArchDescriptor {
 };
 
 std::span<const ArchDescriptor> all_archs();
-// By config: architectures[0], then model_type; throws kUnsupported with the nearest known name, or the reason for known refusals.
+// By config: architectures[0], then model_type. Throws kUnsupported with the reason for known refusals, with what a wrapper (a vision
+// model) has inside, and with the known classes of the same family otherwise.
 const ArchDescriptor& find_arch(const ModelConfig& config);
 
 }  // namespace quern

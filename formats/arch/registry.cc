@@ -4,7 +4,6 @@
 #include "formats/arch/config.h"
 #include "formats/arch/families.h"
 #include "formats/base/error.h"
-#include "formats/base/nearest.h"
 
 namespace quern {
 
@@ -46,13 +45,48 @@ const ArchDescriptor* find_by(std::vector<std::string_view> ArchDescriptor::*nam
   return nullptr;
 }
 
-std::string suggestion(const std::string& architecture, const std::string& model_type) {
-  std::vector<std::string_view> known;
+// The word that a class name begins with: "Qwen" of "Qwen2MoeForCausalLM". Empty when it is too short to mean a family.
+std::string_view family_word(std::string_view architecture) {
+  constexpr size_t kShortest = 4;
+  size_t end = 1;
+  while (end < architecture.size() && architecture[end] >= 'a' && architecture[end] <= 'z') ++end;
+  return end < kShortest || end > architecture.size() ? std::string_view() : architecture.substr(0, end);
+}
+
+// Nobody types the name of a class, so that an unknown one is another model and no slip: the classes of its family are named as such.
+std::string supported_relatives(std::string_view architecture) {
+  const std::string_view word = family_word(architecture);
+  std::string list;
   for (const ArchDescriptor& arch : all_archs()) {
-    const auto& names = architecture.empty() ? arch.hf_model_types : arch.hf_architectures;
-    known.insert(known.end(), names.begin(), names.end());
+    for (const std::string_view name : arch.hf_architectures) {
+      if (!word.empty() && family_word(name) == word) list += (list.empty() ? "" : ", ") + std::string(name);
+    }
   }
-  return did_you_mean(architecture.empty() ? model_type : architecture, known);
+  if (list.empty()) return "; docs/convert.md lists the classes that are";
+  return "; of this family " + list + (list.find(',') == list.npos ? " is" : " are") +
+         ", but that is another model: with its name in config.json this one would be converted wrongly";
+}
+
+std::string in_words(const ModelConfig::Wrapper& wrapper) {
+  const std::string name = wrapper.architecture.empty() ? wrapper.model_type : wrapper.architecture;
+  std::string text = name.empty() ? "the model" : "'" + printable(name) + "'";
+  text += " is more than a language model: it has one in '" + wrapper.nested + "'";
+  for (size_t i = 0; i < wrapper.siblings.size(); ++i) text += (i == 0 ? " beside '" : ", '") + printable(wrapper.siblings[i]) + "'";
+  return text;
+}
+
+// The language model inside would be found by its own class, but its tensors are not stored as that class stores them, and who converts
+// the whole expects the whole.
+void refuse_unknown_wrapper(const ModelConfig& config, const std::string& language_model) {
+  const auto& wrapper = config.wrapper();
+  if (!wrapper || find_by(&ArchDescriptor::hf_architectures, wrapper->architecture) != nullptr) return;
+  if (wrapper->architecture.empty() && find_by(&ArchDescriptor::hf_model_types, wrapper->model_type) != nullptr) return;
+  if (wrapper->architecture.empty() && wrapper->model_type.empty() && wrapper->siblings.empty()) return;
+  const bool known = find_by(&ArchDescriptor::hf_architectures, language_model) != nullptr ||
+                     find_by(&ArchDescriptor::hf_model_types, language_model) != nullptr;
+  throw Error(ErrorKind::kUnsupported,
+              "config.json: " + in_words(*wrapper) + ", and is not supported" +
+                  (known ? "; that one is a " + printable(language_model) + ", which can be converted when it is saved by itself" : ""));
 }
 
 }  // namespace
@@ -70,6 +104,7 @@ const ArchDescriptor& find_arch(const ModelConfig& config) {
   const std::string architecture = first_architecture(config);
   const std::string model_type = config.find_string("model_type").value_or("");
   refuse_known(architecture, model_type);
+  refuse_unknown_wrapper(config, architecture.empty() ? model_type : architecture);
   const ArchDescriptor* arch = find_by(&ArchDescriptor::hf_architectures, architecture);
   if (arch == nullptr && architecture.empty()) arch = find_by(&ArchDescriptor::hf_model_types, model_type);
   if (arch != nullptr) return *arch;
@@ -78,7 +113,7 @@ const ArchDescriptor& find_arch(const ModelConfig& config) {
   }
   const std::string what =
       architecture.empty() ? "model_type '" + printable(model_type) + "'" : "architecture '" + printable(architecture) + "'";
-  throw Error(ErrorKind::kUnsupported, "config.json: " + what + " is not supported" + suggestion(architecture, model_type));
+  throw Error(ErrorKind::kUnsupported, "config.json: " + what + " is not supported" + supported_relatives(architecture));
 }
 
 }  // namespace quern

@@ -44,11 +44,11 @@ void refuse_unknown_method(const ModelConfig& config) {
     list += in_quotes(name);
   }
   throw config_error("quantization_config has quant_method '" + printable(method) + "', known are " + list +
-                     "; convert the original checkpoint");
+                     "; a checkpoint of this model in one of these, or in BF16, can be converted if there is one");
 }
 
 void check_config(const ModelConfig& config) {
-  if (config.has("quantization.bits")) throw config_error("`quantization` says this is an MLX checkpoint; convert the original one");
+  if (config.has("quantization.bits")) throw config_error("`quantization` says this is an MLX checkpoint; convert the one that it was made from");
   for (const Encoding* encoding : kEncodings) {
     if (encoding->check_config != nullptr) encoding->check_config(config);
   }

@@ -68,11 +68,59 @@ TEST(ArchRefusals, CompressRatiosOtherThanTheThreeKnown) {
   EXPECT_ERROR(check(changed("deepseek-v4-flash", ratios)), ErrorKind::kFormat, "has 2 entries, expected one for each of 3 layers");
 }
 
-TEST(ArchRefusals, UnknownArchitecturesGetTheNearestName) {
-  EXPECT_ERROR(find_arch(changed("llama-3.1-8b", R"("architectures": ["LlamaForCausalLLM"])")), ErrorKind::kUnsupported,
-               "did you mean 'LlamaForCausalLM'");
-  EXPECT_ERROR(find_arch(ModelConfig::parse(R"({"model_type": "gpt_os"})")), ErrorKind::kUnsupported, "did you mean 'gpt_oss'");
+std::string refusal_of(const std::string& json) {
+  try {
+    find_arch(ModelConfig::parse(json));
+  } catch (const Error& error) {
+    return error.message();
+  }
+  return {};
+}
+
+TEST(ArchRefusals, UnknownClassesGetNoOtherModelAsAHint) {
+  for (const char* name : {"Ministral3ForCausalLM", "Phi3ForCausalLM", "Gemma3ForCausalLM", "GPT2LMHeadModel", "T5", "x"}) {
+    const std::string message = refusal_of(R"({"architectures": [")" + std::string(name) + R"("]})");
+    EXPECT_EQ(message,
+              "config.json: architecture '" + std::string(name) + "' is not supported; docs/convert.md lists the classes that are");
+  }
+  EXPECT_EQ(refusal_of(R"({"model_type": "gpt_os"})"),
+            "config.json: model_type 'gpt_os' is not supported; docs/convert.md lists the classes that are");
   EXPECT_ERROR(find_arch(ModelConfig::parse("{}")), ErrorKind::kFormat, "neither 'architectures' nor 'model_type'");
+}
+
+TEST(ArchRefusals, UnknownClassesOfAKnownFamilyAreToldWhichOfItAreKnown) {
+  const std::string qwen = refusal_of(R"({"architectures": ["Qwen2MoeForCausalLM"]})");
+  EXPECT_THAT(qwen,
+              testing::HasSubstr("of this family Qwen2ForCausalLM, Qwen3ForCausalLM, Qwen3MoeForCausalLM are, but that is another model"));
+  EXPECT_THAT(qwen, testing::Not(testing::HasSubstr("Deepseek")));
+  EXPECT_THAT(refusal_of(R"({"architectures": ["Dots2ForCausalLM"]})"),
+              testing::HasSubstr("of this family Dots1ForCausalLM is, but that is another model"));
+}
+
+TEST(ArchRefusals, ModelsAroundALanguageModelAreNamed) {
+  const std::string intern = refusal_of(
+      R"({"architectures": ["InternVLChatModel"], "vision_config": {}, "llm_config": {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2"}})");
+  EXPECT_EQ(intern,
+            "config.json: 'InternVLChatModel' is more than a language model: it has one in 'llm_config' beside 'vision_config', and is not "
+            "supported; that one is a Qwen2ForCausalLM, which can be converted when it is saved by itself");
+  EXPECT_THAT(
+      refusal_of(
+          R"({"architectures": ["Mistral3ForConditionalGeneration"], "text_config": {"model_type": "mistral"}, "vision_config": {}})"),
+      testing::HasSubstr("'Mistral3ForConditionalGeneration' is more than a language model: it has one in 'text_config'"));
+  EXPECT_THAT(
+      refusal_of(
+          R"({"model_type": "deepseek_vl_v2", "language_config": {"model_type": "deepseek_v2", "architectures": ["DeepseekV2ForCausalLM"]}})"),
+      testing::HasSubstr(
+          "'deepseek_vl_v2' is more than a language model: it has one in 'language_config', and is not supported; that one"));
+  EXPECT_THAT(
+      refusal_of(R"({"vision_config": {}, "audio_config": {}, "text_config": {"architectures": ["LlamaForCausalLM"]}})"),
+      testing::HasSubstr("the model is more than a language model: it has one in 'text_config' beside 'audio_config', 'vision_config'"));
+}
+
+TEST(ArchRefusals, NestedFieldsOfALanguageModelAreNoWrapper) {
+  EXPECT_EQ(find_arch(ModelConfig::parse(R"({"architectures": ["LlamaForCausalLM"], "text_config": {"model_type": "llama"}})")).gguf_arch,
+            "llama");
+  EXPECT_EQ(find_arch(ModelConfig::parse(R"({"text_config": {"model_type": "qwen2"}})")).gguf_arch, "qwen2");
 }
 
 TEST(ArchRefusals, FindsArchitecturesByModelTypeAlone) {

@@ -18,8 +18,9 @@ ModelConfig with_quantization(const std::string& fields) {
 }
 
 TEST(EncodingRegistry, RefusesMethodsThatItDoesNotKnowByName) {
-  EXPECT_ERROR(encodings::refuse_unknown_method(with_quantization(R"("quant_method": "gptq", "bits": 4)")), ErrorKind::kUnsupported,
-               "config.json: quantization_config has quant_method 'gptq', known are 'fp8' and 'mxfp4'; convert the original checkpoint");
+  EXPECT_ERROR(
+      encodings::refuse_unknown_method(with_quantization(R"("quant_method": "gptq", "bits": 4)")), ErrorKind::kUnsupported,
+      "config.json: quantization_config has quant_method 'gptq', known are 'fp8' and 'mxfp4'; a checkpoint of this model in one of these");
   EXPECT_ERROR(encodings::refuse_unknown_method(with_quantization(R"("bits": 4)")), ErrorKind::kUnsupported, "has quant_method ''");
   EXPECT_NO_THROW(encodings::refuse_unknown_method(with_quantization(R"("quant_method": "fp8")")));
   EXPECT_NO_THROW(encodings::refuse_unknown_method(ModelConfig::parse("{}")));
