@@ -6,8 +6,8 @@
 
 #include "formats/arch/stems.h"
 #include "formats/base/error.h"
+#include "formats/base/name_pattern.h"
 #include "formats/base/nearest.h"
-#include "recipes/name_pattern.h"
 #include "recipes/type_ladder.h"
 
 // Rules are tried in order and the first that matches a tensor decides. Above them stands the architecture's keep-list, which only

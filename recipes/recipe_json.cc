@@ -4,9 +4,9 @@
 
 #include "formats/base/error.h"
 #include "formats/base/json_events.h"
+#include "formats/base/name_pattern.h"
 #include "formats/base/nearest.h"
 #include "formats/base/sha256.h"
-#include "recipes/name_pattern.h"
 #include "recipes/recipe.h"
 
 // Recipes as JSON; docs/formats/recipe.md describes every field, recipes/recipe.schema.json.in is the same for programs.

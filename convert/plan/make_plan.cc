@@ -10,9 +10,9 @@
 #include "convert/plan/plan_checks.h"
 #include "convert/plan/plan_notes.h"
 #include "convert/plan/plan_types.h"
+#include "formats/base/name_pattern.h"
 #include "formats/base/version.h"
 #include "quantize/plain/encode.h"
-#include "recipes/name_pattern.h"
 
 // Planning goes in the order in which things become fixed: which tensors, which type each gets in every output, what the files say about
 // themselves, where everything lies, and how many rows a chunk may have in the memory there is. No step reads tensor data, and each

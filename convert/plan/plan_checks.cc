@@ -5,10 +5,10 @@
 #include <set>
 
 #include "formats/base/file.h"
+#include "formats/base/name_pattern.h"
 #include "formats/base/nearest.h"
 #include "formats/base/sha256.h"
 #include "quantize/plain/encode.h"
-#include "recipes/name_pattern.h"
 
 namespace quern {
 namespace fs = std::filesystem;

@@ -1,5 +1,5 @@
 #define PCRE2_CODE_UNIT_WIDTH 8
-#include "recipes/name_pattern.h"
+#include "formats/base/name_pattern.h"
 
 #include <pcre2.h>
 
