@@ -22,9 +22,12 @@ struct Problem {
 class Problems {
  public:
   void add(ErrorKind kind, std::string text);
-  bool empty() const noexcept { return groups_.empty(); }
+  // Something that is there and belongs to nothing, where add() tells what is missing or unfit. What explains the one is often the other,
+  // so that both are shown in turn.
+  void add_unclaimed(ErrorKind kind, std::string text);
+  bool empty() const noexcept { return wanted_.empty() && unclaimed_.empty(); }
 
-  // Throws one Error with all of them, kUnsupported if any of them is; returns when there are none.
+  // Throws one Error with them, kUnsupported if any of them is; returns when there are none. It names a few kinds and counts the others.
   void throw_if_any() const;
 
  private:
@@ -34,7 +37,10 @@ class Problems {
     int64_t count = 0;
   };
 
-  std::vector<Group> groups_;
+  static void add_to(std::vector<Group>& groups, std::string text);
+
+  std::vector<Group> wanted_;
+  std::vector<Group> unclaimed_;
   ErrorKind kind_ = ErrorKind::kFormat;
 };
 

@@ -4,6 +4,7 @@
 
 #include "formats/arch/stems.h"
 #include "formats/base/resources.h"
+#include "formats/checkpoint/causes.h"
 
 // A rule names the weights that a GGUF tensor is made of, their encoding the companions that those need, and both are claimed. What is
 // left over has no purpose that we know: a model that loads without it would compute something else, so that every such tensor is an
@@ -46,6 +47,11 @@ bool names_fit(const safetensors::Checkpoint& checkpoint, const TensorRule& rule
   return false;
 }
 
+// transformers gives the output matrix the values of the embedding then, whatever was stored.
+std::string why_repeated(const TensorRule& rule) {
+  return rule.name == "output.weight" ? " as tie_word_embeddings in config.json is true" : "";
+}
+
 std::vector<SourceFile> list_files(const safetensors::Checkpoint& checkpoint) {
   std::vector<SourceFile> files;
   for (const InputFile& file : checkpoint.files()) {
@@ -59,14 +65,14 @@ std::vector<SourceFile> list_files(const safetensors::Checkpoint& checkpoint) {
 // Which stored tensors have a rule.
 class CheckpointSource::Claims {
  public:
-  explicit Claims(const safetensors::Checkpoint& checkpoint) : checkpoint_(checkpoint), claimed_(checkpoint.tensors().size()) {}
+  explicit Claims(const safetensors::Checkpoint& checkpoint)
+      : checkpoint_(checkpoint), claimed_(checkpoint.tensors().size()), unfit_(checkpoint.tensors().size()) {}
 
   // Whether it had no rule before.
   bool add(const StoredTensor* tensor) {
     if (tensor == nullptr) return false;
-    const auto number = static_cast<size_t>(tensor - checkpoint_.tensors().data());
-    const bool is_new = !claimed_[number];
-    claimed_[number] = true;
+    const bool is_new = !claimed_[number_of(*tensor)];
+    claimed_[number_of(*tensor)] = true;
     return is_new;
   }
   void add(const TensorRule& rule) {
@@ -79,6 +85,15 @@ class CheckpointSource::Claims {
     }
   }
   int64_t n_dropped() const noexcept { return n_dropped_; }
+
+  // A rule could not be applied to its tensors. What belongs to them is then neither claimed nor without use.
+  void add_unfit(const TensorRule& rule) {
+    for (const std::string& name : checkpoint::stored_names(rule)) {
+      if (const StoredTensor* tensor = checkpoint_.find(name)) unfit_[number_of(*tensor)] = true;
+    }
+  }
+
+  bool has(const StoredTensor& tensor) const { return claimed_[number_of(tensor)]; }
 
   void report_rest(const ArchRules& rules, Problems& problems) const {
     for (size_t i = 0; i < claimed_.size(); ++i) {
@@ -104,20 +119,24 @@ class CheckpointSource::Claims {
     return nullptr;
   }
 
+  size_t number_of(const StoredTensor& tensor) const { return static_cast<size_t>(&tensor - checkpoint_.tensors().data()); }
+
   void report(const std::string& name, Problems& problems) const {
+    const StoredTensor* weights = find_weights_of(name);
+    if (weights != nullptr && unfit_[number_of(*weights)]) return;
     const std::string_view foreign = encodings::foreign_encoding(name);
     if (!foreign.empty()) {
-      problems.add(ErrorKind::kUnsupported, in_quotes(name) + " belongs to an encoding that is not supported: " + std::string(foreign));
-      return;
+      return problems.add_unclaimed(ErrorKind::kUnsupported,
+                                    in_quotes(name) + " belongs to an encoding that is not supported: " + std::string(foreign));
     }
-    const StoredTensor* weights = find_weights_of(name);
-    if (weights == nullptr) return problems.add(ErrorKind::kFormat, "no rule claims the stored tensor " + in_quotes(name));
-    const bool weights_claimed = claimed_[static_cast<size_t>(weights - checkpoint_.tensors().data())];
-    if (weights_claimed) problems.add(ErrorKind::kFormat, in_quotes(name) + " is a scale without use: its weights are not FP8 or FP4");
+    if (weights == nullptr) return problems.add_unclaimed(ErrorKind::kFormat, "no rule claims the stored tensor " + in_quotes(name));
+    if (has(*weights))
+      problems.add_unclaimed(ErrorKind::kFormat, in_quotes(name) + " is a scale without use: its weights are not FP8 or FP4");
   }
 
   const safetensors::Checkpoint& checkpoint_;
   std::vector<bool> claimed_;
+  std::vector<bool> unfit_;
   int64_t n_dropped_ = 0;
 };
 
@@ -128,23 +147,31 @@ CheckpointSource::CheckpointSource(safetensors::Checkpoint checkpoint, const Arc
   notes_.insert(notes_.end(), rules.notes.begin(), rules.notes.end());
   Problems problems;
   Claims claims(checkpoint_);
+  apply(rules, config, claims, problems);
+  claims.report_rest(rules, problems);
+  if (claims.n_dropped() > 0) {
+    notes_.push_back(std::to_string(claims.n_dropped()) + " scales of activations are left out: they say nothing about the weights");
+  }
+  if (!problems.empty()) checkpoint::throw_cause(checkpoint_, rules, config);
+  problems.throw_if_any();
+  uint64_t size_bytes = 0;
+  for (const SourceFile& file : files_) size_bytes += file.size_bytes;
+  drop_behind_ = size_bytes > available_memory_bytes() / 2;
+}
+
+void CheckpointSource::apply(const ArchRules& rules, const ModelConfig& config, Claims& claims, Problems& problems) {
   for (const TensorRule& rule : rules.rules) {
     if (!names_fit(checkpoint_, rule, problems)) continue;
     claims.add(rule);
     if (is_duplicate(rule)) continue;
     std::optional<Assembly> assembly = checkpoint::assemble(checkpoint_, config, rule, problems);
-    if (!assembly) continue;
+    if (!assembly) {
+      claims.add_unfit(rule);
+      continue;
+    }
     claims.add_planes(*assembly);
     add_tensor(rule, std::move(*assembly));
   }
-  claims.report_rest(rules, problems);
-  if (claims.n_dropped() > 0) {
-    notes_.push_back(std::to_string(claims.n_dropped()) + " scales of activations are left out: they say nothing about the weights");
-  }
-  problems.throw_if_any();
-  uint64_t size_bytes = 0;
-  for (const SourceFile& file : files_) size_bytes += file.size_bytes;
-  drop_behind_ = size_bytes > available_memory_bytes() / 2;
 }
 
 bool CheckpointSource::is_duplicate(const TensorRule& rule) {
@@ -154,7 +181,7 @@ bool CheckpointSource::is_duplicate(const TensorRule& rule) {
   if (own == nullptr || other == nullptr) return false;
   const bool equal = same_bytes(checkpoint_, *own, *other);
   notes_.push_back(in_quotes(rule.stored) + (equal ? " repeats " : " differs from ") + in_quotes(rule.drop_if_equal_to) +
-                   (equal ? " byte for byte and is left out" : ", which it should repeat; it is kept"));
+                   (equal ? " byte for byte and is left out" : ", which it should repeat" + why_repeated(rule) + "; it is kept"));
   return equal;
 }
 

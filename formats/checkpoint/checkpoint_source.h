@@ -13,8 +13,8 @@ namespace quern {
 class CheckpointSource final : public ModelSource {
  public:
   // Claims every stored tensor for a rule, companions of its weights included, and reports all that is left over, missing or misshapen in
-  // one Error. `ignored` entries of the rules are dropped silently, what they mean is in the rules' notes. Bytes are read only where a rule
-  // names a tensor that it may duplicate.
+  // one Error, or the one mistake that explains it all (causes.h). `ignored` entries of the rules are dropped silently, what they mean is
+  // in the rules' notes. Bytes are read only where a rule names a tensor that it may duplicate.
   CheckpointSource(safetensors::Checkpoint checkpoint, const ArchRules& rules, const ModelConfig& config, Metadata metadata,
                    std::vector<std::string> notes = {});
 
@@ -34,6 +34,7 @@ class CheckpointSource final : public ModelSource {
  private:
   class Claims;
 
+  void apply(const ArchRules& rules, const ModelConfig& config, Claims& claims, Problems& problems);
   bool is_duplicate(const TensorRule& rule);
   void add_tensor(const TensorRule& rule, checkpoint::Assembly assembly);
 

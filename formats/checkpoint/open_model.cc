@@ -3,6 +3,7 @@
 
 #include "formats/arch/config.h"
 #include "formats/arch/general_keys.h"
+#include "formats/arch/stored_names.h"
 #include "formats/base/model_folder.h"
 #include "formats/checkpoint/checkpoint_source.h"
 #include "formats/checkpoint/gguf_source.h"
@@ -19,17 +20,52 @@ namespace {
 
 namespace fs = std::filesystem;
 
+// The model that an adapter was trained on, as PEFT records it: " of 'meta-llama/Llama-3.1-8B'", or nothing.
+std::string base_of_adapter(const ModelFolder& folder) {
+  constexpr uint64_t kMaxBytes = uint64_t{8} << 20;
+  const ModelConfig config = ModelConfig::parse(folder.read_text("adapter_config.json", kMaxBytes));
+  const std::string base = config.find_string("base_model_name_or_path").value_or("");
+  return base.empty() ? std::string() : " of '" + printable(base) + "'";
+}
+
+// A folder with an adapter alone: what PEFT saves, with or without a copy of the model's config.json.
+void refuse_adapter(const ModelFolder& folder) {
+  if (!folder.has("adapter_config.json")) return;
+  for (const std::string& name : folder.names()) {
+    if (name.ends_with(".safetensors") && !name.starts_with("adapter")) return;
+  }
+  throw Error(ErrorKind::kUnsupported, "the folder has adapter_config.json and no model: it is an adapter" + base_of_adapter(folder) +
+                                           "; merge it into that model (merge_and_unload of PEFT), save the result and convert that");
+}
+
+// A folder above the one that was meant: a trainer's checkpoint-500, a snapshot of the Hub's cache.
+void refuse_folder_above(const ModelFolder& folder) {
+  for (const std::string& name : folder.names()) {
+    if (name != "snapshots" && !ModelFolder(folder.path() / name).has("config.json")) continue;
+    std::string inner = name;
+    if (const auto snapshots = folder.names(name); name == "snapshots" && !snapshots.empty()) inner += "/" + snapshots.front();
+    throw Error(ErrorKind::kUsage, "the folder has no config.json, but '" + printable(inner) + "' in it may be a model: name that folder");
+  }
+}
+
 // Folders that hold a model in a form that is not safetensors with a config.json.
 void refuse_other_layouts(const ModelFolder& folder) {
   if (folder.has("hf_quant_config.json")) {
-    throw Error(ErrorKind::kUnsupported, "hf_quant_config.json says this is an NVIDIA ModelOpt checkpoint; convert the original one");
+    throw Error(ErrorKind::kUnsupported,
+                "hf_quant_config.json says this is an NVIDIA ModelOpt checkpoint; one of this model in BF16 or FP8 can be converted if "
+                "there is one");
   }
+  refuse_adapter(folder);
   if (folder.has("config.json")) return;
+  if (folder.has("model_index.json")) {
+    throw Error(ErrorKind::kUnsupported, "the folder has model_index.json: it is a pipeline of diffusers, not a language model");
+  }
   if (folder.has("params.json")) {
     throw Error(ErrorKind::kUnsupported, "the folder has params.json but no config.json: convert the transformers layout of this model");
   }
   if (const std::string name = first_name(folder, ".gguf"); !name.empty())
     throw Error(ErrorKind::kUsage, "the folder has no config.json; name a GGUF file in it, for example " + name);
+  refuse_folder_above(folder);
 }
 
 // The ids of config.json, then those of generation_config.json that it lacks.
@@ -81,32 +117,50 @@ Metadata metadata_of(const Description& model, const ArchRules& rules, const Mod
   return metadata;
 }
 
+// What makes the stored names those of the architecture, told in `notes`.
+std::optional<NameChange> name_change(const Description& model, const std::vector<std::string>& stored, std::vector<std::string>& notes) {
+  const ArchRules expected = model.arch->rules(model.config, false, [](std::string_view) { return false; });
+  std::optional<NameChange> change = find_name_change(stored, expected);
+  if (change) notes.push_back(change->describe());
+  return change;
+}
+
+void rename_tensors(const Description& model, safetensors::Checkpoint& checkpoint, std::vector<std::string>& notes) {
+  std::vector<std::string> stored;
+  for (const safetensors::StoredTensor& tensor : checkpoint.tensors()) stored.push_back(tensor.name);
+  if (const std::optional<NameChange> change = name_change(model, stored, notes)) checkpoint.rename(*change);
+}
+
 std::unique_ptr<ModelSource> open_checkpoint(const Description& model, const ModelOptions& options, bool with_tokenizer) {
   encodings::check_config(model.config);
   safetensors::Checkpoint checkpoint(model.folder);
+  std::vector<std::string> notes;
+  rename_tensors(model, checkpoint, notes);
   const HasTensor has_tensor = [&](std::string_view name) { return encodings::is_stored(checkpoint, model.config, name); };
   const ArchRules rules = model.arch->rules(model.config, options.mtp, has_tensor);
-  std::vector<std::string> notes;
   Metadata metadata = metadata_of(model, rules, options, with_tokenizer, notes);
   return std::make_unique<CheckpointSource>(std::move(checkpoint), rules, model.config, std::move(metadata), std::move(notes));
 }
 
-constexpr const char* kIndexName = "model.safetensors.index.json";
-
 // Names of the tensors that the index of absent shards lists.
-std::set<std::string, std::less<>> indexed_names(const ModelFolder& folder) {
-  constexpr uint64_t kMaxIndexBytes = uint64_t{256} << 20;
-  std::set<std::string, std::less<>> names;
-  if (!folder.has(kIndexName)) return names;
-  for (auto& entry : safetensors::parse_index(folder.read(kIndexName, kMaxIndexBytes)).entries) names.insert(std::move(entry.tensor));
-  return names;
+std::set<std::string, std::less<>> indexed_names(const Description& model, std::vector<std::string>& notes) {
+  using safetensors::kIndexName, safetensors::kMaxIndexBytes;
+  if (!model.folder.has(kIndexName)) return {};
+  std::vector<std::string> names;
+  for (auto& entry : safetensors::parse_index(model.folder.read(kIndexName, kMaxIndexBytes)).entries) {
+    names.push_back(std::move(entry.tensor));
+  }
+  if (const std::optional<NameChange> change = name_change(model, names, notes)) {
+    for (std::string& name : names) name = (*change)(name);
+  }
+  return {names.begin(), names.end()};
 }
 
 std::unique_ptr<ModelSource> outline_of_config(const Description& model, const ModelOptions& options, bool with_tokenizer) {
-  const auto names = indexed_names(model.folder);
+  std::vector<std::string> notes;
+  const auto names = indexed_names(model, notes);
   const ArchRules rules =
       model.arch->rules(model.config, options.mtp, [&](std::string_view name) { return names.find(name) != names.end(); });
-  std::vector<std::string> notes;
   Metadata metadata = metadata_of(model, rules, options, with_tokenizer, notes);
   notes.push_back("only config.json was read: the stored types are those that it states");
   return std::make_unique<OutlineSource>(model.config, rules, std::move(metadata), std::move(notes));

@@ -62,6 +62,27 @@ TEST(CheckpointSource, RefusesToPermuteHeadsOfAnOddNumberOfRows) {
   EXPECT_EQ(opening_error(model, rules), "'q' has 6 rows, which are no 2 heads of an even number of rows");
 }
 
+TEST(CheckpointSource, ShowsWhatIsThereBesideWhatIsMissing) {
+  CheckpointBuilder model;
+  ArchRules rules;
+  for (const char* name : {"a", "b", "c", "d", "e", "f", "g", "h"}) {
+    rules.rules.push_back(rule(std::string("old.") + name, name, {1}));
+    model.add_float(std::string("new.") + name, DType::F32, {1});
+  }
+  model.add_float("same", DType::F32, {1});
+  rules.rules.push_back(rule("same", "same", {1}));
+  EXPECT_EQ(opening_error(model, rules),
+            "missing tensor 'old.a'; no rule claims the stored tensor 'new.a'; missing tensor 'old.b'; no rule claims the stored tensor "
+            "'new.b'; missing tensor 'old.c'; no rule claims the stored tensor 'new.c'; and 10 more kinds of problems");
+}
+
+TEST(CheckpointSource, SaysNothingWrongOfScalesWhoseWeightsDoNotFit) {
+  CheckpointBuilder model;
+  model.block_rows = model.block_cols = 2;
+  model.add_fp8("a.weight", "a.weight_scale_inv", DType::F32, {4, 4});
+  EXPECT_EQ(opening_error(model, {{rule("a.weight", "a", {4, 6})}, {}, {}}), "'a.weight' has shape [4, 4], expected [4, 6]");
+}
+
 TEST(CheckpointSource, StacksExpertsInNumericOrder) {
   CheckpointBuilder model;
   for (int e = 0; e < 12; ++e) {
@@ -143,8 +164,9 @@ TEST(CheckpointSource, LeavesOutARepeatedTensorAndKeepsADifferentOne) {
     rules.rules[1].drop_if_equal_to = "embed";
     const CheckpointSource source = open_source(model, rules);
     EXPECT_EQ(source.tensors().size(), equal ? 1U : 2U);
-    EXPECT_EQ(source.notes()[0], equal ? "'head' repeats 'embed' byte for byte and is left out"
-                                       : "'head' differs from 'embed', which it should repeat; it is kept");
+    EXPECT_EQ(source.notes()[0],
+              equal ? "'head' repeats 'embed' byte for byte and is left out"
+                    : "'head' differs from 'embed', which it should repeat as tie_word_embeddings in config.json is true; it is kept");
     EXPECT_EQ(source.bytes_read(), 0U);
   }
 }

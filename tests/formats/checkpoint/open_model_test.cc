@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <functional>
 
 #include "formats/base/file.h"
 #include "formats/model/model_outline.h"
@@ -152,6 +153,116 @@ std::string error_of_changed_config(const std::string& from, const std::string& 
   config.replace(at, from.size(), to);
   write_text(dir / "config.json", config);
   return error_of([&] { open_model(dir.path()); });
+}
+
+// A miniature whose tensors have other names, and whose config.json has other numbers. No text at all leaves a tensor out.
+class Altered {
+ public:
+  explicit Altered(const std::string& model) : model_(model) { link_without(model, "", dir_.path()); }
+
+  Altered& names(const std::function<std::string(const std::string&)>& rename) {
+    const safetensors::Checkpoint stored(model_folder(model_));
+    SafetensorsBuilder file;
+    for (const safetensors::StoredTensor& tensor : stored.tensors()) {
+      Bytes bytes(tensor.size_bytes);
+      stored.read(tensor, 0, bytes);
+      if (const std::string name = rename(tensor.name); !name.empty()) file.add(name, tensor.dtype, tensor.shape, bytes);
+    }
+    fs::remove(dir_ / "model.safetensors");
+    write_bytes(dir_ / "model.safetensors", file.file());
+    return *this;
+  }
+  Altered& config(const std::string& from, const std::string& to) {
+    std::string text = read_text_file(dir_ / "config.json", 1 << 20);
+    const size_t at = text.find(from);
+    EXPECT_NE(at, text.npos) << from;
+    if (at != text.npos) text.replace(at, from.size(), to);
+    fs::remove(dir_ / "config.json");
+    write_text(dir_ / "config.json", text);
+    return *this;
+  }
+  std::unique_ptr<ModelSource> open() const { return open_model(dir_.path()); }
+  std::string error() const {
+    return error_of([&] { open(); });
+  }
+  const fs::path& path() const { return dir_.path(); }
+
+ private:
+  std::string model_;
+  TempDir dir_;
+};
+
+TEST(OpenModelNames, OfWrappersAreReadAndTold) {
+  for (const char* prefix : {"base_model.model.", "_orig_mod.", "module.", "language_model."}) {
+    Altered model("mini-llama3");
+    const std::unique_ptr<ModelSource> source = model.names([&](const std::string& name) { return prefix + name; }).open();
+    EXPECT_THAT(source->notes(), Contains(HasSubstr(prefix)));
+    EXPECT_EQ(source->tensors().size(), open_model(model_folder("mini-llama3"))->tensors().size());
+  }
+}
+
+TEST(OpenModelNames, OfAnotherModelShowBothSides) {
+  Altered model("mini-qwen3");
+  model.names([](const std::string& name) { return "h." + std::to_string(std::hash<std::string>()(name)); });
+  EXPECT_THAT(model.error(),
+              AllOf(HasSubstr("none of the"), HasSubstr("stored is 'h."), HasSubstr("expected 'model.embed_tokens.weight'")));
+}
+
+TEST(OpenModelNames, OfAnAdapterInsideSayThatItIsNotMerged) {
+  Altered model("mini-llama3");
+  model.names([](const std::string& name) {
+    return name.ends_with("q_proj.weight") ? name.substr(0, name.size() - 6) + "base_layer.weight" : name;
+  });
+  EXPECT_THAT(model.error(), HasSubstr("q_proj.base_layer.weight' belongs to an adapter that is not merged"));
+}
+
+TEST(OpenModelCounts, NameTheKeyOfTheConfigAndTheNumberStored) {
+  EXPECT_THAT(Altered("mini-llama3").config("\"vocab_size\": 512", "\"vocab_size\": 510").error(),
+              HasSubstr("config.json: 'vocab_size' is 510, but 'model.embed_tokens.weight' has 512 rows; set vocab_size to 512 if"));
+  EXPECT_THAT(Altered("mini-llama3").config("\"num_hidden_layers\": 2", "\"num_hidden_layers\": 3").error(),
+              HasSubstr("config.json: 'num_hidden_layers' is 3, but the last layer that is stored is 'model.layers.1.', number 2; set "));
+  EXPECT_THAT(
+      Altered("mini-llama3").config("\"num_hidden_layers\": 2", "\"n_layers\": 1").error(),
+      HasSubstr("config.json: 'n_layers' is 1, but the last layer that is stored is 'model.layers.1.', number 2; set n_layers to 2"));
+}
+
+TEST(OpenModelCounts, NameTheExperts) {
+  for (const char* model : {"mini-mixtral", "mini-qwen3moe"}) {
+    Altered altered(model);
+    const ModelConfig config = load_config(altered.path());
+    const std::string key(config.spelling("num_experts")), value = std::to_string(config.get_count("num_experts"));
+    altered.config("\"" + key + "\": " + value, "\"" + key + "\": " + value + "0");
+    EXPECT_THAT(altered.error(), AllOf(HasSubstr("config.json: '" + key + "' is " + value + "0, but "),
+                                       HasSubstr("is stored for " + value + " experts; set " + key + " to " + value)));
+  }
+}
+
+TEST(OpenModelCounts, SayWhereTheOutputMatrixIsMissing) {
+  Altered model("mini-llama3");
+  model.names([](const std::string& name) { return name == "lm_head.weight" ? "" : name; });
+  EXPECT_THAT(model.error(), HasSubstr("'tie_word_embeddings' is false or absent, but 'lm_head.weight' is not stored; set "));
+}
+
+TEST(OpenModelFolder, NamesTheModelOfAnAdapter) {
+  TempDir dir;
+  write_text(dir / "adapter_config.json", R"({"base_model_name_or_path": "org/Base", "peft_type": "LORA"})");
+  write_text(dir / "adapter_model.safetensors", "x");
+  const auto message = [&] { return error_of([&] { open_model(dir.path()); }); };
+  EXPECT_THAT(message(), HasSubstr("it is an adapter of 'org/Base'; merge it into that model"));
+  write_text(dir / "config.json", "{}");
+  EXPECT_THAT(message(), HasSubstr("it is an adapter of 'org/Base'; merge it into that model"));
+}
+
+TEST(OpenModelFolder, NamesTheFolderThatWasMeant) {
+  TempDir dir;
+  fs::create_directories(dir / "checkpoint-500");
+  write_text(dir / "checkpoint-500/config.json", "{}");
+  EXPECT_THAT(error_of([&] { open_model(dir.path()); }), HasSubstr("'checkpoint-500' in it may be a model: name that folder"));
+  TempDir cache;
+  fs::create_directories(cache / "snapshots/0123abcd");
+  EXPECT_THAT(error_of([&] { open_model(cache.path()); }), HasSubstr("'snapshots/0123abcd' in it may be a model"));
+  write_text(cache / "model_index.json", "{}");
+  EXPECT_THAT(error_of([&] { open_model(cache.path()); }), HasSubstr("a pipeline of diffusers"));
 }
 
 struct File {
