@@ -107,9 +107,9 @@ void add_output_options(CLI::App& verb, OutputOptions& options) {
       ->type_name("REGEX=T")
       ->allow_extra_args(false)
       ->group("Output");
-  CLI::Option* imatrix = verb.add_option("--imatrix", options.imatrix, "importance matrix; see 'quern imatrix'");
+  CLI::Option* imatrix = verb.add_option("--imatrix", options.imatrix, "importance matrix; --strict refuses gaps");
   imatrix->type_name("FILE")->group("Quality");
-  verb.add_flag("--strict", options.strict, "refuse one with gaps; default: warn")->needs(imatrix)->group("Quality");
+  verb.add_flag("--strict", options.strict, "")->needs(imatrix)->group("");  // no room; named above
   add_feedback_options(verb, options.feedback, "Quality");
   verb.add_option("--effort", options.effort, "fast, default or best: depth of the search")
       ->type_name("WORD")
@@ -122,11 +122,16 @@ void add_output_options(CLI::App& verb, OutputOptions& options) {
       ->group("Output");
 }
 
+void add_skip_option(CLI::App& verb, std::vector<std::string>& skip) {
+  verb.add_option("--skip", skip, "leave out stored tensors without a use")->type_name("REGEX")->allow_extra_args(false)->group("Input");
+}
+
 void set_plan_options(const OutputOptions& output, const RunOptions& run, PlanOptions& plan) {
   plan.types = output.types;
   for (const std::string& recipe : output.recipes) plan.recipes.push_back(load_recipe(recipe));
   plan.tensor_types = output.tensor_types;
   if (!output.tensors.empty()) plan.tensors = output.tensors;
+  plan.skip = output.skip;
   if (!output.split_size.empty()) plan.split_bytes = parse_size(output.split_size);
   plan.metadata_shard = true;
   if (!run.memory.empty()) plan.memory_bytes = parse_size(run.memory);

@@ -35,6 +35,7 @@ struct OutputOptions {
   std::vector<std::string> recipes;
   std::vector<std::string> tensor_types;
   std::string tensors;
+  std::vector<std::string> skip;
   std::string split_size;
   std::string imatrix;
   FeedbackOptions feedback;
@@ -42,6 +43,9 @@ struct OutputOptions {
   bool strict = false;
 };
 void add_output_options(CLI::App& verb, OutputOptions& options);
+
+// --skip of the "Input" group.
+void add_skip_option(CLI::App& verb, std::vector<std::string>& skip);
 void set_plan_options(const OutputOptions& output, const RunOptions& run, PlanOptions& plan);
 
 // --feedback, --statistics, --calib-text (unless the verb has it already), --calib-tokens.

@@ -87,6 +87,7 @@ Plan load_plan(const ConvertOptions& options) {
 }
 
 int run_saved_plan(const ConvertOptions& options) {
+  if (!options.output.skip.empty()) throw Error(ErrorKind::kUsage, "--skip belongs to the making of a plan: give it with --plan-out");
   const Plan plan = load_plan(options);
   OpenedBuild opened = open_planned(plan, options.output.strict, !options.part.empty());
   if (const int code = report_opened(plan.imatrix_path, opened); code != 0) return code;
@@ -121,6 +122,7 @@ void add_convert(CLI::App& app, Context& context) {
   verb->group("Build")->footer("quern convert DeepSeek-V4-Flash -o out --type Q4_K_M --type Q8_0");
   verb->add_option("MODEL", options->model, "checkpoint folder, or a GGUF file")->group("Input");
   verb->add_flag("--mtp", options->mtp, "the draft (MTP) layers as their own file")->group("Input");
+  add_skip_option(*verb, options->output.skip);
   verb->add_option("-o,--output", options->folder, "where the files go; made if absent")->type_name("FOLDER")->group("Output");
   add_output_options(*verb, options->output);
   verb->add_option("--name", options->name, "else from README.md; --license, --base-model")->type_name("NAME")->group("About");

@@ -17,7 +17,7 @@ constexpr int64_t kDefaultContext = 32768;
 constexpr int64_t kMostContext = 16777216;
 struct EstimateOptions {
   std::string model;
-  std::vector<std::string> types, recipes, tensor_types, machines;
+  std::vector<std::string> types, recipes, tensor_types, skip, machines;
   int64_t context = kDefaultContext;
   std::string machine_memory, bandwidth, write_recipe;
   bool force = false;
@@ -29,6 +29,7 @@ PlanOptions plan_options(const EstimateOptions& options, const ModelSource& sour
   plan.output = ".";
   plan.types = options.types;
   plan.tensor_types = options.tensor_types;
+  plan.skip = options.skip;
   for (const std::string& recipe : options.recipes) plan.recipes.push_back(load_recipe(recipe));
   if (plan.types.empty() && plan.recipes.empty()) plan.recipes = possible_recipes(source, plan);
   return plan;
@@ -98,7 +99,7 @@ void write_recipe(const EstimateOptions& options, const ModelSource& source, con
 
 int run_plan_verb(const EstimateOptions& options) {
   const std::vector<Machine> machines = wanted_machines(options);
-  const ModelOutline outline = open_outline(options.model);
+  const ModelOutline outline = open_outline(options.model, {}, options.skip);
   require_model(*outline.source);
   std::vector<Problem> problems;
   const Plan plan = plan_outputs(*outline.source, options.model, plan_options(options, *outline.source), problems);
@@ -127,6 +128,7 @@ void add_plan(CLI::App& app, Context& context) {
   auto options = std::make_shared<EstimateOptions>();
   CLI::App* verb = app.add_subcommand("plan", "Predict sizes, memory and speed, and where a build fits");
   verb->add_option("MODEL", options->model, "checkpoint folder, config.json, or GGUF file")->required()->group("Input");
+  add_skip_option(*verb, options->skip);
   verb->add_option("--type", options->types, "Q4_K_M, lossless ...; default: shipped recipes")
       ->type_name("TYPE")
       ->allow_extra_args(false)

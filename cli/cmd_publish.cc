@@ -79,6 +79,7 @@ void add_publish(CLI::App& app, Context& context) {
     return verb->add_option(name, value, what)->type_name(type)->group(group);
   };
   verb->add_option("MODEL", options->model, "checkpoint folder, or a GGUF file")->required()->group("Input");
+  add_skip_option(*verb, options->output.skip);
   add("--eval-text", options->eval_text, "measure what each build lost on this text", "FILE", "Input");
   add("--calib-text", options->output.feedback.text, "of imatrix and feedback; its sum is published", "FILE", "Quality");
   verb->add_option("-o,--output", options->folder, "the folder; a begun one is continued")

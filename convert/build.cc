@@ -10,6 +10,7 @@
 #include "convert/plan/planned_build.h"
 #include "formats/base/error.h"
 #include "formats/model/model_kind.h"
+#include "formats/model/skip.h"
 
 namespace quern {
 namespace {
@@ -26,7 +27,7 @@ OpenedBuild open_build(const BuildOptions& options) {
   OpenedBuild opened;
   PlanOptions plan = options.plan;
   try {
-    opened.source = open_model(options.model, options.about);
+    opened.source = open_model(options.model, options.about, plan.skip);
     require_model(*opened.source);
     opened.calibration.importance = load_importance(plan.imatrix, options.strict, *opened.source);
     if (options.feedback) {
@@ -51,7 +52,7 @@ OpenedBuild open_planned(const Plan& plan, bool strict, bool part) {
   try {
     ModelOptions about;
     about.mtp = plan.mtp;
-    opened.source = open_model(plan.model, about);
+    opened.source = open_model(plan.model, about, recorded_skip(plan.outputs.front().metadata));
     check_source(plan, *opened.source);
     opened.calibration.importance = load_importance(plan.imatrix_path, strict, *opened.source);
     opened.calibration.feedback = open_feedback(plan.statistics_path, opened.source->tensors());

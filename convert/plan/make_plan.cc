@@ -12,6 +12,7 @@
 #include "convert/plan/plan_types.h"
 #include "formats/base/name_pattern.h"
 #include "formats/base/version.h"
+#include "formats/model/skip.h"
 #include "quantize/plain/encode.h"
 
 // Planning goes in the order in which things become fixed: which tensors, which type each gets in every output, what the files say about
@@ -46,6 +47,7 @@ std::vector<PlannedTensor> select_tensors(const ModelSource& source, const PlanO
 void set_output_metadata(const Plan& plan, const WantedOutput& wanted, const PlanOptions& options, PlannedOutput& output) {
   set_recipe_keys(plan, wanted, output);
   if (options.tensors) output.metadata.set("quern.partial", *options.tensors);
+  if (!options.skip.empty()) output.metadata.set(kSkipKey, options.skip);
   std::set<DType> encoded;
   for (const Placement& placement : output.tensors) {
     if (!placement.copied && traits(placement.type).block_weights > 1 && has_encoder(placement.type)) encoded.insert(placement.type);

@@ -27,6 +27,7 @@ struct PlanOptions {
   uint64_t memory_bytes = 0;              // bound of the resident memory; 0: default_memory_budget()
   bool force = false;                     // existing files may be replaced
   bool mtp = false;                       // the model was opened with ModelOptions::mtp
+  std::vector<std::string> skip;          // stored tensors that it was opened without (formats/model/skip.h)
   std::filesystem::path imatrix;          // where the importance was read from
   std::filesystem::path statistics;       // the folder that those for error feedback were read from
   std::optional<Effort> effort;           // of the encoders; empty: what the recipes say, else the default

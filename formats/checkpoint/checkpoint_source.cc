@@ -3,6 +3,8 @@
 #include <algorithm>
 
 #include "formats/arch/stems.h"
+#include "formats/base/counted.h"
+#include "formats/base/name_pattern.h"
 #include "formats/base/resources.h"
 #include "formats/checkpoint/causes.h"
 
@@ -141,13 +143,14 @@ class CheckpointSource::Claims {
 };
 
 CheckpointSource::CheckpointSource(safetensors::Checkpoint checkpoint, const ArchRules& rules, const ModelConfig& config, Metadata metadata,
-                                   std::vector<std::string> notes)
+                                   std::vector<std::string> notes, std::span<const std::string> skip)
     : checkpoint_(std::move(checkpoint)), metadata_(std::move(metadata)), notes_(std::move(notes)), files_(list_files(checkpoint_)) {
   notes_.insert(notes_.end(), checkpoint_.notes().begin(), checkpoint_.notes().end());
   notes_.insert(notes_.end(), rules.notes.begin(), rules.notes.end());
   Problems problems;
   Claims claims(checkpoint_);
   apply(rules, config, claims, problems);
+  leave_out(skip, claims);
   claims.report_rest(rules, problems);
   if (claims.n_dropped() > 0) {
     notes_.push_back(std::to_string(claims.n_dropped()) + " scales of activations are left out: they say nothing about the weights");
@@ -172,6 +175,28 @@ void CheckpointSource::apply(const ArchRules& rules, const ModelConfig& config, 
     claims.add_planes(*assembly);
     add_tensor(rule, std::move(*assembly));
   }
+}
+
+// Claimed only after the last expression: two may find the same tensor.
+void CheckpointSource::leave_out(std::span<const std::string> skip, Claims& claims) {
+  std::vector<const StoredTensor*> skipped;
+  for (const std::string& expression : skip) {
+    const NamePattern pattern(expression);
+    std::vector<const StoredTensor*> found;
+    for (const StoredTensor& tensor : checkpoint_.tensors()) {
+      if (!pattern.found_in(tensor.name)) continue;
+      if (claims.has(tensor)) {
+        throw Error(ErrorKind::kUsage,
+                    "--skip '" + printable(expression) + "' would leave out " + in_quotes(tensor.name) + ", which the model needs");
+      }
+      found.push_back(&tensor);
+    }
+    if (found.empty()) throw Error(ErrorKind::kUsage, "--skip '" + printable(expression) + "' finds no stored tensor");
+    notes_.push_back("--skip '" + printable(expression) + "' leaves out " + counted(found.size(), "stored tensor") + ": " +
+                     in_quotes(found.front()->name) + (found.size() > 1 ? " to " + in_quotes(found.back()->name) : ""));
+    skipped.insert(skipped.end(), found.begin(), found.end());
+  }
+  for (const StoredTensor* tensor : skipped) claims.add(tensor);
 }
 
 bool CheckpointSource::is_duplicate(const TensorRule& rule) {

@@ -15,8 +15,9 @@ class CheckpointSource final : public ModelSource {
   // Claims every stored tensor for a rule, companions of its weights included, and reports all that is left over, missing or misshapen in
   // one Error, or the one mistake that explains it all (causes.h). `ignored` entries of the rules are dropped silently, what they mean is
   // in the rules' notes. Bytes are read only where a rule names a tensor that it may duplicate.
+  // skip: as formats/model/skip.h has it.
   CheckpointSource(safetensors::Checkpoint checkpoint, const ArchRules& rules, const ModelConfig& config, Metadata metadata,
-                   std::vector<std::string> notes = {});
+                   std::vector<std::string> notes = {}, std::span<const std::string> skip = {});
 
   const Metadata& metadata() const noexcept override { return metadata_; }
   std::span<const LogicalTensor> tensors() const noexcept override { return tensors_; }
@@ -35,6 +36,7 @@ class CheckpointSource final : public ModelSource {
   class Claims;
 
   void apply(const ArchRules& rules, const ModelConfig& config, Claims& claims, Problems& problems);
+  void leave_out(std::span<const std::string> skip, Claims& claims);
   bool is_duplicate(const TensorRule& rule);
   void add_tensor(const TensorRule& rule, checkpoint::Assembly assembly);
 

@@ -10,6 +10,7 @@
 #include "formats/checkpoint/outline_source.h"
 #include "formats/encodings/registry.h"
 #include "formats/model/model_outline.h"
+#include "formats/model/skip.h"
 #include "formats/tokenizer/import.h"
 #include "formats/tokenizer/tokenizer_files.h"
 
@@ -131,7 +132,8 @@ void rename_tensors(const Description& model, safetensors::Checkpoint& checkpoin
   if (const std::optional<NameChange> change = name_change(model, stored, notes)) checkpoint.rename(*change);
 }
 
-std::unique_ptr<ModelSource> open_checkpoint(const Description& model, const ModelOptions& options, bool with_tokenizer) {
+std::unique_ptr<ModelSource> open_checkpoint(const Description& model, const ModelOptions& options, std::span<const std::string> skip,
+                                             bool with_tokenizer) {
   encodings::check_config(model.config);
   safetensors::Checkpoint checkpoint(model.folder);
   std::vector<std::string> notes;
@@ -139,7 +141,7 @@ std::unique_ptr<ModelSource> open_checkpoint(const Description& model, const Mod
   const HasTensor has_tensor = [&](std::string_view name) { return encodings::is_stored(checkpoint, model.config, name); };
   const ArchRules rules = model.arch->rules(model.config, options.mtp, has_tensor);
   Metadata metadata = metadata_of(model, rules, options, with_tokenizer, notes);
-  return std::make_unique<CheckpointSource>(std::move(checkpoint), rules, model.config, std::move(metadata), std::move(notes));
+  return std::make_unique<CheckpointSource>(std::move(checkpoint), rules, model.config, std::move(metadata), std::move(notes), skip);
 }
 
 // Names of the tensors that the index of absent shards lists.
@@ -170,13 +172,13 @@ bool has_shards(const ModelFolder& folder) {
   return std::ranges::any_of(folder.names(), [](const std::string& name) { return name.ends_with(".safetensors"); });
 }
 
-ModelOutline outline_of_folder(const ModelFolder& folder, const ModelOptions& options) {
+ModelOutline outline_of_folder(const ModelFolder& folder, const ModelOptions& options, std::span<const std::string> skip) {
   refuse_other_layouts(folder);
   const Description model = describe(load_config(folder), folder);
   const bool with_tokenizer = has_tokenizer(folder);
   const bool with_headers = has_shards(folder);
-  return {with_headers ? open_checkpoint(model, options, with_tokenizer) : outline_of_config(model, options, with_tokenizer), with_headers,
-          with_tokenizer};
+  return {with_headers ? open_checkpoint(model, options, skip, with_tokenizer) : outline_of_config(model, options, with_tokenizer),
+          with_headers, with_tokenizer};
 }
 
 // The name of the file stands for that of the folder, unless it is the usual one.
@@ -195,29 +197,33 @@ void refuse_checkpoint_file(const fs::path& path) {
 
 }  // namespace
 
-std::unique_ptr<ModelSource> open_model(const fs::path& path, const ModelOptions& options) {
+std::unique_ptr<ModelSource> open_model(const fs::path& path, const ModelOptions& options) { return open_model(path, options, {}); }
+
+std::unique_ptr<ModelSource> open_model(const fs::path& path, const ModelOptions& options, std::span<const std::string> skip) {
   if (fs::is_directory(path)) {
     try {
       refuse_other_layouts(path);
-      return open_checkpoint(describe(load_config(path), path), options, true);
+      return open_checkpoint(describe(load_config(path), path), options, skip, true);
     } catch (Error& e) {
       e.file(path.string());
       throw;
     }
   }
   refuse_checkpoint_file(path);
+  if (!skip.empty())
+    throw Error(ErrorKind::kUsage, "--skip is for checkpoints, a GGUF file has only tensors of its model").file(path.string());
   return std::make_unique<GgufSource>(gguf::File(path));
 }
 
-ModelOutline open_outline(const fs::path& path, const ModelOptions& options) {
+ModelOutline open_outline(const fs::path& path, const ModelOptions& options, std::span<const std::string> skip) {
   try {
-    if (fs::is_directory(path)) return outline_of_folder(path, options);
+    if (fs::is_directory(path)) return outline_of_folder(path, options, skip);
     if (path.extension() == ".json") return outline_of_file(path, options);
   } catch (Error& e) {
     e.file(path.string());
     throw;
   }
-  std::unique_ptr<ModelSource> source = open_model(path, options);
+  std::unique_ptr<ModelSource> source = open_model(path, options, skip);
   const bool has_tokenizer = source->metadata().find("tokenizer.ggml.tokens") != nullptr;
   return {std::move(source), true, has_tokenizer};
 }

@@ -16,6 +16,7 @@ struct ModelOutline {
 };
 
 // A checkpoint folder (complete, or config.json without shards), a config.json by itself under any name, or a GGUF file.
-ModelOutline open_outline(const std::filesystem::path& path, const ModelOptions& options = {});
+// skip: as open_model() of formats/model/skip.h takes it; not looked at where there are no headers.
+ModelOutline open_outline(const std::filesystem::path& path, const ModelOptions& options = {}, std::span<const std::string> skip = {});
 
 }  // namespace quern

@@ -9,6 +9,7 @@
 #include "formats/base/file.h"
 #include "formats/containers/container.h"
 #include "formats/model/model_source.h"
+#include "formats/model/skip.h"
 #include "formats/statistics/importance.h"
 #include "verify/calibrate/feedback.h"
 #include "verify/drift/chunked_text.h"
@@ -345,7 +346,7 @@ class Verification {
     for (const BuildRecord& build : folder_.builds) {
       ModelOptions model;
       model.mtp = build.mtp;
-      const std::unique_ptr<ModelSource> source = open_model(*options_.source, model);
+      const std::unique_ptr<ModelSource> source = open_model(*options_.source, model, recorded_skip(build.settings));
       const Importance importance = importance_of(build, *source);
       const std::unique_ptr<BuildFeedback> feedback = feedback_of(build, *source);
       const std::unique_ptr<FeedbackEncoder> encoder = feedback ? feedback->open() : nullptr;

@@ -9,6 +9,7 @@
 #include "formats/base/resources.h"
 #include "formats/checkpoint/gguf_source.h"
 #include "tests/formats/checkpoint_builder.h"
+#include "tests/formats/expect_error.h"
 
 namespace quern::test {
 namespace {
@@ -81,6 +82,25 @@ TEST(CheckpointSource, SaysNothingWrongOfScalesWhoseWeightsDoNotFit) {
   model.block_rows = model.block_cols = 2;
   model.add_fp8("a.weight", "a.weight_scale_inv", DType::F32, {4, 4});
   EXPECT_EQ(opening_error(model, {{rule("a.weight", "a", {4, 6})}, {}, {}}), "'a.weight' has shape [4, 4], expected [4, 6]");
+}
+
+TEST(CheckpointSource, LeavesOutWhatIsSkippedAndHasNoUse) {
+  CheckpointBuilder model;
+  model.add_float("a", DType::F32, {1}).add_float("layers.0.k_scale", DType::F32, {1}).add_float("layers.1.k_scale", DType::F32, {1});
+  model.add_float("v_head.weight", DType::F32, {1});
+  const ArchRules rules{{rule("a", "a", {1})}, {}, {}};
+  const auto open = [&](const std::vector<std::string>& skip) {
+    return CheckpointSource(model.open(), rules, model.config(), Metadata(), {}, skip);
+  };
+  const CheckpointSource source = open({"k_scale$", "v_head"});
+  EXPECT_EQ(source.tensors().size(), 1U);
+  EXPECT_THAT(source.notes(),
+              ::testing::ElementsAre("--skip 'k_scale$' leaves out 2 stored tensors: 'layers.0.k_scale' to 'layers.1.k_scale'",
+                                     "--skip 'v_head' leaves out 1 stored tensor: 'v_head.weight'"));
+  EXPECT_THAT(error_of([&] { open({"k_scale"}); }), HasSubstr("no rule claims the stored tensor 'v_head.weight'"));
+  EXPECT_ERROR(open({"k_scale", "v_head", "^a"}), ErrorKind::kUsage, "--skip '^a' would leave out 'a', which the model needs");
+  EXPECT_ERROR(open({"k_scale", "v_head", "q_scale"}), ErrorKind::kUsage, "--skip 'q_scale' finds no stored tensor");
+  EXPECT_ERROR(open({"("}), ErrorKind::kUsage, "is not a regular expression");
 }
 
 TEST(CheckpointSource, StacksExpertsInNumericOrder) {
