@@ -10,7 +10,7 @@
 #include "convert/plan/plan_checks.h"
 #include "formats/base/counted.h"
 #include "formats/base/error.h"
-#include "recipes/name_pattern.h"
+#include "formats/base/name_pattern.h"
 
 // A pattern is searched anywhere in a name, as in llama-quantize, so `output` also finds attn_output. Whether that was meant nobody can
 // know; but a pattern that is plain text, and is a whole word of some names and a piece of a word in others, probably says too much.

@@ -48,7 +48,8 @@ void refuse_unknown_method(const ModelConfig& config) {
 }
 
 void check_config(const ModelConfig& config) {
-  if (config.has("quantization.bits")) throw config_error("`quantization` says this is an MLX checkpoint; convert the one that it was made from");
+  if (config.has("quantization.bits"))
+    throw config_error("`quantization` says this is an MLX checkpoint; convert the one that it was made from");
   for (const Encoding* encoding : kEncodings) {
     if (encoding->check_config != nullptr) encoding->check_config(config);
   }

@@ -120,7 +120,8 @@ class Examination {
       const std::vector<TensorInfo> more = tensors_of(*shard);
       tensors.insert(tensors.end(), more.begin(), more.end());
     }
-    if (complete && !result_.broken()) attempt(where, [&] { gguf::File set(first, gguf::ForeignTypes::kList); });  // whether they belong together
+    if (complete && !result_.broken())
+      attempt(where, [&] { gguf::File set(first, gguf::ForeignTypes::kList); });  // whether they belong together
     return complete;
   }
 
