@@ -37,9 +37,9 @@ void print_feedback(const std::vector<FeedbackReport>& outcomes) {
     log_ratio += std::log(outcome.error / outcome.plain_error);
     ++n_measured;
   }
-  const std::string ratio = n_measured > 0 ? number("%.3f", std::exp(log_ratio / static_cast<double>(n_measured))) : "1";
-  std::cerr << "quern: feedback: " << outcomes.size() << " tensors, output error on held-out inputs times " << ratio << ", " << n_plain
-            << " of " << n_rows << " rows without\n";
+  const double ratio = n_measured > 0 ? std::exp(log_ratio / static_cast<double>(n_measured)) : 1;
+  std::cerr << "quern: feedback: the outputs of " << counted(outcomes.size(), "tensor") << " have " << number("%.0f", 100 * ratio)
+            << " % of the error that plain encoding leaves; " << n_plain << " of " << counted(n_rows, "row") << " are encoded plainly\n";
 }
 
 constexpr size_t kShown = 4;  // warnings of one kind
@@ -94,6 +94,13 @@ void add_run_options(CLI::App& verb, RunOptions& options) {
   verb.add_flag("--json", options.json, "results as JSON")->group("Run");
 }
 
+void add_effort_option(CLI::App& verb, std::string& effort, const char* group) {
+  verb.add_option("--effort", effort, "fast, default or best: depth of the search")
+      ->type_name("WORD")
+      ->check([](const std::string& text) { return find_effort(text) ? "" : "'" + text + "' is not fast, default or best"; })
+      ->group(group);
+}
+
 void add_output_options(CLI::App& verb, OutputOptions& options) {
   verb.add_option("--type", options.types, "Q4_K_M, Q8_0, lossless ...; one file each")
       ->type_name("TYPE")
@@ -111,10 +118,7 @@ void add_output_options(CLI::App& verb, OutputOptions& options) {
   imatrix->type_name("FILE")->group("Quality");
   verb.add_flag("--strict", options.strict, "")->needs(imatrix)->group("");  // no room; named above
   add_feedback_options(verb, options.feedback, "Quality");
-  verb.add_option("--effort", options.effort, "fast, default or best: depth of the search")
-      ->type_name("WORD")
-      ->check([](const std::string& text) { return find_effort(text) ? "" : "must be fast, default or best"; })
-      ->group("Output");
+  add_effort_option(verb, options.effort, "Output");
   verb.add_option("--tensors", options.tensors, "")->type_name("REGEX")->group("");  // for trials; docs/convert.md has it
   verb.add_option("--split-size", options.split_size, "tensor bytes per file, as 45GB; default: all")
       ->type_name("SIZE")
@@ -152,19 +156,29 @@ int report_problems(const std::vector<Problem>& problems) {
 }
 
 void add_feedback_options(CLI::App& verb, FeedbackOptions& options, const char* group) {
-  verb.add_option("--feedback", options.mode, "on, sequential: error feedback from a text")
-      ->type_name("MODE")
-      ->check([](const std::string& text) { return text == "on" || text == "sequential" ? "" : "must be on or sequential"; })
-      ->group(group);
-  verb.add_option("--statistics", options.statistics, "or from what 'quern statistics' wrote")->type_name("FOLDER")->group(group);
-  if (verb.get_option_no_throw("--calib-text") == nullptr)
-    verb.add_option("--calib-text", options.text, "its text; --calib-tokens N, not 131072")->type_name("FILE")->group(group);
+  verb.add_option("--calib-text", options.text, "to encode by; --calib-tokens N, else 131072")->type_name("FILE")->group(group);
   verb.add_option("--calib-tokens", options.tokens, "")->type_name("N")->check(at_least_one)->group("");  // no room; named above
+  verb.add_option("--feedback", options.mode, "on (default with a text), sequential, off")
+      ->type_name("MODE")
+      ->check([](const std::string& text) {
+        return text == "on" || text == "off" || text == "sequential" ? "" : "'" + text + "' is not on, off or sequential";
+      })
+      ->group(group);
+  verb.add_option("--statistics", options.statistics, "from what 'quern statistics' wrote")->type_name("FOLDER")->group(group);
+}
+
+void check_feedback(const FeedbackOptions& options) {
+  if (options.mode != "off") return;
+  const char* unused = !options.statistics.empty() ? "--statistics" : !options.text.empty() ? "--calib-text" : nullptr;
+  if (unused == nullptr) return;
+  throw Error(ErrorKind::kUsage, std::string("--feedback off leaves no use for ") + unused +
+                                     "; for importance alone give what 'quern imatrix' makes of the text as --imatrix");
 }
 
 BuildOptions build_options(const std::string& model, const ModelOptions& about, const PlanOptions& plan, const OutputOptions& output,
                            const RunOptions& run) {
   BuildOptions build{.model = model, .about = about, .plan = plan, .strict = output.strict, .feedback = {}};
+  check_feedback(output.feedback);
   if (!output.feedback.wanted()) return build;
   uint64_t memory = 0;
   if (output.feedback.live() && run.memory.empty()) {
@@ -174,6 +188,7 @@ BuildOptions build_options(const std::string& model, const ModelOptions& about, 
     build.plan.memory_bytes /= 4;
     memory = build.plan.memory_bytes * 3;
   }
+  if (output.feedback.collected.empty()) build.plan.beside_bytes = memory;
   build.feedback = [options = output.feedback, model, memory](const ModelSource& source) {
     return make_feedback(options, source, model, memory);
   };
@@ -234,7 +249,7 @@ void print_report(const ConvertReport& report, bool json) {
     if (!output.lossless) continue;
     std::cerr << "quern: lossless: proved " << output.exact_tensors << " tensors, " << output.exact_weights << " weights, bit for bit\n";
   }
-  std::cerr << "quern: read " << report.bytes_read << " of " << report.stored_bytes << " stored bytes in " << number("%.1f", report.seconds)
+  std::cerr << "quern: read " << amount_read(report.bytes_read, report.stored_bytes) << " in " << number("%.1f", report.seconds)
             << " s, peak memory " << format_size(peak_resident_bytes()) << '\n';
   print_feedback(report.feedback);
   for (const OutputReport& output : report.outputs) print_cuts(output);

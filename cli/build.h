@@ -48,7 +48,8 @@ void add_output_options(CLI::App& verb, OutputOptions& options);
 void add_skip_option(CLI::App& verb, std::vector<std::string>& skip);
 void set_plan_options(const OutputOptions& output, const RunOptions& run, PlanOptions& plan);
 
-// --feedback, --statistics, --calib-text (unless the verb has it already), --calib-tokens.
+void add_effort_option(CLI::App& verb, std::string& effort, const char* group);  // --effort
+// --calib-text, --calib-tokens, --feedback, --statistics.
 void add_feedback_options(CLI::App& verb, FeedbackOptions& options, const char* group);
 
 // What open_build() needs, error feedback included. plan: as set_plan_options() left it.

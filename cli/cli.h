@@ -43,6 +43,9 @@ std::string a_size(const std::string& text);
 // A number that something can be above: 0 or more, and finite.
 std::string a_limit(const std::string& text);
 
+// "12.3 GB of 12.4 GB", or when more was read than there is "103 MB (of 12.6 MB, 8.2 times)".
+std::string amount_read(uint64_t bytes_read, uint64_t stored_bytes);
+
 // A table for people: columns padded, the first left-aligned, the others right-aligned; ends with a newline.
 std::string format_table(const std::vector<std::vector<std::string>>& rows);
 

@@ -106,10 +106,9 @@ int run_fit(const FitVerb& options) {
   const ThreadLimit limit(options.threads);
   const FitJobOptions job_of = job_options(options);
   const std::unique_ptr<ModelSource> source = open_model(options.model);
-  const Calibration calibration{load_importance(options.imatrix, false, *source), nullptr};
+  const Calibration calibration{load_importance(options.imatrix, false, *source), open_feedback(options.statistics, source->tensors())};
   print_findings(options.imatrix, calibration.importance);
-  const std::unique_ptr<FeedbackEncoder> feedback = open_feedback(options.statistics, source->tensors());
-  FitJob job(*source, calibration, feedback.get(), job_of);
+  FitJob job(*source, calibration, job_of);
   std::cerr << "quern: reading " << printable(options.model) << " (" << format_size(size_on_disk(*source)) << "); measuring on "
             << job.n_measuring() << " chunks of " << options.ctx << ", checking on " << job.n_checking() << '\n';
   for (const FitSize& size : job_of.sizes) {

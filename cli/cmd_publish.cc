@@ -4,10 +4,12 @@
 
 #include "cli/build.h"
 #include "cli/progress_bar.h"
+#include "formats/base/counted.h"
 #include "formats/base/parallel.h"
 #include "formats/base/resources.h"
+#include "verify/drift/drift_job.h"
+#include "verify/publish/preparation.h"
 #include "verify/publish/publication.h"
-#include "verify/records/published.h"
 
 namespace quern::cli {
 namespace {
@@ -18,7 +20,9 @@ struct PublishOptions {
   std::string model, folder;
   OutputOptions output;
   RunOptions run;
-  std::string eval_text, key, base_model, revision, license, name, quantized_by;
+  std::vector<std::string> sizes;
+  std::string eval_text, key, base_model, revision, license, name, quantized_by, chat_template;
+  int64_t ctx = 512, chunks = 64;
 };
 
 ModelOptions model_options(const PublishOptions& options) {
@@ -26,6 +30,7 @@ ModelOptions model_options(const PublishOptions& options) {
   if (!options.name.empty()) model.name = options.name;
   if (!options.license.empty()) model.license = options.license;
   if (!options.base_model.empty()) model.base_models = {options.base_model};
+  if (!options.chat_template.empty()) model.chat_template = options.chat_template;
   return model;
 }
 
@@ -34,6 +39,8 @@ PublicationOptions publication_options(const PublishOptions& options) {
   publication.imatrix = options.output.imatrix;
   publication.calib_text = options.output.feedback.text;
   publication.eval_text = options.eval_text;
+  publication.eval_ctx = options.ctx;
+  publication.eval_chunks = options.chunks;
   publication.key = options.key;
   publication.base_model = options.base_model;
   publication.revision = options.revision;
@@ -44,28 +51,107 @@ PublicationOptions publication_options(const PublishOptions& options) {
   return publication;
 }
 
-int run_publish(const PublishOptions& options) {
-  const ThreadLimit limit(options.run.threads);
-  check_card(publication_options(options));
-  PlanOptions plan_options;
-  plan_options.output = options.folder;
-  OutputOptions output = options.output;
+PreparationOptions preparation_options(const PublishOptions& options) {
+  PreparationOptions preparation;
+  preparation.model = options.model;
+  preparation.about = model_options(options);
+  preparation.folder = options.folder;
+  preparation.sizes = options.sizes;
+  preparation.imatrix = options.output.imatrix;
+  preparation.strict = options.output.strict;
+  preparation.feedback = options.output.feedback;
+  if (!options.run.memory.empty()) preparation.memory_bytes = parse_size(options.run.memory);
+  return preparation;
+}
+
+PlanOptions plan_options(const PublishOptions& options, OutputOptions output) {
+  PlanOptions plan;
+  plan.output = options.folder;
   if (output.split_size.empty()) output.split_size = kDefaultSplit;
-  set_plan_options(output, options.run, plan_options);
-  OpenedBuild opened = open_publication(build_options(options.model, model_options(options), plan_options, output, options.run));
-  if (const int code = report_opened(output.imatrix, opened); code != 0) return code;
-  const Plan& plan = *opened.plan;
-  announce(*opened.source, plan, options.folder);
-  if (options.run.dry_run) {
-    print_plan(plan, thread_limit(), options.run.json);
+  set_plan_options(output, options.run, plan);
+  return plan;
+}
+
+// What will be done beside the builds, a line each on stderr.
+void announce_steps(const PublishOptions& options, const Preparation& preparation, const ModelSource& source) {
+  for (const std::string& step : preparation.steps()) std::cerr << "quern: first " << step << '\n';
+  if (options.eval_text.empty()) return;
+  const ChunkedText text = load_text(source, {.file = options.eval_text, .ctx = options.ctx, .max_chunks = options.chunks});
+  EvalOptions eval;
+  eval.memory_bytes = options.run.memory.empty() ? default_evaluation_memory() : parse_size(options.run.memory);
+  const EvalPlan plan = plan_original(source, text, eval);
+  std::cerr << "quern: then every build is measured on " << counted(text.chunks.size(), "chunk") << " of " << options.ctx << " tokens of "
+            << printable(options.eval_text) << ", in one pass each and one of the original; " << format_size(plan.total_bytes())
+            << " of memory\n";
+}
+
+int show_plan(const PublishOptions& options, const Preparation& preparation) {
+  if (options.output.types.empty() && options.output.recipes.empty() && preparation.is_needed() && !preparation.sizes().empty()) {
+    announce_steps(options, preparation, *open_model(options.model, model_options(options)));
+    for (const FitSize& size : preparation.sizes()) std::cout << "fit-" << size.name << "  at most " << size.limit_bytes << " bytes\n";
     return 0;
   }
+  OutputOptions output = options.output;
+  if (output.feedback.mode == "off") output.feedback = {};  // its text is for the importance matrix, which is not there yet
+  const OpenedBuild opened =
+      open_publication(build_options(options.model, model_options(options), plan_options(options, output), output, options.run));
+  if (const int code = report_opened(output.imatrix, opened); code != 0) return code;
+  announce(*opened.source, *opened.plan, options.folder);
+  announce_steps(options, preparation, *opened.source);
+  print_plan(*opened.plan, thread_limit(), options.run.json);
+  if (options.run.json) return 0;
+  for (const FitSize& size : preparation.sizes()) std::cout << "fit-" << size.name << "  at most " << size.limit_bytes << " bytes\n";
+  return 0;
+}
+
+void print_result(const PublishOptions& options, const Publication& publication) {
+  const PublicationResult result = publication.result();
+  if (options.run.json) {
+    std::cout << publication_to_json(result);
+    return;
+  }
+  std::vector<std::vector<std::string>> table = {{"build", "files", "size", "mean KL", "perplexity"}};
+  for (const PublishedBuild& build : result.builds) {
+    table.push_back({build.label, std::to_string(build.files.size()), format_size(build.size_bytes)});
+    if (!build.drift) continue;
+    table.back().push_back(number("%.6f", build.drift->kl.value));
+    table.back().push_back(number("%.4f", build.drift->ppl.value));
+  }
+  if (result.drift_text.empty()) table.front().resize(3);
+  std::cout << format_table(table);
+  std::cerr << "quern: " << printable(options.folder) << " is complete: " << counted(result.files.size(), "file")
+            << (result.key_id.empty() ? ", not signed" : ", signed by " + result.key_id) << '\n'
+            << "quern: next: hf upload OWNER/NAME " << printable(options.folder) << '\n';
+}
+
+int run_publish(PublishOptions options) {
+  const ThreadLimit limit(options.run.threads);
+  check_card(publication_options(options));
+  Preparation preparation(preparation_options(options));
+  if (options.run.dry_run) return show_plan(options, preparation);
+  PublicationOptions publication_of = publication_options(options);
   ProgressBar bar;
-  Publication publication(publication_options(options), opened);
+  if (preparation.is_needed()) {
+    check_publication_folder(options.folder, options.run.force);
+    for (const std::string& step : preparation.steps()) std::cerr << "quern: first " << step << '\n';
+    preparation.run(bar);
+  }
+  options.output.imatrix = publication_of.imatrix = preparation.imatrix();
+  options.output.feedback = preparation.feedback();
+  if (options.output.feedback.mode == "off" && !options.output.imatrix.empty()) options.output.feedback.text.clear();
+  for (const std::filesystem::path& recipe : preparation.recipes()) {
+    options.output.recipes.push_back(recipe);
+    publication_of.recipes.push_back(recipe);
+  }
+  OpenedBuild opened = open_publication(
+      build_options(options.model, model_options(options), plan_options(options, options.output), options.output, options.run));
+  if (const int code = report_opened(options.output.imatrix, opened); code != 0) return code;
+  announce(*opened.source, *opened.plan, options.folder);
+  Publication publication(publication_of, opened);
   if (report_problems(publication.begin(bar)) != 0) throw Error(ErrorKind::kIo, "nothing was built");
-  if (const std::optional<ConvertReport> report = publication.build(bar)) print_report(*report, false);
+  if (const std::optional<ConvertReport> report = publication.build(bar); report && !options.run.json) print_report(*report, false);
   publication.finish(bar);
-  for (const std::string& name : list_published_files(plan.folder)) std::cout << name << '\n';
+  print_result(options, publication);
   return 0;
 }
 
@@ -74,38 +160,37 @@ int run_publish(const PublishOptions& options) {
 void add_publish(CLI::App& app, Context& context) {
   const auto options = std::make_shared<PublishOptions>();
   CLI::App* verb = app.add_subcommand("publish", "Make a folder ready to upload: builds, records, card");
-  verb->group("Publish")->footer("quern publish DeepSeek-V3 -o repo --type Q4_K_M --sign release.pem");
+  verb->group("Publish")->footer("quern publish V3 -o repo --type Q4_K_M --calib-text c.txt --sign k.pem");
   const auto add = [verb](const char* name, auto& value, const char* what, const char* type, const char* group) {
     return verb->add_option(name, value, what)->type_name(type)->group(group);
   };
+  const auto add_list = [verb](const char* name, auto& value, const char* what, const char* type) {
+    return verb->add_option(name, value, what)->type_name(type)->allow_extra_args(false)->group("Output");
+  };
   verb->add_option("MODEL", options->model, "checkpoint folder, or a GGUF file")->required()->group("Input");
   add_skip_option(*verb, options->output.skip);
-  add("--eval-text", options->eval_text, "measure what each build lost on this text", "FILE", "Input");
-  add("--calib-text", options->output.feedback.text, "of imatrix and feedback; its sum is published", "FILE", "Quality");
-  verb->add_option("-o,--output", options->folder, "the folder; a begun one is continued")
+  add("--eval-text", options->eval_text, "measure on it what each build lost", "FILE", "Input");
+  add("--chunks", options->chunks, "of it, of --ctx 512 tokens; default 64", "N", "Input")->check(at_least_one);
+  add("--ctx", options->ctx, "", "N", "")->check(at_least_one);  // named above
+  verb->add_option("-o,--output", options->folder, "begun or complete: gets what it lacks")
       ->type_name("FOLDER")
       ->required()
       ->group("Output");
-  verb->add_option("--type", options->output.types, "Q4_K_M, Q8_0, lossless ...")
-      ->type_name("TYPE")
-      ->allow_extra_args(false)
-      ->group("Output");
-  verb->add_option("--recipe", options->output.recipes, "recipe file or name; a build each")
-      ->type_name("R")
-      ->allow_extra_args(false)
-      ->group("Output");
-  verb->add_option("--tensor-type", options->output.tensor_types, "another type for some; first match wins")
-      ->type_name("REGEX=T")
-      ->allow_extra_args(false)
-      ->group("Output");
-  add("--imatrix", options->output.imatrix, "importance matrix, published with the builds", "FILE", "Quality");
-  add_feedback_options(*verb, options->output.feedback, "Quality");
-  add("--split-size", options->output.split_size, "tensor bytes per file; default 45GB", "SIZE", "Output")->check(a_size);
+  add_list("--type", options->output.types, "Q4_K_M, Q8_0, lossless ...", "TYPE");
+  add_list("--size", options->sizes, "the best types for a file of 96GB", "SIZE")->check(a_size);
+  add_list("--recipe", options->output.recipes, "recipe file or name; a build each", "R");
+  add_list("--tensor-type", options->output.tensor_types, "another type for some; first match wins", "REGEX=T");
+  add("--split-size", options->output.split_size, "tensor bytes per file; default 45GB", "SIZE", "")->check(a_size);
   add("--sign", options->key, "private key, from 'quern keygen'", "KEY.pem", "Output");
+  add_feedback_options(*verb, options->output.feedback, "Quality");
+  CLI::Option* imatrix = add("--imatrix", options->output.imatrix, "importance matrix, published too", "FILE", "Quality");
+  add_effort_option(*verb, options->output.effort, "");
+  verb->add_flag("--strict", options->output.strict, "")->needs(imatrix)->group("");
   add("--base-model", options->base_model, "hub id of the original", "ID", "About");
   add("--revision", options->revision, "of the original on the hub", "SHA", "About");
-  add("--name", options->name, "default: from README.md or the folder", "NAME", "About");
-  add("--license", options->license, "as apache-2.0; default: from README.md", "ID", "About");
+  add("--name", options->name, "also --license, --chat-template", "NAME", "About");
+  add("--license", options->license, "", "ID", "");
+  add("--chat-template", options->chat_template, "", "FILE", "");
   add("--quantized-by", options->quantized_by, "your name on the hub", "NAME", "About");
   add_run_options(*verb, options->run);
   verb->callback([options, &context] { context.command = [options] { return run_publish(*options); }; });

@@ -56,8 +56,8 @@ std::string with_error(const char* format, Estimate e) { return number(format, e
 void print_cost(uint64_t bytes_read, uint64_t size_bytes, double seconds) {
   char time[32];
   std::snprintf(time, sizeof time, "%.1f s", seconds);
-  std::cerr << "read " << format_size(bytes_read) << " of " << format_size(size_bytes) << ", peak memory "
-            << format_size(peak_resident_bytes()) << ", " << time << '\n';
+  std::cerr << "read " << amount_read(bytes_read, size_bytes) << ", peak memory " << format_size(peak_resident_bytes()) << ", " << time
+            << '\n';
 }
 
 }  // namespace quern::cli

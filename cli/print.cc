@@ -67,6 +67,12 @@ std::string format_table(const std::vector<std::vector<std::string>>& rows) {
   return out;
 }
 
+std::string amount_read(uint64_t bytes_read, uint64_t stored_bytes) {
+  if (bytes_read <= stored_bytes) return format_size(bytes_read) + " of " + format_size(stored_bytes);
+  const double times = static_cast<double>(bytes_read) / static_cast<double>(std::max<uint64_t>(stored_bytes, 1));
+  return format_size(bytes_read) + " (of " + format_size(stored_bytes) + ", " + number("%.1f", times) + " times)";
+}
+
 std::string number(const char* format, double value) {
   char text[64];
   std::snprintf(text, sizeof text, format, value);

@@ -2,6 +2,7 @@
 
 #include <set>
 
+#include "formats/base/counted.h"
 #include "formats/base/error.h"
 #include "recipes/type_ladder.h"
 
@@ -67,7 +68,10 @@ void set_imatrix_keys(const Plan& plan, const Importance& importance, PlannedOut
   output.metadata.set("quern.imatrix.sha256", record.sha256);
 }
 
-void note_blind_types(const ModelSource& source, const Importance& importance, const PlannedOutput& output, Plan& plan) {
+void note_blind_types(const ModelSource& source, const Calibration& calibration, const PlannedOutput& output, Plan& plan) {
+  FeedbackEncoder* feedback = calibration.feedback.get();
+  // Collected while the build is made, which here would begin with it: for all inputs.
+  if (feedback != nullptr && feedback->record().sha256.empty()) return;
   std::vector<std::string> names;
   std::set<std::string_view> types;
   for (size_t t = 0; t < plan.tensors.size(); ++t) {
@@ -75,15 +79,17 @@ void note_blind_types(const ModelSource& source, const Importance& importance, c
     const Placement& placement = output.tensors[t];
     const bool end = tensor.role == Role::kTokenEmbedding || tensor.role == Role::kOutput;
     if (end || placement.copied || !needs_importance(placement.type, output)) continue;
-    if (importance.covers(plan.tensors[t].source_index)) continue;
+    if (calibration.importance.covers(plan.tensors[t].source_index)) continue;
+    if (feedback != nullptr && feedback->n_slices(plan.tensors[t].source_index, placement.type) > 0) continue;
     names.push_back(tensor.name);
     types.insert(name_of(placement.type));
   }
   if (names.empty()) return;
   std::string list;
   for (const std::string_view type : types) list += (list.empty() ? "" : ", ") + std::string(type);
-  plan.notes.push_back(output.mix + ": " + list + " without an importance matrix for " + std::to_string(names.size()) + " tensors ('" +
-                       names.front() + "'" + (names.size() > 1 ? " ..." : "") + "); usually worse than with one, see quern imatrix");
+  plan.notes.push_back(output.mix + ": " + (list == output.mix ? "" : list + " ") + "without anything known about the inputs of " +
+                       counted(names.size(), "tensor") + " ('" + names.front() + "'" + (names.size() > 1 ? " ..." : "") +
+                       "); usually much worse than with a --calib-text");
 }
 
 }  // namespace quern

@@ -30,6 +30,6 @@ void set_imatrix_keys(const Plan& plan, const Importance& importance, PlannedOut
 void set_feedback_keys(const Plan& plan, FeedbackEncoder& feedback, PlannedOutput& output);
 // Notes the tensors of an output whose type loses far more than others when nothing is known about their inputs, and has none:
 // the types for which llama-quantize refuses to work.
-void note_blind_types(const ModelSource& source, const Importance& importance, const PlannedOutput& output, Plan& plan);
+void note_blind_types(const ModelSource& source, const Calibration& calibration, const PlannedOutput& output, Plan& plan);
 
 }  // namespace quern

@@ -142,6 +142,7 @@ Plan plan_outputs(const ModelSource& source, const std::filesystem::path& model,
   plan.force = options.force;
   plan.lists = !options.single_file;
   plan.one_by_one = options.one_by_one;
+  plan.beside_bytes = options.beside_bytes;
   if (options.sync_bytes != 0) plan.sync_bytes = options.sync_bytes;
   if (!calibration.importance.empty()) plan.imatrix = calibration.importance.record();
   plan.imatrix_path = options.imatrix;
@@ -164,7 +165,7 @@ Plan plan_outputs(const ModelSource& source, const std::filesystem::path& model,
     note_choices(wanted, usable, *choices, plan);
     if (wanted.lossless && !options.tensor_types.empty()) plan.notes.push_back(wanted.recipe.name + ": --tensor-type does not apply");
   }
-  for (const PlannedOutput& output : plan.outputs) note_blind_types(source, calibration.importance, output, plan);
+  for (const PlannedOutput& output : plan.outputs) note_blind_types(source, calibration, output, plan);
   check_types(plan, problems);
   return plan;
 }

@@ -76,9 +76,11 @@ uint64_t kept_bytes(const Plan& plan) {
 void check_memory(const Plan& plan, uint64_t smallest_bytes, std::vector<Problem>& problems) {
   if (plan.memory_bytes >= smallest_bytes) return;
   constexpr uint64_t kMebibyte = uint64_t{1} << 20;
-  problems.push_back({ErrorKind::kUsage, "a memory budget of " + format_size(plan.memory_bytes) +
-                                             " is too small; the smallest that works is " +
-                                             std::to_string((smallest_bytes + kMebibyte - 1) / kMebibyte) + "MiB"});
+  const uint64_t given = plan.memory_bytes + plan.beside_bytes;  // people give one budget for both
+  const uint64_t smallest = smallest_bytes * (given / plan.memory_bytes);
+  problems.push_back({ErrorKind::kUsage, "a memory budget of " + format_size(given) + " is too small; the smallest that works" +
+                                             (plan.beside_bytes > 0 ? " with error feedback from a text is " : " is ") +
+                                             std::to_string((smallest + kMebibyte - 1) / kMebibyte) + "MiB"});
 }
 
 void plan_memory(const ModelSource& source, uint64_t memory_bytes, uint64_t feedback_bytes, Plan& plan, std::vector<Problem>& problems) {
@@ -103,7 +105,7 @@ int chunks_in_flight(const Plan& plan, int n_threads) {
 }
 
 uint64_t predicted_memory(const Plan& plan, int n_threads) {
-  return plan.base_bytes + static_cast<uint64_t>(chunks_in_flight(plan, n_threads)) * plan.chunk_bytes;
+  return plan.base_bytes + static_cast<uint64_t>(chunks_in_flight(plan, n_threads)) * plan.chunk_bytes + plan.beside_bytes;
 }
 
 }  // namespace quern

@@ -19,7 +19,7 @@ void check_memory(const Plan& plan, uint64_t smallest_bytes, std::vector<Problem
 
 // How many chunks may be in work at once under the plan's budget: at least 1, at most what keeps n_threads busy.
 int chunks_in_flight(const Plan& plan, int n_threads);
-// Peak resident memory that follows from it.
+// Peak resident memory that follows from it, with what runs beside the build.
 uint64_t predicted_memory(const Plan& plan, int n_threads);
 
 }  // namespace quern

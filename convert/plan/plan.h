@@ -97,6 +97,7 @@ struct Plan {
   uint64_t memory_bytes = 0;          // the budget
   uint64_t base_bytes = 0;            // resident memory apart from chunks
   uint64_t chunk_bytes = 0;           // most memory that one chunk needs
+  uint64_t beside_bytes = 0;          // of a model that runs beside the build, outside the budget
   bool force = false;
   bool lists = true;  // write SHA256SUMS and the lists of tensors beside the outputs
 

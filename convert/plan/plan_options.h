@@ -25,6 +25,7 @@ struct PlanOptions {
   bool metadata_shard = false;            // when split, the first file holds no tensors
   bool folder_per_type = false;           // split outputs go into a folder of their own, named by the type
   uint64_t memory_bytes = 0;              // bound of the resident memory; 0: default_memory_budget()
+  uint64_t beside_bytes = 0;              // what a model that runs beside the build may take, outside memory_bytes
   bool force = false;                     // existing files may be replaced
   bool mtp = false;                       // the model was opened with ModelOptions::mtp
   std::vector<std::string> skip;          // stored tensors that it was opened without (formats/model/skip.h)

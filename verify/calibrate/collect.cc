@@ -1,8 +1,11 @@
 #include "verify/calibrate/collect.h"
 
 #include <algorithm>
+#include <set>
+#include <tuple>
 
 #include "convert/plan/planned_build.h"
+#include "formats/base/checked.h"
 #include "verify/calibrate/live_statistics.h"
 
 namespace quern {
@@ -28,6 +31,20 @@ Imatrix ImatrixRun::collect(const ChunkedText& text, const std::string& text_nam
   imatrix.chunk_count = std::ssize(text.chunks);
   imatrix.chunk_size = std::ssize(text.chunks.front().tokens);
   return imatrix;
+}
+
+uint64_t statistics_bytes(std::span<const LogicalTensor> tensors) {
+  std::set<std::tuple<int64_t, int64_t, int64_t>> inputs;  // weights of a layer that multiply the same input have these in common
+  for (const LogicalTensor& tensor : tensors) {
+    if (tensor.keep != Keep::kMix || tensor.shape.rank() < 2 || tensor.role == Role::kTokenEmbedding) continue;
+    inputs.insert({tensor.layer, tensor.shape.row_length(), tensor.n_slices});
+  }
+  uint64_t bytes = 0;
+  for (const auto& [layer, n_columns, n_slices] : inputs) {
+    const auto n = static_cast<uint64_t>(n_columns);
+    bytes += checked_mul(checked_mul(2 * n, n, "statistics"), static_cast<uint64_t>(n_slices), "statistics");
+  }
+  return bytes;
 }
 
 void collect_statistics(const ModelSource& source, const CalibrationText& text, const StatisticsRunOptions& options, Progress& progress) {

@@ -12,7 +12,23 @@ namespace {
 
 constexpr int64_t kContext = 512;  // as quern statistics takes unless told otherwise
 
+std::string sha256_of(const std::filesystem::path& text) { return sha256_hex(read_file(text, uint64_t{1} << 32)); }
+
 const char* mode_of(const FeedbackOptions& options) { return options.mode == "sequential" ? kSequentialMode : kOriginalMode; }
+
+// Statistics of a folder that will not stay: the build is to say what text they were made from, as when they are collected meanwhile.
+class StatisticsOfText final : public StatisticsSource {
+ public:
+  explicit StatisticsOfText(std::unique_ptr<StatisticsSource> in_folder) : in_folder_(std::move(in_folder)), record_(in_folder_->record()) {
+    record_.sha256.clear();
+  }
+  const StatisticsRecord& record() const noexcept override { return record_; }
+  std::shared_ptr<const StatisticsInput> find(std::string_view weight) override { return in_folder_->find(weight); }
+
+ private:
+  std::unique_ptr<StatisticsSource> in_folder_;
+  StatisticsRecord record_;
+};
 
 // Statistics that were collected before.
 class FolderFeedback final : public BuildFeedback {
@@ -20,12 +36,14 @@ class FolderFeedback final : public BuildFeedback {
   FolderFeedback(const FeedbackOptions& options, const ModelSource& source) : options_(options), source_(source) {}
 
   std::unique_ptr<FeedbackEncoder> open() override {
-    std::unique_ptr<FeedbackEncoder> encoder = open_feedback(options_.statistics, source_.tensors());
-    if (!options_.mode.empty() && encoder->record().mode != mode_of(options_)) {
-      throw Error(ErrorKind::kUsage, "--feedback " + options_.mode + ": the statistics are of mode '" + encoder->record().mode + "'")
-          .file(options_.statistics.string());
+    const bool stays = !options_.statistics.empty();
+    std::unique_ptr<StatisticsSource> statistics = open_statistics(stays ? options_.statistics : options_.collected, source_.tensors());
+    if (stays) {
+      check(statistics->record());
+    } else {
+      statistics = std::make_unique<StatisticsOfText>(std::move(statistics));
     }
-    return encoder;
+    return std::make_unique<FeedbackEncoder>(std::move(statistics), source_.tensors(), kFactorCacheBytes);
   }
 
   bool follows() const noexcept override { return false; }
@@ -34,6 +52,19 @@ class FolderFeedback final : public BuildFeedback {
   void tell(Progress&) noexcept override {}
 
  private:
+  void check(const StatisticsRecord& record) const {
+    if (!options_.mode.empty() && record.mode != mode_of(options_)) {
+      throw Error(ErrorKind::kUsage, "--feedback " + options_.mode + ": the statistics are of mode '" + record.mode +
+                                         "'; 'quern statistics" +
+                                         (options_.mode == "on" ? "' without --sequential collects those of the original"
+                                                                : " --sequential RECIPE' collects those of a build"))
+          .file(options_.statistics.string());
+    }
+    if (!options_.text.empty() && sha256_of(options_.text) != record.text_sha256) {
+      throw Error(ErrorKind::kUsage, "is not the text of the statistics, '" + printable(record.text) + "'").file(options_.text.string());
+    }
+  }
+
   const FeedbackOptions options_;
   const ModelSource& source_;
 };
@@ -99,7 +130,7 @@ CalibrationText load_calibration_text(const ModelSource& source, const std::file
   StatisticsRecord& record = result.record;
   record.model = shown_name(model);
   record.text = text.filename().string();
-  record.text_sha256 = sha256_hex(read_file(text, uint64_t{1} << 32));
+  record.text_sha256 = sha256_of(text);
   record.mode = mode;
   record.ctx = ctx;
   for (const Sequence& chunk : result.chunks) record.n_tokens += std::ssize(chunk.tokens);
@@ -108,7 +139,8 @@ CalibrationText load_calibration_text(const ModelSource& source, const std::file
 
 std::unique_ptr<BuildFeedback> make_feedback(const FeedbackOptions& options, const ModelSource& source, const std::filesystem::path& model,
                                              uint64_t memory_bytes) {
-  if (!options.statistics.empty()) return std::make_unique<FolderFeedback>(options, source);
+  const bool in_folder = !options.statistics.empty() || (!options.collected.empty() && options.mode != "sequential");
+  if (in_folder) return std::make_unique<FolderFeedback>(options, source);
   if (options.text.empty())
     throw Error(ErrorKind::kUsage, "--feedback needs a text (--calib-text FILE) or statistics (--statistics FOLDER)");
   return std::make_unique<LiveFeedback>(options, source, model, memory_bytes);

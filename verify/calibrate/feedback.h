@@ -16,13 +16,14 @@ namespace quern {
 // Error feedback of a build: from the statistics of a folder, or from statistics that are collected from a text while it is made.
 
 struct FeedbackOptions {
-  std::string mode;                  // "on", "sequential"; empty: what the statistics are for, or none
-  std::filesystem::path statistics;  // folder
+  std::string mode;                  // "off", "on", "sequential"; empty: what the statistics are for, "on" with a text alone, else "off"
+  std::filesystem::path statistics;  // folder that stays; its record goes into the builds
   std::filesystem::path text;
-  int64_t tokens = 131072;  // of the text
+  int64_t tokens = 131072;               // of the text
+  std::filesystem::path collected = {};  // folder with what collect_statistics() made of text and tokens; empty: nowhere
 
-  bool wanted() const noexcept { return !mode.empty() || !statistics.empty(); }
-  bool live() const noexcept { return !mode.empty() && statistics.empty(); }
+  bool wanted() const noexcept { return mode != "off" && (!mode.empty() || !statistics.empty() || !text.empty()); }
+  bool live() const noexcept { return wanted() && statistics.empty(); }
 };
 
 // A text as LiveStatistics runs it, with its record.
@@ -38,7 +39,7 @@ CalibrationText load_calibration_text(const ModelSource& source, const std::file
 
 // What a build needs of these options. memory_bytes: for running the model, when there is a text; numbers of one layer at a time are kept
 // in a temporary folder. model: the path that `source` was opened from. The source outlives the result. Throws kUsage when the options
-// contradict each other or the statistics are of another mode.
+// contradict each other or the statistics are of another mode or text.
 std::unique_ptr<BuildFeedback> make_feedback(const FeedbackOptions& options, const ModelSource& source, const std::filesystem::path& model,
                                              uint64_t memory_bytes);
 

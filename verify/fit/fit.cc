@@ -189,6 +189,7 @@ std::vector<FitResult> check_builds(const Sensitivities& sensitivities, std::vec
     numbers.push_back({number(result.proposal.types)});
     for (const FitBuild& build : plain) {
       if (build.size_bytes > sizes[s] || result.rivals.size() == n_rivals) continue;
+      if (std::ranges::find(result.rivals, build.types, &FitBuild::types) != result.rivals.end()) continue;  // under another name
       result.rivals.push_back(build);
       numbers.back().push_back(number(build.types));
     }

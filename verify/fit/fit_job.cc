@@ -1,15 +1,19 @@
 #include "verify/fit/fit_job.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "convert/plan/plan_checks.h"
 #include "convert/plan/planned_build.h"
 #include "formats/base/error.h"
 #include "formats/base/file.h"
+#include "formats/base/resources.h"
 #include "formats/base/sha256.h"
 #include "quantize/plain/encode.h"
+#include "quantize/reconstruction.h"
 #include "quantize/simulated_source.h"
 #include "verify/drift/chunked_text.h"
 
@@ -75,6 +79,17 @@ std::string recipe_name(const FitSize& size) {
   return name;
 }
 
+// Weights that measure_errors() encodes.
+double sampled_weights(const ModelSource& source, const Sensitivities& sensitivities) {
+  double sum = 1;
+  for (size_t i = 0; i < sensitivities.candidates.size(); ++i) {
+    const Shape& shape = source.tensors()[i].shape;
+    const int64_t n_rows = std::min(shape.n_rows(), std::max(kErrorSampleRows, kErrorSampleWeights / shape.row_length()));
+    sum += static_cast<double>(sensitivities.candidates[i].size() - 1) * static_cast<double>(n_rows * shape.row_length());
+  }
+  return sum;
+}
+
 // Integer tables have no encoder and need none.
 bool has_encoder_or_keeps(DType type) { return has_encoder(type) || type == DType::I32; }
 
@@ -92,12 +107,12 @@ struct FitJob::Measured {
   std::unique_ptr<SimulatedBuilds> builds;
 };
 
-FitJob::FitJob(const ModelSource& source, const Calibration& calibration, FeedbackEncoder* feedback, FitJobOptions options)
+FitJob::FitJob(const ModelSource& source, const Calibration& calibration, FitJobOptions options)
     : source_(source),
       calibration_(calibration),
-      feedback_(feedback),
       options_(std::move(options)),
-      encoder_(source, &calibration.importance, Effort::kDefault, feedback) {
+      encoder_(source, &calibration.importance, Effort::kDefault, calibration.feedback.get()) {
+  check_sizes();
   const std::vector<Sequence> calib = load_text(source, {.file = options_.calib_text, .ctx = options_.ctx}).chunks;
   std::span<const Sequence> measuring = calib, checking;
   std::vector<Sequence> check;
@@ -114,6 +129,22 @@ FitJob::FitJob(const ModelSource& source, const Calibration& calibration, Feedba
   checking_ = spread(checking, options_.check_chunks);
 }
 
+uint64_t FitJob::file_size(const FitSize& size, const TypeAssignment& types) const {
+  return plan_builds(source_, options_.model, {recipe_of(size, types, {})}, {}, calibration_).front().size_bytes;
+}
+
+// The smallest file follows from the types alone.
+void FitJob::check_sizes() const {
+  TypeAssignment smallest;
+  for (size_t i = 0; i < source_.tensors().size(); ++i) smallest.push_back(candidate_types(source_, i).front());
+  for (const FitSize& size : options_.sizes) {
+    const uint64_t least = file_size(size, smallest) + kFitReserveBytes;
+    if (least <= size.limit_bytes) continue;
+    throw Error(ErrorKind::kUsage, "--size " + printable(size.name) + ": no choice of types fits " + std::to_string(size.limit_bytes) +
+                                       " bytes; the smallest that works is " + std::to_string(least) + " (" + format_size(least) + ")");
+  }
+}
+
 // What sensitivities depend on.
 std::string FitJob::measurement_key() const {
   Sha256 hash;
@@ -125,7 +156,10 @@ std::string FitJob::measurement_key() const {
   for (const Sequence& sequence : measuring_) hash.update(std::as_bytes(std::span(sequence.tokens)));
   add(std::to_string(options_.ctx) + " " + std::to_string(options_.probes));
   add(calibration_.importance.record().sha256);
-  add(feedback_ == nullptr ? "" : feedback_->record().sha256);
+  if (calibration_.feedback) {
+    const StatisticsRecord& record = calibration_.feedback->record();
+    add(record.sha256 + " " + record.text_sha256 + " " + record.mode + " " + std::to_string(record.n_tokens));
+  }
   for (size_t i = 0; i < source_.tensors().size(); ++i) {
     for (const DType type : candidate_types(source_, i)) add(std::string(name_of(type)) + " " + std::to_string(encoder_revision(type)));
   }
@@ -142,13 +176,43 @@ FitJob::Measured FitJob::measure(BlockCache& blocks, const EvalOptions& eval, Pr
     result.sensitivities = std::move(*cached);
     return result;
   }
+  const auto begin = std::chrono::steady_clock::now();
   result.sensitivities = measure_errors(source_, encoder_, progress);
+  const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
   const std::vector<TypeAssignment> builds = probe_builds(source_, result.sensitivities, options_.probes);
-  const auto cost = static_cast<double>(result.builds->cost(builds)) * result.builds->seconds_per_layer();
-  progress.note(std::to_string(builds.size()) + " probes, about " + duration_text(cost));
+  const double seconds = forecast_seconds(builds, *result.builds, took.count() / sampled_weights(source_, result.sensitivities));
+  progress.note(std::to_string(builds.size()) + " probes" + (std::ssize(builds) > options_.probes ? ", the fewest for this model," : "") +
+                " and what follows from them: about " + duration_text(seconds));
   set_probe_results(result.sensitivities, result.builds->measure(builds, progress));
   write_cache(path, result.sensitivities, source_, key, progress);
   return result;
+}
+
+// Weights of these builds that are encoded, blocks that several share once.
+double FitJob::encoded_weights(std::span<const TypeAssignment> builds) const {
+  double sum = 0;
+  for (size_t i = 0; i < source_.tensors().size(); ++i) {
+    std::set<DType> types;
+    for (const TypeAssignment& build : builds) {
+      if (!source_.can_copy(i, build[i])) types.insert(build[i]);
+    }
+    sum += static_cast<double>(types.size()) * static_cast<double>(source_.tensors()[i].shape.n_elements());
+  }
+  return sum;
+}
+
+// Of the probes, of a step for every tensor in each round, and of judging: layers run and weights encoded.
+double FitJob::forecast_seconds(std::span<const TypeAssignment> probes, const SimulatedBuilds& builds, double seconds_per_weight) const {
+  const auto n_layers = static_cast<double>(builds.n_layers() + 1), n_sizes = static_cast<double>(options_.sizes.size());
+  const double n_steps = n_sizes * options_.rounds;
+  double step_layers = 0, weights = 0;
+  for (const LogicalTensor& tensor : source_.tensors()) {
+    step_layers += n_layers - static_cast<double>(std::max<int64_t>(tensor.layer, 0));
+    weights += static_cast<double>(tensor.shape.n_elements());
+  }
+  const double judged = n_sizes * (1 + kRivals), share = static_cast<double>(n_checking()) / static_cast<double>(n_measuring());
+  const double layers = static_cast<double>(builds.cost(probes)) + n_steps * step_layers + judged * n_layers * share;
+  return layers * builds.seconds_per_layer() + (encoded_weights(probes) + (n_steps + judged) * weights) * seconds_per_weight;
 }
 
 // Figures have one width, so that the recipe in the file has the same length before and after they are known.
@@ -181,7 +245,7 @@ std::vector<FitBuild> FitJob::plain_builds() const {
 
 std::vector<FittedSize> FitJob::run(Progress& progress) {
   std::vector<uint64_t> limits;
-  for (const FitSize& size : options_.sizes) limits.push_back(size.limit_bytes);
+  for (const FitSize& size : options_.sizes) limits.push_back(size.limit_bytes - kFitReserveBytes);
   std::vector<FitBuild> plain = plain_builds();
 
   EvalOptions eval = options_.eval;
@@ -190,9 +254,7 @@ std::vector<FittedSize> FitJob::run(Progress& progress) {
   Measured measured = measure(blocks, eval, progress);
   std::vector<FitBuild> proposals;
   for (size_t s = 0; s < limits.size(); ++s) {
-    const FileSize file_size = [&](const TypeAssignment& types) {
-      return plan_builds(source_, options_.model, {recipe_of(options_.sizes[s], types, {})}, {}, calibration_).front().size_bytes;
-    };
+    const FileSize file_size = [&](const TypeAssignment& types) { return this->file_size(options_.sizes[s], types); };
     proposals.push_back(propose_builds(source_, measured.sensitivities, *measured.builds, std::span(&limits[s], 1), file_size,
                                        {.rounds = options_.rounds}, progress)
                             .front());
@@ -206,11 +268,12 @@ std::vector<FittedSize> FitJob::run(Progress& progress) {
   std::vector<FittedSize> fitted;
   for (size_t s = 0; s < results.size(); ++s) {
     const FitSize& size = options_.sizes[s];
-    const FitResult& result = results[s];
+    FitResult& result = results[s];
+    result.limit_bytes = size.limit_bytes;
     const Recipe recipe =
         result.winner ? load_recipe(result.rivals[*result.winner].name) : recipe_of(size, result.proposal.types, result.proposal.checked);
     write_file_atomically(size.recipe, recipe_to_json(recipe), options_.overwrite);
-    fitted.push_back({size, std::move(results[s])});
+    fitted.push_back({size, std::move(result)});
   }
   return fitted;
 }

@@ -47,21 +47,28 @@ struct FittedSize {
   FitResult result;
 };
 
+inline constexpr uint64_t kFitReserveBytes = 4096;
+
 class FitJob {
  public:
-  // Reads the texts. importance and feedback (nullptr: none) are what the builds will be encoded with; all outlive the job.
-  // Throws kUsage when the calibration text cannot be divided.
-  FitJob(const ModelSource& source, const Calibration& calibration, FeedbackEncoder* feedback, FitJobOptions options);
+  // Reads the texts. calibration: what the builds will be encoded with; it and source outlive the job. Throws kUsage when a size is below
+  // the smallest that there is, or the calibration text cannot be divided.
+  FitJob(const ModelSource& source, const Calibration& calibration, FitJobOptions options);
 
   int64_t n_measuring() const noexcept { return std::ssize(measuring_); }  // chunks
   int64_t n_checking() const noexcept { return std::ssize(checking_); }
 
-  // Measures, searches, judges and writes the recipes. Sensitivities that were kept for the same model, text and encoders are used again;
-  // notes say so, or how long the probes will take. A cache that cannot be read or written is a warning.
+  // Measures, searches, judges and writes the recipes. Files made of them have at most their size, with kFitReserveBytes for the keys that
+  // publishing adds (names, licence, the original). Sensitivities that were kept for the same model, text and encoders are used again;
+  // notes say so, or how long everything will take. A cache that cannot be read or written is a warning.
   std::vector<FittedSize> run(Progress& progress);
 
  private:
   struct Measured;
+  void check_sizes() const;
+  uint64_t file_size(const FitSize& size, const TypeAssignment& types) const;
+  double encoded_weights(std::span<const TypeAssignment> builds) const;
+  double forecast_seconds(std::span<const TypeAssignment> probes, const SimulatedBuilds& builds, double seconds_per_weight) const;
   std::string measurement_key() const;
   Measured measure(BlockCache& blocks, const EvalOptions& eval, Progress& progress) const;
   std::vector<FitBuild> plain_builds() const;
@@ -70,7 +77,6 @@ class FitJob {
 
   const ModelSource& source_;
   const Calibration& calibration_;
-  FeedbackEncoder* feedback_;
   const FitJobOptions options_;
   const TensorEncoder encoder_;
   std::vector<Sequence> measuring_, checking_;

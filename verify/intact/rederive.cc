@@ -278,6 +278,15 @@ Effort effort_of(const BuildRecord& build) {
   return find_effort(build.settings.find_string("quern.effort").value_or("default")).value_or(Effort::kDefault);
 }
 
+std::vector<DType> recorded_types(const BuildRecord& build, const ModelSource& source) {
+  std::vector<DType> types;
+  for (const LogicalTensor& tensor : source.tensors()) {
+    const auto found = std::ranges::find(build.tensors, tensor.name, &TensorRecord::name);
+    types.push_back(found == build.tensors.end() ? tensor.source_type : found->type);
+  }
+  return types;
+}
+
 RederiveCount rederive(const PublishedFolder& folder, const BuildRecord& build, const ModelSource& source, const Importance& importance,
                        const RederiveOptions& options, std::vector<Finding>& findings, Progress& progress) {
   return Rederivation(folder, build, source, importance, options, findings).run(progress);

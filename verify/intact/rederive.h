@@ -37,6 +37,9 @@ struct RederiveCount {
   uint64_t source_bytes = 0;
 };
 
+// One type per tensor of the source: those that the build gives them; what it leaves out stays as it is.
+std::vector<DType> recorded_types(const BuildRecord& build, const ModelSource& source);
+
 // importance: what the build was encoded with, empty for uniform. Adds a finding per tensor that differs (kDamage) and one per reason
 // why tensors cannot be derived again by this version (kUnprovable).
 RederiveCount rederive(const PublishedFolder& folder, const BuildRecord& build, const ModelSource& source, const Importance& importance,

@@ -44,14 +44,6 @@ std::string titles() {
   return text;
 }
 
-std::vector<DType> recorded_types(const BuildRecord& build, const ModelSource& source) {
-  std::vector<DType> types;
-  for (const LogicalTensor& tensor : source.tensors()) {
-    const auto found = std::ranges::find(build.tensors, tensor.name, &TensorRecord::name);
-    types.push_back(found == build.tensors.end() ? tensor.source_type : found->type);
-  }
-  return types;
-}
 
 class Verification {
  public:

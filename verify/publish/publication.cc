@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <nlohmann/json.hpp>
 
 #include "convert/fill/destination.h"
 #include "convert/fill/journal.h"
@@ -18,7 +19,9 @@
 #include "recipes/size_estimate.h"
 #include "verify/drift/drift_job.h"
 #include "verify/intact/file_scan.h"
+#include "verify/intact/rederive.h"
 #include "verify/publish/card_values.h"
+#include "verify/publish/preparation.h"
 #include "verify/publish/readme.h"
 #include "verify/records/published.h"
 #include "verify/report/report.h"
@@ -36,6 +39,7 @@ constexpr auto kReplace = OutputFile::Overwrite::kAllow;
 // Two publications of one id give the same bytes.
 std::string publication_id(const Plan& plan, const PublicationOptions& options) {
   std::string text = plan_id(plan) + "\n" + kVersion;
+  text += "\n" + std::to_string(options.eval_ctx) + " " + std::to_string(options.eval_chunks);
   for (const fs::path& file : {options.eval_text, options.calib_text}) text += "\n" + (file.empty() ? "" : hash_file(file, no_progress()));
   return sha256_hex(text);
 }
@@ -55,22 +59,25 @@ void check_imatrix_texts(const fs::path& imatrix) {
   }
 }
 
-// The largest output that fits on each machine.
-std::vector<MachineAdvice> advise(const ModelSource& source, const Plan& plan) {
-  std::vector<LogicalTensor> tensors;
-  for (const PlannedTensor& tensor : plan.tensors) tensors.push_back(source.tensors()[tensor.source_index]);
-  std::vector<std::pair<const PlannedOutput*, RunCost>> costs;
-  for (const PlannedOutput& output : plan.outputs) {
-    costs.emplace_back(&output, run_cost(plan.metadata, tensors, types_of(output), kAdviceContext));
+// The largest build that fits on each machine.
+std::vector<MachineAdvice> advise(const ModelSource& source, const Metadata& metadata, const Manifest& manifest) {
+  std::vector<std::pair<const BuildRecord*, RunCost>> costs;
+  for (const BuildRecord& build : manifest.builds) {
+    costs.emplace_back(&build, run_cost(metadata, source.tensors(), recorded_types(build, source), kAdviceContext));
   }
-  std::ranges::stable_sort(costs, std::greater(), [](const auto& cost) { return cost.first->tensor_bytes; });
+  const auto tensor_bytes = [](const auto& cost) {
+    uint64_t bytes = 0;
+    for (const TensorRecord& tensor : cost.first->tensors) bytes += tensor.size_bytes;
+    return bytes;
+  };
+  std::ranges::stable_sort(costs, std::greater(), tensor_bytes);
   std::vector<MachineAdvice> advice;
   for (const Machine& machine : all_machines()) {
     MachineAdvice line{machine.name, "", 0, 0};
-    for (const auto& [output, cost] : costs) {
+    for (const auto& [build, cost] : costs) {
       const MachineFit fit = fit_on(machine, cost);
       if (fit.verdict == MachineFit::Verdict::kTooLarge) continue;
-      line = {machine.name, output->label, static_cast<uint64_t>(std::max<int64_t>(fit.left_bytes, 0)), fit.tokens_per_second};
+      line = {machine.name, build->label, static_cast<uint64_t>(std::max<int64_t>(fit.left_bytes, 0)), fit.tokens_per_second};
       break;
     }
     advice.push_back(std::move(line));
@@ -101,6 +108,12 @@ OpenedBuild open_publication(BuildOptions options) {
   return opened;
 }
 
+void check_publication_folder(const fs::path& folder, bool force) {
+  if (force || !fs::is_directory(folder) || fs::exists(folder / kManifestName) || read_state(folder)) return;
+  if (!list_published_files(folder).empty())
+    throw Error(ErrorKind::kUsage, "is not empty; --force replaces what is published there").file(folder.string());
+}
+
 Publication::Publication(const PublicationOptions& options, OpenedBuild& opened)
     : options_(options), source_(*opened.source), opened_(opened), plan_(*opened.plan) {
   check_card(options_);
@@ -110,29 +123,32 @@ Publication::Publication(const PublicationOptions& options, OpenedBuild& opened)
 
 std::vector<Problem> Publication::begin(Progress& progress) {
   const std::string id = publication_id(plan_, options_);
-  const std::optional<PublishState> found = fs::is_directory(plan_.folder) ? read_state(plan_.folder) : std::nullopt;
-  const std::vector<std::string> present = fs::is_directory(plan_.folder) ? list_published_files(plan_.folder) : std::vector<std::string>();
+  const bool exists = fs::is_directory(plan_.folder);
+  const std::optional<PublishState> found = exists ? read_state(plan_.folder) : std::nullopt;
   const bool goes_on = found && found->id == id;
-  if (!goes_on && !options_.force && (found || !present.empty())) {
-    throw Error(ErrorKind::kUsage, found ? "holds an unfinished publication of another source or with other options; --force replaces it"
-                                         : "is not empty; --force replaces what is published there")
-        .file(plan_.folder.string());
-  }
+  const bool keeps = goes_on || !options_.force;
+  if (keeps && fs::exists(plan_.folder / kManifestName)) published_ = read_manifest(plan_.folder / kManifestName);
+  const std::vector<std::string> present = exists ? list_published_files(plan_.folder) : std::vector<std::string>();
+  if (keeps && !goes_on) check_folder(found);
   check_foreign_files(present);
   if (options_.license.empty()) {
     for (const std::string& warning : card_warnings(plan_.metadata)) progress.warn(warning);
   }
   if (!options_.eval_text.empty()) {
-    for (const std::string& warning : load_text(source_, {.file = options_.eval_text}).warnings) progress.warn(warning);
+    for (const std::string& warning : evaluation_text().warnings) progress.warn(warning);
   }
   make_folder(plan_.folder);
+  if (!keeps) {  // what they say is true no longer
+    for (const char* name : {kManifestName, kSumsName, kAttestationName}) fs::remove(plan_.folder / name);
+  }
   state_ = goes_on ? *found : PublishState{id, {}, ""};
   write_state(plan_.folder, state_);
+  if (published_) keep_published(progress);
 
   missing_ = plan_;
   const bool interrupted = begun_bytes(plan_) > 0;  // in a run that made all of them: it is gone on with as a whole
   for (const PlannedOutput& output : plan_.outputs) {
-    complete_.push_back(goes_on && !interrupted ? finished_build(plan_, output, progress) : std::nullopt);
+    complete_.push_back(keeps && !interrupted ? finished_build(plan_, output, progress) : std::nullopt);
     if (!complete_.back()) continue;
     progress.note(output.label + " is complete; it is not made again");
     std::erase_if(missing_.outputs, [&](const PlannedOutput& planned) { return planned.label == output.label; });
@@ -140,15 +156,53 @@ std::vector<Problem> Publication::begin(Progress& progress) {
   return missing_.outputs.empty() ? std::vector<Problem>() : check_destination(missing_);
 }
 
+void Publication::check_folder(const std::optional<PublishState>& found) const {
+  if (found) {
+    throw Error(ErrorKind::kUsage, "holds an unfinished publication of another source or with other options; --force replaces it")
+        .file(plan_.folder.string());
+  }
+  check_publication_folder(plan_.folder, false);
+}
+
+// Builds of the folder that are not asked for again stay in its documents, if they are of this checkpoint.
+void Publication::keep_published(Progress& progress) {
+  hash_checkpoint(progress);
+  const auto is_here = [&](const SourceRecord& of_old) {
+    return std::ranges::any_of(state_.sources,
+                               [&](const SourceRecord& source) { return source.name == of_old.name && source.sha256 == of_old.sha256; });
+  };
+  if (!std::ranges::all_of(published_->sources, is_here)) {
+    throw Error(ErrorKind::kUsage, "holds builds of another checkpoint; --force replaces them").file(plan_.folder.string());
+  }
+  for (const BuildRecord& build : published_->builds) {
+    if (std::ranges::find(plan_.outputs, build.label, &PlannedOutput::label) != plan_.outputs.end()) continue;
+    for (const FileRecord& file : build.files) {
+      std::error_code missing;
+      if (fs::file_size(plan_.folder / file.name, missing) == file.size_bytes && !missing) continue;
+      throw Error(ErrorKind::kUsage, "'" + printable(file.name) + "' of the build " + printable(build.label) +
+                                         " is missing or has another size; fetch it again, or begin anew with --force")
+          .file(plan_.folder.string());
+    }
+    progress.note(build.label + " stays as it is");
+    manifest_.builds.push_back(build);
+  }
+}
+
 void Publication::check_foreign_files(const std::vector<std::string>& present) const {
   for (const std::string& name : present) {
     if (!name.ends_with(".gguf") || name == imatrix_name()) continue;
-    const bool ours = std::ranges::any_of(plan_.outputs, [&](const PlannedOutput& output) {
+    bool ours = std::ranges::any_of(plan_.outputs, [&](const PlannedOutput& output) {
       for (size_t f = 0; f < output.files.size(); ++f) {
         if (relative_name(output, f) == name) return true;
       }
       return false;
     });
+    if (published_) {
+      ours = ours || std::ranges::find(published_->inputs, name, &InputRecord::name) != published_->inputs.end() ||
+             std::ranges::any_of(published_->builds, [&](const BuildRecord& build) {
+               return std::ranges::find(build.files, name, &FileRecord::name) != build.files.end();
+             });
+    }
     if (!ours)
       throw Error(ErrorKind::kUsage, "holds '" + printable(name) + "', which is not part of this publication; remove it")
           .file(plan_.folder.string());
@@ -176,6 +230,7 @@ void Publication::finish(Progress& progress) {
   write_readme();
   write_report();
   write_documents(plan_.folder, manifest_, key_ ? &*key_ : nullptr);
+  remove_preparation(plan_.folder);
   remove_state(plan_.folder);
 }
 
@@ -190,47 +245,118 @@ void Publication::hash_checkpoint(Progress& progress) {
   manifest_.sources = state_.sources;
 }
 
-// Statistics are published themselves, of texts only the sums.
+// Statistics and recipes are published themselves, of texts only the sums.
 void Publication::publish_inputs() {
-  if (const fs::path& imatrix = options_.imatrix; !imatrix.empty()) {
-    const fs::path copy = plan_.folder / imatrix_name();
-    constexpr uint64_t kMaxImatrixBytes = uint64_t{1} << 32;
-    if (!fs::exists(copy) || !fs::equivalent(copy, imatrix)) {
-      const std::vector<std::byte> bytes = read_file(imatrix, kMaxImatrixBytes);
-      write_file_atomically(copy, {reinterpret_cast<const char*>(bytes.data()), bytes.size()}, kReplace);
-    }
-    manifest_.inputs.push_back({"imatrix", imatrix_name(), fs::file_size(copy), hash_file(copy, no_progress())});
-  }
+  if (!options_.imatrix.empty()) publish_file("imatrix", options_.imatrix);
+  for (const fs::path& recipe : options_.recipes) publish_file("recipe", recipe);
   const auto add_text = [this](const char* kind, const fs::path& file) {
-    if (!file.empty()) manifest_.inputs.push_back({kind, "", fs::file_size(file), hash_file(file, no_progress())});
+    if (!file.empty()) add_input({kind, "", fs::file_size(file), hash_file(file, no_progress())});
   };
   add_text("calibration text", options_.calib_text);
+  if (opened_.calibration.feedback) add_input({"calibration text", "", 0, opened_.calibration.feedback->record().text_sha256});
   add_text("evaluation text", options_.eval_text);
-}
-
-void Publication::measure(Progress& progress) {
-  if (options_.eval_text.empty()) return;
-  if (state_.drift.empty()) {
-    state_.drift = drift_to_json(measured(progress), DriftDetail::kSummary);
-    write_state(plan_.folder, state_);
+  if (!published_) return;
+  for (const InputRecord& input : published_->inputs) {
+    if (input.kind != "evaluation text" || options_.eval_text.empty()) add_input(input);
   }
-  manifest_.drift = state_.drift;
 }
 
-DriftReport Publication::measured(Progress& progress) const {
+void Publication::add_input(InputRecord input) {
+  const bool known = std::ranges::any_of(manifest_.inputs, [&](const InputRecord& other) {
+    return other.kind == input.kind && other.name == input.name && other.sha256 == input.sha256;
+  });
+  if (!known) manifest_.inputs.push_back(std::move(input));
+}
+
+void Publication::publish_file(const char* kind, const fs::path& file) {
+  const std::string name = file.filename().string();
+  const fs::path copy = plan_.folder / name;
+  constexpr uint64_t kMaxInputBytes = uint64_t{1} << 32;
+  const std::vector<std::byte> bytes = read_file(file, kMaxInputBytes);
+  const InputRecord input{kind, name, bytes.size(), sha256_hex(bytes)};
+  if (published_) {
+    const auto old = std::ranges::find(published_->inputs, name, &InputRecord::name);
+    if (old != published_->inputs.end() && old->sha256 != input.sha256) {
+      throw Error(ErrorKind::kUsage, "another file of this name belongs to the builds that are published; rename it").file(file.string());
+    }
+  }
+  std::error_code absent;
+  if (!fs::equivalent(copy, file, absent)) {
+    write_file_atomically(copy, {reinterpret_cast<const char*>(bytes.data()), bytes.size()}, kReplace);
+  }
+  add_input(input);
+}
+
+ChunkedText Publication::evaluation_text() const {
+  return load_text(source_, {.file = options_.eval_text, .ctx = options_.eval_ctx, .max_chunks = options_.eval_chunks});
+}
+
+std::string Publication::drift_name() const {
+  return fs::path(plan_.metadata.find_string("general.name").value_or("original")).filename().string();
+}
+
+// Rows of an earlier attempt, or of the builds that were published before, on the same chunks.
+DriftReport Publication::known_drift(const ChunkedText& text) const {
+  std::string json = state_.drift;
+  if (json.empty() && published_) {
+    const std::string sha256 = hash_file(options_.eval_text, no_progress());
+    const bool same = std::ranges::any_of(
+        published_->inputs, [&](const InputRecord& input) { return input.kind == "evaluation text" && input.sha256 == sha256; });
+    if (same) json = published_->drift;
+  }
+  if (json.empty()) return {};
+  DriftReport known = drift_from_json(json);
+  const bool same_chunks = known.n_chunks == std::ssize(text.chunks) && known.n_ctx == std::ssize(text.chunks.front().tokens);
+  return same_chunks && known.original == drift_name() ? known : DriftReport();
+}
+
+// One build after the other, so that an interrupt loses one.
+void Publication::measure(Progress& progress) {
+  if (options_.eval_text.empty()) {
+    if (published_) manifest_.drift = published_->drift;
+    return;
+  }
+  const ChunkedText text = evaluation_text();
+  DriftReport known = known_drift(text);
   EvalOptions eval;
   eval.memory_bytes = options_.evaluation_memory_bytes != 0 ? options_.evaluation_memory_bytes : default_evaluation_memory();
-  const ChunkedText text = load_text(source_, {.file = options_.eval_text});
-  const std::string name = fs::path(plan_.metadata.find_string("general.name").value_or("original")).filename().string();
-  DriftJob job(source_, name, options_.eval_text.filename().string(), text, eval, progress);
-  for (const std::string& warning : text.warnings) job.warn(warning);
-  for (const BuildRecord& build : manifest_.builds) {
-    const fs::path first = plan_.folder / build.files.front().name;
+  std::optional<DriftJob> job;
+  for (size_t i = 0; i < manifest_.builds.size(); ++i) {
+    const fs::path first = plan_.folder / manifest_.builds[i].files.front().name;
+    const std::string name = first.filename().string();
+    if (std::ranges::find(known.rows, name, &DriftRow::name) != known.rows.end()) continue;
+    if (!job) {
+      progress.note("measuring the original on " + std::to_string(text.chunks.size()) + " chunks of " + std::to_string(options_.eval_ctx));
+      job.emplace(source_, drift_name(), options_.eval_text.filename().string(), text, eval, progress);
+      for (const std::string& warning : text.warnings) job->warn(warning);
+    }
+    progress.note("measuring " + manifest_.builds[i].label + " (" + std::to_string(i + 1) + " of " +
+                  std::to_string(manifest_.builds.size()) + ")");
     const std::unique_ptr<ModelSource> opened = open_model(first);
-    progress.note("measuring " + build.label);
-    job.add(*opened, first.filename().string(), size_on_disk(*opened), progress);
+    job->add(*opened, name, size_on_disk(*opened), progress);
+    const DriftReport& measured = job->report();
+    if (known.rows.empty()) {
+      known = measured;
+    } else {
+      known.rows.push_back(measured.rows.back());
+    }
+    state_.drift = drift_to_json(known, DriftDetail::kSummary);
+    write_state(plan_.folder, state_);
   }
-  return job.report();
+  manifest_.drift = drift_to_json(in_order_of_builds(std::move(known)), DriftDetail::kSummary);
+}
+
+// The noise floor, then one row for each build: as if all had been measured at once.
+DriftReport Publication::in_order_of_builds(DriftReport report) const {
+  std::vector<std::string> names = {kNoiseFloorName};
+  for (const BuildRecord& build : manifest_.builds) names.push_back(fs::path(build.files.front().name).filename().string());
+  std::vector<DriftRow> rows;
+  for (const std::string& name : names) {
+    const auto found = std::ranges::find(report.rows, name, &DriftRow::name);
+    if (found != report.rows.end()) rows.push_back(std::move(*found));
+  }
+  report.rows = std::move(rows);
+  return report;
 }
 
 void Publication::write_readme() const {
@@ -240,7 +366,7 @@ void Publication::write_readme() const {
   if (!manifest_.drift.empty()) facts.drift = drift_from_json(manifest_.drift);
   facts.quantized_by = options_.quantized_by;
   facts.is_signed = key_.has_value();
-  facts.machines = advise(source_, plan_);
+  facts.machines = advise(source_, plan_.metadata, manifest_);
   write_file_atomically(plan_.folder / kReadmeName, make_readme(facts), kReplace);
 }
 
@@ -249,6 +375,47 @@ void Publication::write_report() const {
   const fs::path manifest = plan_.folder / kManifestName;
   write_file_atomically(manifest, manifest_to_json(manifest_), kReplace);
   write_file_atomically(plan_.folder / kReportName, report_html(read_report(manifest, {})), kReplace);
+}
+
+PublicationResult Publication::result() const {
+  PublicationResult result;
+  result.folder = plan_.folder.string();
+  std::optional<DriftReport> drift;
+  if (!manifest_.drift.empty()) drift = drift_from_json(manifest_.drift);
+  if (drift) result.drift_text = drift->text;
+  for (const BuildRecord& build : manifest_.builds) {
+    PublishedBuild published{build.label, {}, 0, std::nullopt};
+    for (const FileRecord& file : build.files) {
+      published.files.push_back(file.name);
+      published.size_bytes += file.size_bytes;
+    }
+    const std::string name = fs::path(published.files.front()).filename().string();
+    if (drift) {
+      const auto row = std::ranges::find(drift->rows, name, &DriftRow::name);
+      if (row != drift->rows.end()) published.drift = row->drift.statistics;
+    }
+    result.builds.push_back(std::move(published));
+  }
+  if (key_) result.key_id = key_->id();
+  result.files = list_published_files(plan_.folder);
+  return result;
+}
+
+std::string publication_to_json(const PublicationResult& result) {
+  using nlohmann::ordered_json;
+  ordered_json builds = ordered_json::array();
+  for (const PublishedBuild& build : result.builds) {
+    ordered_json entry = {{"label", build.label}, {"files", build.files}, {"size_bytes", build.size_bytes}};
+    if (build.drift) {
+      entry["kl"] = {{"value", build.drift->kl.value}, {"error", build.drift->kl.error}};
+      entry["perplexity"] = {{"value", build.drift->ppl.value}, {"error", build.drift->ppl.error}};
+    }
+    builds.push_back(std::move(entry));
+  }
+  ordered_json root = {{"schema", "quern.publish/1"}, {"folder", result.folder}, {"builds", builds}, {"files", result.files}};
+  if (!result.drift_text.empty()) root["eval_text"] = result.drift_text;
+  if (!result.key_id.empty()) root["key_id"] = result.key_id;
+  return root.dump(1) + "\n";
 }
 
 }  // namespace quern
