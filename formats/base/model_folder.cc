@@ -38,7 +38,14 @@ std::vector<std::string> ModelFolder::names(std::string_view folder) const {
 InputFile ModelFolder::open(std::string_view name) const {
   InputFile file(path_ / name);
   refuse_stand_in(file);
+  if (opened_) opened_->emplace(name);
   return file;
+}
+
+void ModelFolder::remember() { opened_ = std::make_shared<std::set<std::string>>(); }
+
+std::vector<std::string> ModelFolder::opened() const {
+  return opened_ ? std::vector<std::string>(opened_->begin(), opened_->end()) : std::vector<std::string>();
 }
 
 std::vector<std::byte> ModelFolder::read(std::string_view name, uint64_t max_bytes) const { return read_file(open(name), max_bytes); }

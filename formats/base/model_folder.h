@@ -3,6 +3,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <memory>
+#include <set>
 #include <span>
 #include <string>
 #include <string_view>
@@ -34,8 +36,14 @@ class ModelFolder {
   std::vector<std::byte> read(std::string_view name, uint64_t max_bytes) const;
   std::string read_text(std::string_view name, uint64_t max_bytes) const;
 
+  // From now on this folder and its copies remember what any of them opens. Not for use by several threads at once.
+  void remember();
+  // Names of the files that were opened since remember(), sorted.
+  std::vector<std::string> opened() const;
+
  private:
   std::filesystem::path path_;
+  std::shared_ptr<std::set<std::string>> opened_;  // shared, because the readers of a model keep copies of its folder
 };
 
 // The first name in the folder with this ending; of a split model that is its first shard. Empty when there is none.

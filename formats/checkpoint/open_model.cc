@@ -9,6 +9,7 @@
 #include "formats/checkpoint/gguf_source.h"
 #include "formats/checkpoint/outline_source.h"
 #include "formats/encodings/registry.h"
+#include "formats/model/model_documents.h"
 #include "formats/model/model_outline.h"
 #include "formats/model/skip.h"
 #include "formats/tokenizer/import.h"
@@ -132,16 +133,29 @@ void rename_tensors(const Description& model, safetensors::Checkpoint& checkpoin
   if (const std::optional<NameChange> change = name_change(model, stored, notes)) checkpoint.rename(*change);
 }
 
+// Everything that is read of a checkpoint folder when it is opened.
+struct Contents {
+  safetensors::Checkpoint checkpoint;
+  ArchRules rules;
+  Metadata metadata;
+  std::vector<std::string> notes;
+};
+
+Contents read_contents(const Description& model, const ModelOptions& options, bool with_tokenizer) {
+  encodings::check_config(model.config);
+  Contents contents{safetensors::Checkpoint(model.folder), {}, {}, {}};
+  rename_tensors(model, contents.checkpoint, contents.notes);
+  const HasTensor has_tensor = [&](std::string_view name) { return encodings::is_stored(contents.checkpoint, model.config, name); };
+  contents.rules = model.arch->rules(model.config, options.mtp, has_tensor);
+  contents.metadata = metadata_of(model, contents.rules, options, with_tokenizer, contents.notes);
+  return contents;
+}
+
 std::unique_ptr<ModelSource> open_checkpoint(const Description& model, const ModelOptions& options, std::span<const std::string> skip,
                                              bool with_tokenizer) {
-  encodings::check_config(model.config);
-  safetensors::Checkpoint checkpoint(model.folder);
-  std::vector<std::string> notes;
-  rename_tensors(model, checkpoint, notes);
-  const HasTensor has_tensor = [&](std::string_view name) { return encodings::is_stored(checkpoint, model.config, name); };
-  const ArchRules rules = model.arch->rules(model.config, options.mtp, has_tensor);
-  Metadata metadata = metadata_of(model, rules, options, with_tokenizer, notes);
-  return std::make_unique<CheckpointSource>(std::move(checkpoint), rules, model.config, std::move(metadata), std::move(notes), skip);
+  Contents contents = read_contents(model, options, with_tokenizer);
+  return std::make_unique<CheckpointSource>(std::move(contents.checkpoint), contents.rules, model.config, std::move(contents.metadata),
+                                            std::move(contents.notes), skip);
 }
 
 // Names of the tensors that the index of absent shards lists.
@@ -164,7 +178,7 @@ std::unique_ptr<ModelSource> outline_of_config(const Description& model, const M
   const ArchRules rules =
       model.arch->rules(model.config, options.mtp, [&](std::string_view name) { return names.find(name) != names.end(); });
   Metadata metadata = metadata_of(model, rules, options, with_tokenizer, notes);
-  notes.push_back("only config.json was read: the stored types are those that it states");
+  notes.push_back("no header of a tensor file was read: the stored types are those that config.json states");
   return std::make_unique<OutlineSource>(model.config, rules, std::move(metadata), std::move(notes));
 }
 
@@ -181,12 +195,18 @@ ModelOutline outline_of_folder(const ModelFolder& folder, const ModelOptions& op
           with_headers, with_tokenizer};
 }
 
+// A config.json under its own name stands for its folder, weights excepted, which may not be there yet.
+ModelOutline outline_without_weights(const ModelFolder& folder, const ModelOptions& options) {
+  const bool with_tokenizer = has_tokenizer(folder);
+  return {outline_of_config(describe(load_config(folder), folder), options, with_tokenizer), false, with_tokenizer};
+}
+
 // The name of the file stands for that of the folder, unless it is the usual one.
 ModelOutline outline_of_file(const fs::path& path, const ModelOptions& options) {
+  if (path.filename() == "config.json") return outline_without_weights(fs::absolute(path).parent_path(), options);
   constexpr uint64_t kMaxConfigBytes = uint64_t{8} << 20;
-  const fs::path folder = path.filename() == "config.json" ? fs::absolute(path).parent_path() : fs::path(path).replace_extension();
   const std::string text = ModelFolder(path.parent_path()).read_text(path.filename().string(), kMaxConfigBytes);
-  return {outline_of_config(describe(ModelConfig::parse(text), folder), options, false), false, false};
+  return {outline_of_config(describe(ModelConfig::parse(text), fs::path(path).replace_extension()), options, false), false, false};
 }
 
 // A file of a checkpoint where its folder was meant.
@@ -213,6 +233,21 @@ std::unique_ptr<ModelSource> open_model(const fs::path& path, const ModelOptions
   if (!skip.empty())
     throw Error(ErrorKind::kUsage, "--skip is for checkpoints, a GGUF file has only tensors of its model").file(path.string());
   return std::make_unique<GgufSource>(gguf::File(path));
+}
+
+std::vector<SourceFile> documents_of(const fs::path& path) {
+  if (!fs::is_directory(path)) return {};
+  ModelFolder folder(path);
+  folder.remember();
+  const Contents contents = read_contents(describe(load_config(folder), folder), {}, true);
+  std::set<fs::path> with_tensors;
+  for (const InputFile& file : contents.checkpoint.files()) with_tensors.insert(file.path());
+  std::vector<SourceFile> documents;
+  for (const std::string& name : folder.opened()) {
+    const InputFile file(folder.path() / name);
+    if (!with_tensors.contains(file.path())) documents.push_back({file.path(), name, file.size_bytes(), file.mtime_ns()});
+  }
+  return documents;
 }
 
 ModelOutline open_outline(const fs::path& path, const ModelOptions& options, std::span<const std::string> skip) {

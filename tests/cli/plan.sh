@@ -12,3 +12,5 @@ check "$DATA/models/mini-v4" --type Q4_K_M --machine mac-m3-ultra-255
 check "$DATA/models/mini-v4" --type Q4_K_M --type Q8_0 --write-recipe mix.json
 check "$DATA/models/mini-v4" --type Q4_K_M --machine-memory 48GB
 check absent --type Q4_K_M
+mkdir mini-v4 && cp "$DATA"/models/mini-v4/*.json mini-v4
+"$QUERN" plan mini-v4/config.json --type Q4_K_M --json 2>/dev/null | grep file_bytes

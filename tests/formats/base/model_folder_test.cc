@@ -34,6 +34,19 @@ TEST(ModelFolder, ListsAndReadsItsFiles) {
   EXPECT_ERROR(folder.open("README.md"), ErrorKind::kIo, "README.md: cannot open: No such file");
 }
 
+TEST(ModelFolder, RemembersWhatItsCopiesOpen) {
+  TempDir dir;
+  for (const char* name : {"config.json", "tokenizer.json", "other.json"}) test::write_text(dir / name, "{}");
+  ModelFolder folder(dir.path());
+  folder.read_text("other.json", 10);
+  folder.remember();
+  const ModelFolder copy = folder;
+  copy.read_text("tokenizer.json", 10);
+  folder.read_text("config.json", 10);
+  EXPECT_ERROR(folder.open("README.md"), ErrorKind::kIo, "cannot open");
+  EXPECT_THAT(folder.opened(), ElementsAre("config.json", "tokenizer.json"));
+}
+
 TEST(ModelFolder, RefusesWhatStandsInPlaceOfAFile) {
   TempDir dir;
   const auto open = [&](const std::string& text) {

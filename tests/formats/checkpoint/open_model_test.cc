@@ -5,6 +5,7 @@
 #include <functional>
 
 #include "formats/base/file.h"
+#include "formats/model/model_documents.h"
 #include "formats/model/model_outline.h"
 #include "tests/formats/checkpoint_builder.h"
 
@@ -305,6 +306,33 @@ TEST(OpenModelConfig, RefusesForeignQuantizationByName) {
 TEST(OpenModelConfig, ChecksEveryShapeAgainstTheFiles) {
   EXPECT_THAT(error_of_changed_config("\"kv_lora_rank\": ", "\"kv_lora_rank\": 1"),
               AllOf(HasSubstr("kv_a_proj_with_mqa.weight' has shape"), HasSubstr("more like it")));
+}
+
+TEST(OpenOutline, OfAConfigReadsTheTokenizerBesideIt) {
+  const TempDir dir;
+  for (const char* name : {"config.json", "tokenizer.json", "tokenizer_config.json"})
+    fs::copy_file(model_folder("mini-llama3") / name, dir / name);
+  write_text(dir / "model-00001-of-00002.safetensors", "half of a download");
+  const ModelOutline outline = open_outline(dir / "config.json");
+  EXPECT_TRUE(outline.has_tokenizer);
+  EXPECT_FALSE(outline.has_headers);
+  EXPECT_NE(outline.source->metadata().find("tokenizer.ggml.tokens"), nullptr);
+  fs::remove(dir / "tokenizer.json");
+  EXPECT_FALSE(open_outline(dir / "config.json").has_tokenizer);
+}
+
+TEST(Documents, AreTheFilesThatMetadataComesFrom) {
+  const TempDir dir;
+  fs::copy(model_folder("mini-llama3"), dir / "model", fs::copy_options::recursive);
+  write_text(dir / "model" / "notes.txt", "read by nobody");
+  write_text(dir / "model" / "README.md", "---\nlicense: mit\n---\n");
+  fs::create_directory(dir / "model" / "additional_chat_templates");
+  write_text(dir / "model" / "additional_chat_templates" / "tool_use.jinja", "{{ messages }}");
+  std::vector<std::string> names;
+  for (const SourceFile& file : documents_of(dir / "model")) names.push_back(file.name);
+  EXPECT_THAT(names, testing::IsSupersetOf({"README.md", "additional_chat_templates/tool_use.jinja", "config.json", "tokenizer.json"}));
+  EXPECT_THAT(names, testing::Not(Contains(testing::AnyOf("notes.txt", "model.safetensors"))));
+  EXPECT_TRUE(std::ranges::is_sorted(names));
 }
 
 }  // namespace
