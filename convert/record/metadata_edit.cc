@@ -86,11 +86,11 @@ void set_from_text(Metadata& metadata, const std::string& text) {
 
 }  // namespace
 
-Metadata edited_metadata(const Metadata& old, const MetadataEdits& edits) {
+Metadata edited_metadata(const Metadata& old, const MetadataEdits& edits, std::vector<std::string>& notes) {
   Metadata metadata = old;
   for (const std::string& key : edits.remove) {
     check_key(key);
-    if (!metadata.erase(key)) throw Error(ErrorKind::kUsage, "--remove: the file has no key '" + printable(key) + "'");
+    if (!metadata.erase(key)) notes.push_back("--remove: the file has no key '" + printable(key) + "'");
   }
   for (const std::string& text : edits.set) set_from_text(metadata, text);
   if (!edits.chat_template.empty()) metadata.set(kTemplateKey, read_text_file(edits.chat_template, kMaxTemplateBytes));

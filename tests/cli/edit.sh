@@ -17,3 +17,6 @@ echo "--- nothing is said of a copy that could not be written"
 (trap '' XFSZ; ulimit -f 300; "$QUERN" edit "$file" -o copy.gguf --set general.name=Other 2>/dev/null; echo "exit $?")
 ls copy.gguf 2>/dev/null
 edit "$file" -o copy.gguf --set general.name=Other --json
+
+echo "--- a key that is not there is a note"
+edit "$file" --remove general.url --set general.name=Third
