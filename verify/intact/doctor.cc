@@ -133,6 +133,7 @@ class Examination {
       const InputFile file(path);
       std::vector<std::string> problems;
       header = gguf::survey_header(file, problems);
+      cut_short(*header, file, where, problems);
       for (size_t i = 0; i < std::min(problems.size(), kShown); ++i) add(Severity::kBroken, where, problems[i]);
       if (problems.size() > kShown)
         add(Severity::kBroken, where, "and " + std::to_string(problems.size() - kShown) + " more rules of the format broken");
@@ -142,6 +143,20 @@ class Examination {
     });
     if (header) result_.n_tensors += header->tensors.size() + header->foreign.size();
     return header;
+  }
+
+  // One sentence for a download that stopped: every tensor behind its end breaks the same rule, and no other rule is broken.
+  void cut_short(const gguf::Header& header, const InputFile& file, const std::string& where, std::vector<std::string>& problems) {
+    const auto of_size = [](const std::string& problem) {
+      return problem.find("data ends at byte") != std::string::npos || problem.find("its header asks for") != std::string::npos;
+    };
+    if (header.tensors.empty() || !std::ranges::all_of(problems, of_size)) return;
+    const uint64_t end = header.tensors.back().file_offset + header.tensors.back().size_bytes;
+    if (file.size_bytes() >= end) return;
+    add(Severity::kBroken, where,
+        "incomplete download: " + std::to_string(file.size_bytes()) + " of " + std::to_string(align_up(end, header.alignment)) +
+            " bytes; fetch it again");
+    problems.clear();
   }
 
   void foreign_types(const gguf::Header& header, const std::string& where) {
