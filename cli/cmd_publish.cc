@@ -46,6 +46,7 @@ PublicationOptions publication_options(const PublishOptions& options) {
   publication.revision = options.revision;
   publication.license = options.license;
   publication.quantized_by = options.quantized_by;
+  publication.chat_template = options.chat_template;
   if (!options.run.memory.empty()) publication.evaluation_memory_bytes = parse_size(options.run.memory);
   publication.force = options.run.force;
   return publication;

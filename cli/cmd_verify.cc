@@ -70,6 +70,7 @@ void print_text(const VerifyReport& report) {
               << check.detail << '\n';
   }
   for (const Finding& finding : report.findings) std::cout << name_of(finding.verdict) << ": " << to_string(finding) << '\n';
+  std::cout << report.verdict << '\n';
 }
 
 int run_verify(const VerifyFlags& flags) {

@@ -10,6 +10,7 @@
 #include "convert/plan/plan_checks.h"
 #include "convert/plan/plan_notes.h"
 #include "convert/plan/plan_types.h"
+#include "convert/record/key_kinds.h"
 #include "formats/base/name_pattern.h"
 #include "formats/base/version.h"
 #include "formats/model/skip.h"
@@ -88,11 +89,8 @@ PlannedOutput plan_output(const ModelSource& source, const Plan& plan, const Wan
 // Without the keys of a source that describe its own file, and how it was made, instead of the model.
 Metadata model_metadata(const Metadata& source) {
   Metadata metadata = source;
-  for (const auto& entry : source.entries()) {  // no structured binding: clang 14 captures none
-    const std::string& key = entry.first;
-    const bool of_the_file = key.starts_with("quern.") || key.starts_with("quantize.imatrix.") ||
-                             std::ranges::any_of(all_containers(), [&](const Container* c) { return c->is_of_the_file(key); });
-    if (of_the_file) metadata.erase(key);
+  for (const auto& [key, value] : source.entries()) {
+    if (is_of_the_build(key)) metadata.erase(key);
   }
   return metadata;
 }

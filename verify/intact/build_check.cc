@@ -6,6 +6,7 @@
 #include "convert/record/build_record.h"
 #include "formats/base/counted.h"
 #include "formats/base/error.h"
+#include "formats/base/model_folder.h"
 #include "formats/containers/container.h"
 #include "verify/intact/file_scan.h"
 
@@ -178,11 +179,12 @@ class FileCheck {
   }
 
   void compare_sizes() {
-    const std::string sizes = std::to_string(scan_.size_bytes) + " bytes, " + std::to_string(record_.size_bytes) + " were published";
-    if (scan_.size_bytes > record_.size_bytes && !header_) add("contents", "trailing-bytes", sizes).offset = record_.size_bytes;
+    const std::string size = std::to_string(scan_.size_bytes), published = std::to_string(record_.size_bytes);
+    if (scan_.size_bytes > record_.size_bytes && !header_)
+      add("contents", "trailing-bytes", size + " bytes, " + published + " were published").offset = record_.size_bytes;
     if (scan_.size_bytes >= record_.size_bytes) return;
     if (header_) return;  // complete in itself: a shorter header, which compare_headers() explains
-    std::string message = sizes;
+    std::string message = "incomplete download: " + size + " of " + published + " bytes";
     Finding& finding = add("contents", "truncated", "");
     finding.offset = scan_.size_bytes;
     const auto cut =
@@ -363,6 +365,13 @@ void attempt(const char* check, const char* kind, const std::string& file, std::
   }
 }
 
+// Whether something else lies in the place of a file: nothing, a Git LFS pointer, a page. It becomes a finding.
+bool is_stand_in(const fs::path& path, const char* check, const std::string& file, std::vector<Finding>& findings) {
+  const size_t before = findings.size();
+  attempt(check, "stand-in", file, findings, [&] { refuse_stand_in(InputFile(path)); });
+  return findings.size() > before;
+}
+
 // Names by the place that a header states.
 std::vector<std::string> set_names(const Container& container, const std::string& name, const FileHeader& header) {
   const FileHeader::Place place = header.place.value_or(FileHeader::Place{});
@@ -402,6 +411,7 @@ void check_build(const PublishedFolder& folder, const BuildRecord& build, std::m
                                : damage("contents", "missing-file", name, "is missing"));
       continue;
     }
+    if (is_stand_in(folder.locate(name), "contents", name, findings)) continue;
     attempt("contents", "unreadable-file", name, findings, [&] { FileCheck(folder, build, f, findings).run(actual_sums, progress); });
     shorten(findings, before);
   }
@@ -419,6 +429,7 @@ std::vector<std::string> files_of_set(const Container& container, const fs::path
 std::string check_unrecorded(const Container& container, const fs::path& folder, const std::string& name, std::vector<Finding>& findings,
                              Progress& progress) {
   std::string sum;
+  if (is_stand_in(folder / name, "structure", name, findings)) return sum;
   attempt("structure", "damaged-header", name, findings, [&] {
     const InputFile file(folder / name);
     const FileHeader header = container.read_header(file);

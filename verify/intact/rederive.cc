@@ -42,6 +42,10 @@ struct Task {
   bool copied = false;
 };
 
+// Why a tensor cannot be made again: kind and message of the finding; empty when it can.
+using Obstacle = std::pair<std::string, std::string>;
+constexpr const char* kMissingInput = "missing-input";
+
 bool is_fed(const BuildRecord& build) { return build.settings.find_string(kFeedbackModeKey).has_value(); }
 
 // What is wrong with these statistics for a build with error feedback; empty when they are those that it was made with.
@@ -49,14 +53,14 @@ std::string why_not_fed(const BuildRecord& build, const FeedbackEncoder* feedbac
   const std::string mode = build.settings.find_string(kFeedbackModeKey).value_or("");
   const std::string text = build.settings.find_string(kFeedbackTextKey).value_or("");
   const int64_t n_tokens = build.settings.find_int(kFeedbackTokensKey).value_or(0);
-  const std::string made_with =
-      "it was encoded with error feedback (" + mode + ") from " + std::to_string(n_tokens) + " tokens of the text of SHA-256 " + text;
-  if (feedback == nullptr) return made_with + ", which is not here";
+  const std::string made_with = "needs the calibration text: --calib-text FILE, or --statistics FOLDER (error feedback, " + mode +
+                                ", from " + std::to_string(n_tokens) + " tokens of the text of SHA-256 " + text + ")";
+  if (feedback == nullptr) return made_with;
   const StatisticsRecord& record = feedback->record();
   const std::string folder = build.settings.find_string(kStatisticsKey).value_or("");
   const bool same_folder = folder.empty() || record.sha256.empty() || folder == record.sha256;
   if (same_folder && record.mode == mode && record.text_sha256 == text && record.n_tokens == n_tokens) return "";
-  return made_with + "; the statistics given are others";
+  return made_with + "; what was given is another";
 }
 
 class Rederivation {
@@ -97,7 +101,7 @@ class Rederivation {
   void plan() {
     std::map<std::string_view, size_t> by_name;
     for (size_t i = 0; i < source_.tensors().size(); ++i) by_name[source_.tensors()[i].name] = i;
-    std::map<std::string, std::vector<std::string>> unprovable;
+    std::map<Obstacle, std::vector<std::string>> unprovable;
     for (size_t t = 0; t < build_.tensors.size(); ++t) {
       const TensorRecord& tensor = build_.tensors[t];
       if (pattern_ && !std::regex_search(tensor.name, *pattern_)) continue;
@@ -109,15 +113,15 @@ class Rederivation {
       }
       if (files_[tensor.file] == nullptr) continue;  // reported as missing
       const bool copied = source_.can_copy(found->second, tensor.type);
-      const std::string reason = copied ? "" : why_not(tensor.type);
-      if (!reason.empty()) {
-        unprovable[reason].push_back(tensor.name);
+      Obstacle obstacle = copied ? Obstacle() : why_not(tensor.type);
+      if (!obstacle.second.empty()) {
+        unprovable[std::move(obstacle)].push_back(tensor.name);
         continue;
       }
       add_tasks(t, found->second, copied);
     }
-    for (const auto& [reason, names] : unprovable) {
-      Finding finding = damage("source", "other-encoder", "", "cannot be re-derived by this version: " + reason);
+    for (const auto& [obstacle, names] : unprovable) {
+      Finding finding = damage("source", obstacle.first, build_.files.front().name, obstacle.second);
       finding.verdict = Verdict::kUnprovable;
       finding.message +=
           " (" + std::to_string(names.size()) + (names.size() == 1 ? " tensor, '" : " tensors, the first is '") + names.front() + "')";
@@ -125,21 +129,23 @@ class Rederivation {
     }
   }
 
-  std::string why_not(DType type) const {
+  Obstacle why_not(DType type) const {
     const std::string name(name_of(type));
-    if (traits(type).block_weights == 1) return "";
-    if (!has_encoder(type)) return "it has no encoder for " + name;
+    if (traits(type).block_weights == 1) return {};
+    if (!has_encoder(type)) return other_version("it has no encoder for " + name);
     const std::string imatrix = build_.settings.find_string(kImatrixKey).value_or("");
     if (importance_.record().sha256 != imatrix)
-      return "it was encoded with the importance matrix of SHA-256 " + imatrix + ", which is not here";
+      return {kMissingInput, "needs the importance matrix that it was encoded with: --imatrix FILE (of SHA-256 " + imatrix + ")"};
     if (is_fed(build_)) {
-      if (std::string reason = why_not_fed(build_, options_.feedback); !reason.empty()) return reason;
+      if (std::string reason = why_not_fed(build_, options_.feedback); !reason.empty()) return {kMissingInput, std::move(reason)};
     }
     const int64_t made_by = build_.settings.find_int("quern.encoder." + name).value_or(0);
-    if (made_by == encoder_revision(type)) return "";
-    return name + " was made by encoder revision " + std::to_string(made_by) + ", this is revision " +
-           std::to_string(encoder_revision(type));
+    if (made_by == encoder_revision(type)) return {};
+    return other_version(name + " was made by encoder revision " + std::to_string(made_by) + ", this is revision " +
+                         std::to_string(encoder_revision(type)));
   }
+
+  static Obstacle other_version(const std::string& reason) { return {"other-encoder", "cannot be re-derived by this version: " + reason}; }
 
   void add_tasks(size_t t, size_t source, bool copied) {
     const Shape& shape = build_.tensors[t].shape;

@@ -1,6 +1,7 @@
 #include "verify/intact/verify.h"
 
 #include <algorithm>
+#include <array>
 #include <map>
 #include <set>
 
@@ -8,6 +9,7 @@
 #include "formats/base/error.h"
 #include "formats/base/file.h"
 #include "formats/containers/container.h"
+#include "formats/model/model_facts.h"
 #include "formats/model/model_source.h"
 #include "formats/model/skip.h"
 #include "formats/statistics/importance.h"
@@ -17,6 +19,8 @@
 #include "verify/intact/file_scan.h"
 #include "verify/intact/record_search.h"
 #include "verify/intact/rederive.h"
+#include "verify/intact/rederive_metadata.h"
+#include "verify/intact/verdict.h"
 #include "verify/records/published.h"
 #include "verify/records/signature.h"
 
@@ -29,6 +33,8 @@
 namespace quern {
 namespace fs = std::filesystem;
 namespace {
+
+constexpr size_t kShownId = 16;  // hex digits of a key's id
 
 // The container whose files are named so; nullptr when there is none.
 const Container* container_if_any(const fs::path& file) {
@@ -43,7 +49,6 @@ std::string titles() {
   for (const Container* container : all_containers()) text += (text.empty() ? "" : " or ") + std::string(container->title());
   return text;
 }
-
 
 class Verification {
  public:
@@ -94,26 +99,43 @@ class Verification {
     progress_.begin("checking", total);
     report_.bytes_read += total;
     for (const BuildRecord& build : folder_.builds) check_build(folder_, build, actual_, report_.findings, progress_);
-    size_t n_files = 0, n_tensors = 0, n_slices = 0;
-    for (const BuildRecord& build : folder_.builds) {
-      n_files += build.files.size();
-      n_tensors += build.tensors.size();
-      for (const TensorRecord& tensor : build.tensors) n_slices += tensor.slices.size();
-    }
-    const std::string looked = counted(n_files, "file") + ", " + counted(n_tensors, "tensor") + ", " + counted(n_slices, "expert slice");
     unrecorded_ = unrecorded_files();
     for (const std::string& name : unrecorded_) {
       const std::string sum = check_unrecorded(container_of(name), folder_.path, name, report_.findings, progress_);
       if (!sum.empty()) actual_[recorded_name(name)] = sum;
     }
     progress_.end();
-    if (folder_.manifest)
-      add_check("manifest", true, counted(folder_.builds.size(), "build"));
-    else
-      add_check("manifest", false, "there is no manifest.json");
-    add_check("contents", !folder_.builds.empty(), folder_.builds.empty() ? "nothing is recorded to compare with" : looked);
-    add_check("structure", n_files + unrecorded_.size() > 0, counted(n_files + unrecorded_.size(), (titles() + " file").c_str()));
-    add_check("weights", n_files + unrecorded_.size() > 0, "all scales and weights are finite");
+    add_checks_of_contents();
+  }
+
+  void add_checks_of_contents() {
+    const size_t n_builds = folder_.builds.size();
+    add_check("manifest", folder_.manifest.has_value(),
+              folder_.manifest ? share_of(n_builds, n_builds + found_.absent.size(), "build") : "there is no manifest.json");
+    size_t n_files = 0, n_here = 0, n_read = 0, n_tensors = 0, n_slices = 0;
+    for (const BuildRecord& build : folder_.builds) {
+      n_files += build.files.size();
+      n_here += static_cast<size_t>(std::ranges::count_if(build.files, [&](const FileRecord& file) { return folder_.has(file.name); }));
+      n_read += static_cast<size_t>(std::ranges::count_if(build.files, [&](const FileRecord& file) { return was_read(file.name); }));
+      n_tensors += build.tensors.size();
+      for (const TensorRecord& tensor : build.tensors) n_slices += tensor.slices.size();
+    }
+    const std::string looked =
+        share_of(n_here, n_files, "file") + ", " + counted(n_tensors, "tensor") + ", " + counted(n_slices, "expert slice");
+    add_check("contents", n_builds > 0, n_builds == 0 ? "nothing is recorded to compare with" : looked);
+    const size_t n_all = n_files + unrecorded_.size();
+    n_read += static_cast<size_t>(std::ranges::count_if(unrecorded_, [&](const std::string& name) { return was_read(name); }));
+    add_check("structure", n_read > 0, share_of(n_read, n_all, titles() + " file"));
+    add_check("weights", n_read > 0,
+              "all scales and weights" + (n_read == n_all ? "" : " of " + share_of(n_read, n_all, "file")) + " are finite");
+  }
+
+  // Whether a file could be looked at as a whole.
+  bool was_read(const std::string& name) const {
+    constexpr std::array kUnread = {"missing-shard", "missing-file", "unreadable-file", "stand-in", "truncated", "damaged-header"};
+    return std::ranges::none_of(report_.findings, [&](const Finding& finding) {
+      return finding.file == name && std::ranges::find(kUnread, finding.kind) != kUnread.end();
+    });
   }
 
   // Files with tensors that belong to no recorded build. Beside a manifest they are foreign, unless one of them was asked for.
@@ -170,12 +192,15 @@ class Verification {
     return std::ranges::any_of(report_.findings, [&](const Finding& f) { return f.verdict == Verdict::kDamage && f.file == file; });
   }
 
-  // Compares a list of names and sums with the files; damage that was named before is not named again. A file that is no part of a build
-  // may be left where it was.
-  void compare_sums(const std::vector<Sum>& expected, const char* check, const std::string& list) {
+  // Compares a list of names and sums with the files and adds the check; damage that was named before is not named again. A file that is
+  // no part of a build may be left where it was. Returns the files that are not what the list says.
+  std::vector<std::string> compare_sums(const std::vector<Sum>& expected, const char* check, const std::string& list) {
+    std::vector<std::string> others;
+    size_t n_compared = 0;
     for (const Sum& sum : expected) {
       if (!concerns(sum.name)) continue;
       const std::string& actual = actual_sum(sum.name);
+      n_compared += actual.empty() ? 0 : 1;
       if (actual == sum.sha256) {
         proved_.insert(sum.name);
         continue;
@@ -185,7 +210,7 @@ class Verification {
         note_absence(sum.name, check, list);
         continue;
       }
-      failed_.insert(check);
+      others.push_back(sum.name);
       if (has_damage(sum.name)) continue;
       if (actual.empty()) {
         report_.findings.push_back(damage(check, "missing-file", sum.name, "is missing, " + list + " lists it"));
@@ -197,6 +222,9 @@ class Verification {
         report_.findings.push_back(damage(check, kind, sum.name, "was changed: its sum is not the one in " + list));
       }
     }
+    if (!others.empty()) failed_.insert(check);
+    add_check(check, true, share_of(n_compared, expected.size(), "file") + (others.empty() ? "" : "; not as listed: " + listed(others)));
+    return others;
   }
 
   void note_absence(const std::string& name, const char* check, const std::string& list) {
@@ -218,9 +246,11 @@ class Verification {
   }
 
   void check_sums() {
-    if (folder_.sums) compare_sums(*folder_.sums, "sums", kSumsName);
-    add_check("sums", folder_.sums.has_value() || folder_.has(kSumsName),
-              folder_.sums ? counted(folder_.sums->size(), "file") : "there is no SHA256SUMS");
+    if (folder_.sums) {
+      compare_sums(*folder_.sums, "sums", kSumsName);
+    } else {
+      add_check("sums", false, folder_.has(kSumsName) ? "cannot be read" : "there is no SHA256SUMS");
+    }
   }
 
   void check_signature() {
@@ -232,18 +262,11 @@ class Verification {
     }
     try {
       const Envelope envelope = parse_envelope(*folder_.attestation);
-      const std::string signers = envelope.signatures.empty() ? "nobody" : "key " + envelope.signatures.front().key_id.substr(0, 16);
       std::vector<Sum> subjects;
       for (const Subject& subject : statement_subjects(envelope.payload)) subjects.push_back({subject.name, subject.sha256});
-      const bool signed_by_key = !options_.public_key || is_signed_by(envelope, Ed25519Key::read_public(*options_.public_key));
-      if (!signed_by_key) {
-        report_.findings.push_back(damage("signature", "wrong-key", kAttestationName,
-                                          "the signature is not by this key over this statement; it claims to be by " + signers));
-      }
-      compare_sums(subjects, "signature", kAttestationName);
+      check_signer(envelope);
+      not_as_signed_ = compare_sums(subjects, "signed", kAttestationName);
       check_unsigned(subjects);
-      if (!options_.public_key) return add_check("signature", false, "give --key to check it; it claims to be by " + signers);
-      add_check("signature", true, "by " + signers + " over " + counted(subjects.size(), "file"));
     } catch (const Error& error) {
       if (error.kind() != ErrorKind::kFormat || (options_.public_key && error.what() != error.message())) throw;
       report_.findings.push_back(damage("signature", "changed-attestation", kAttestationName, error.message()));
@@ -251,12 +274,27 @@ class Verification {
     }
   }
 
+  // Who signed; the files are another question.
+  void check_signer(const Envelope& envelope) {
+    const std::string claimed = envelope.signatures.empty() ? "" : envelope.signatures.front().key_id;
+    signer_ = claimed.empty() ? "nobody" : "key " + printable(claimed.substr(0, kShownId));
+    if (!options_.public_key) return add_check("signature", false, "by " + signer_ + " as it says; --key PUB.pem checks that");
+    const Ed25519Key key = Ed25519Key::read_public(*options_.public_key);
+    if (!is_signed_by(envelope, key)) {
+      report_.findings.push_back(
+          damage("signature", "wrong-key", kAttestationName,
+                 claimed == key.id() ? "was changed after this key signed it"
+                                     : "is not signed by this key (" + key.id().substr(0, kShownId) + "); it claims to be by " + signer_));
+    }
+    add_check("signature", true, "by " + signer_);
+  }
+
   // Builds that the statement leaves out prove nothing.
   void check_unsigned(const std::vector<Sum>& subjects) {
     for (const BuildRecord& build : folder_.builds) {
       for (const FileRecord& file : build.files) {
         if (std::ranges::find(subjects, file.name, &Sum::name) != subjects.end()) continue;
-        report_.findings.push_back(damage("signature", "not-signed", file.name, "is not among the signed files"));
+        report_.findings.push_back(damage("signed", "not-signed", file.name, "is not among the signed files"));
       }
     }
   }
@@ -334,10 +372,12 @@ class Verification {
     options.tensors = options_.tensors;
     options.seed = options_.seed;
     RederiveCount sum;
+    size_t n_keys = 0;
     const size_t before = report_.count(Verdict::kDamage);
     for (const BuildRecord& build : folder_.builds) {
       ModelOptions model;
       model.mtp = build.mtp;
+      if (folder_.manifest && !folder_.manifest->base_model.empty()) model.base_models = {folder_.manifest->base_model};
       const std::unique_ptr<ModelSource> source = open_model(*options_.source, model, recorded_skip(build.settings));
       const Importance importance = importance_of(build, *source);
       const std::unique_ptr<BuildFeedback> feedback = feedback_of(build, *source);
@@ -347,6 +387,7 @@ class Verification {
       }
       options.feedback = encoder.get();
       const RederiveCount count = rederive(folder_, build, *source, importance, options, report_.findings, progress_);
+      n_keys += rederive_metadata(build, *source, folder_.manifest ? &*folder_.manifest : nullptr, report_.findings);
       sum.n_tensors += count.n_tensors;
       sum.n_chunks += count.n_chunks;
       sum.n_chunks_in_all += count.n_chunks_in_all;
@@ -355,31 +396,40 @@ class Verification {
     const bool differs = report_.count(Verdict::kDamage) != before;
     if (folder_.manifest) compare_source_files(differs || options_.sample >= 1);
     std::string detail = counted(static_cast<size_t>(sum.n_chunks), "chunk") + " of " + std::to_string(sum.n_chunks_in_all) + " in " +
-                         counted(static_cast<size_t>(sum.n_tensors), "tensor") + " derived again";
+                         counted(static_cast<size_t>(sum.n_tensors), "tensor") + " and " + counted(n_keys, "metadata key") +
+                         " derived again";
     if (options_.sample < 1 && !options_.tensors) detail += ", seed " + std::to_string(options_.seed);
     add_check("source", true, detail);
   }
 
-  // Sizes always; sums, which cost a reading of the whole checkpoint, when all is derived again or something differs.
+  // Sizes always; sums of files with tensors, which cost a reading of the whole checkpoint, when all is derived again or something differs.
   void compare_source_files(bool with_sums) {
+    const bool is_folder = fs::is_directory(*options_.source);
     for (const SourceRecord& record : folder_.manifest->sources) {
-      const fs::path path = *options_.source / record.name;
+      const fs::path path = is_folder ? *options_.source / record.name : options_.source->parent_path() / record.name;
+      const bool has_tensors = path.extension() == ".safetensors" || container_if_any(path) != nullptr;
       std::error_code ignored;
       if (!fs::is_regular_file(path)) {
-        report_.findings.push_back(damage("source", "changed-source", "", "the checkpoint has no file " + printable(record.name)));
-      } else if (fs::file_size(path, ignored) != record.size_bytes || (with_sums && hash_file(path, no_progress()) != record.sha256)) {
-        report_.findings.push_back(
-            damage("source", "changed-source", "",
-                   "the file " + printable(record.name) + " of the checkpoint is not the one that the builds were made from"));
+        add_changed_source(has_tensors, "the checkpoint has no file " + printable(record.name));
+      } else if (fs::file_size(path, ignored) != record.size_bytes ||
+                 ((with_sums || !has_tensors) && hash_file(path, no_progress()) != record.sha256)) {
+        add_changed_source(has_tensors,
+                           "the file " + printable(record.name) + " of the checkpoint is not the one that the builds were made from");
       }
     }
+  }
+
+  // Of a document only what it says matters, and that was compared key by key.
+  void add_changed_source(bool has_tensors, const std::string& message) {
+    report_.findings.push_back(damage("source", "changed-source", "", message));
+    if (!has_tensors) report_.findings.back().verdict = Verdict::kNote;
   }
 
   void add_check(const char* name, bool done, const std::string& detail) {
     report_.checks.push_back({name, done ? CheckState::kOk : CheckState::kSkipped, detail});
   }
 
-  // States follow from the findings.
+  // States and the verdict follow from the findings.
   void conclude() {
     for (Check& check : report_.checks) {
       const bool damaged = failed_.contains(check.name) || std::ranges::any_of(report_.findings, [&](const Finding& finding) {
@@ -391,6 +441,14 @@ class Verification {
     for (Finding& finding : report_.findings) {  // files by the names that they have here
       if (const auto place = folder_.places.find(finding.file); place != folder_.places.end()) finding.file = place->second;
     }
+    report_.verdict = verdict_of(report_, facts());
+  }
+
+  VerdictFacts facts() const {
+    VerdictFacts facts{found_, signer_, options_.public_key.has_value(), not_as_signed_, proved_.size(), ""};
+    if (options_.source)
+      facts.source = (options_.sample < 1 ? "a sample derived again from " : "derived again from ") + shown_name(*options_.source);
+    return facts;
   }
 
   const VerifyOptions& options_;
@@ -401,18 +459,12 @@ class Verification {
   std::map<std::string, std::string> actual_;
   std::set<std::string> proved_;  // recorded files whose sums are those of a list
   std::set<std::string> failed_;  // checks that failed without a finding of their own
+  std::vector<std::string> not_as_signed_;
+  std::string signer_;  // by the attestation; empty without one
   VerifyReport report_;
 };
 
 }  // namespace
-
-size_t VerifyReport::count(Verdict verdict) const { return static_cast<size_t>(std::ranges::count(findings, verdict, &Finding::verdict)); }
-
-bool VerifyReport::intact() const {
-  return std::ranges::none_of(findings, [](const Finding& finding) {
-    return finding.verdict == Verdict::kDamage || (finding.verdict == Verdict::kUnprovable && finding.check == "contents");
-  });
-}
 
 VerifyReport verify(const VerifyOptions& options, Progress& progress) { return Verification(options, progress).run(); }
 

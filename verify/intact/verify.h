@@ -8,7 +8,7 @@
 
 #include "convert/record/build_record.h"
 #include "formats/base/progress.h"
-#include "verify/records/finding.h"
+#include "verify/intact/verify_report.h"
 
 namespace quern {
 
@@ -27,30 +27,7 @@ struct VerifyOptions {
   uint64_t seed = 0;                                // decides the sample
 };
 
-enum class CheckState { kOk, kFailed, kSkipped };
-
-struct Check {
-  std::string name;  // "signature", "sums", "manifest", "contents", "structure", "weights", "source"
-  CheckState state = CheckState::kSkipped;
-  std::string detail;  // what was looked at, or why it was not
-};
-
-struct VerifyReport {
-  std::vector<Check> checks;
-  std::vector<Finding> findings;
-  uint64_t bytes_read = 0;
-
-  size_t count(Verdict verdict) const;
-  bool intact() const;  // no damage was found, and nothing that was looked at is without a record
-};
-
 // Throws only for what keeps it from looking at all: no such path, an unreadable key, a usage mistake, an interrupt.
 VerifyReport verify(const VerifyOptions& options, Progress& progress);
-
-// Words for people and for JSON: "ok", "FAILED", "skipped"; "damage", "unproved", "note".
-const char* name_of(CheckState state);
-const char* name_of(Verdict verdict);
-// "quern.verify/1", with a newline. seed: of the sample.
-std::string verify_to_json(const VerifyReport& report, uint64_t seed);
 
 }  // namespace quern

@@ -1,6 +1,6 @@
 #include <nlohmann/json.hpp>
 
-#include "verify/intact/verify.h"
+#include "verify/intact/verify_report.h"
 
 namespace quern {
 
@@ -24,9 +24,14 @@ std::string verify_to_json(const VerifyReport& report, uint64_t seed) {
     entry["message"] = finding.message;
     findings.push_back(std::move(entry));
   }
-  const ordered_json root = {
-      {"schema", "quern.verify/1"},     {"intact", report.intact()}, {"checks", checks}, {"findings", findings}, {"seed", seed},
-      {"bytes_read", report.bytes_read}};
+  const std::optional<bool> intact = report.intact();
+  const ordered_json root = {{"schema", "quern.verify/1"},
+                             {"verdict", report.verdict},
+                             {"intact", intact ? ordered_json(*intact) : ordered_json()},
+                             {"checks", checks},
+                             {"findings", findings},
+                             {"seed", seed},
+                             {"bytes_read", report.bytes_read}};
   return root.dump(1, ' ', false, ordered_json::error_handler_t::replace) + "\n";
 }
 

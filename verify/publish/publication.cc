@@ -171,8 +171,10 @@ void Publication::keep_published(Progress& progress) {
     return std::ranges::any_of(state_.sources,
                                [&](const SourceRecord& source) { return source.name == of_old.name && source.sha256 == of_old.sha256; });
   };
-  if (!std::ranges::all_of(published_->sources, is_here)) {
-    throw Error(ErrorKind::kUsage, "holds builds of another checkpoint; --force replaces them").file(plan_.folder.string());
+  const auto other = std::ranges::find_if_not(published_->sources, is_here);
+  if (other != published_->sources.end()) {
+    throw Error(ErrorKind::kUsage, "holds builds of another checkpoint (" + printable(other->name) + " differs); --force replaces them")
+        .file(plan_.folder.string());
   }
   for (const BuildRecord& build : published_->builds) {
     if (std::ranges::find(plan_.outputs, build.label, &PlannedOutput::label) != plan_.outputs.end()) continue;
@@ -239,7 +241,7 @@ void Publication::hash_checkpoint(Progress& progress) {
   manifest_.base_model = options_.base_model;
   manifest_.revision = options_.revision;
   if (state_.sources.empty()) {
-    state_.sources = hash_sources(source_, progress);
+    state_.sources = hash_sources(source_, plan_.model, progress);
     write_state(plan_.folder, state_);
   }
   manifest_.sources = state_.sources;
@@ -252,6 +254,7 @@ void Publication::publish_inputs() {
   const auto add_text = [this](const char* kind, const fs::path& file) {
     if (!file.empty()) add_input({kind, "", fs::file_size(file), hash_file(file, no_progress())});
   };
+  add_text(kTemplateInput, options_.chat_template);
   add_text("calibration text", options_.calib_text);
   if (opened_.calibration.feedback) add_input({"calibration text", "", 0, opened_.calibration.feedback->record().text_sha256});
   add_text("evaluation text", options_.eval_text);

@@ -34,6 +34,7 @@ struct PublicationOptions {
   std::string base_model, revision;            // hub id of the original, and which of its versions
   std::string license;                         // when it was given and is not the model's
   std::string quantized_by;
+  std::filesystem::path chat_template;   // that stands in the builds in place of the model's; empty: the model's own
   uint64_t evaluation_memory_bytes = 0;  // for measuring; 0: default_evaluation_memory()
   bool force = false;                    // makes everything anew, whatever is published or begun in the folder
 };

@@ -10,6 +10,7 @@
 #include "formats/base/file.h"
 #include "formats/base/json_tree.h"
 #include "formats/base/sha256.h"
+#include "formats/model/model_documents.h"
 #include "verify/intact/build_check.h"
 #include "verify/intact/file_scan.h"
 #include "verify/records/published.h"
@@ -118,12 +119,14 @@ std::optional<BuildRecord> finished_build(const Plan& plan, const PlannedOutput&
   return std::nullopt;
 }
 
-std::vector<SourceRecord> hash_sources(const ModelSource& source, Progress& progress) {
+std::vector<SourceRecord> hash_sources(const ModelSource& source, const fs::path& model, Progress& progress) {
+  std::vector<SourceFile> files(source.files().begin(), source.files().end());
+  for (SourceFile& document : documents_of(model)) files.push_back(std::move(document));
   uint64_t total = 0;
-  for (const SourceFile& file : source.files()) total += file.size_bytes;
+  for (const SourceFile& file : files) total += file.size_bytes;
   progress.begin("hashing the checkpoint", total);
   std::vector<SourceRecord> records;
-  for (const SourceFile& file : source.files()) records.push_back({file.name, file.size_bytes, hash_file(file.path, progress)});
+  for (const SourceFile& file : files) records.push_back({file.name, file.size_bytes, hash_file(file.path, progress)});
   progress.end();
   return records;
 }

@@ -32,8 +32,9 @@ void remove_state(const std::filesystem::path& folder);
 // The record of an output of the plan, when it lies complete and undamaged in the plan's folder. Reads its files.
 std::optional<BuildRecord> finished_build(const Plan& plan, const PlannedOutput& output, Progress& progress);
 
-// Sums of every file of a checkpoint that was opened, from one sequential reading.
-std::vector<SourceRecord> hash_sources(const ModelSource& source, Progress& progress);
+// Sums of every file that was read of a model, those with tensors first, from one sequential reading. model: the path that `source` was
+// opened from.
+std::vector<SourceRecord> hash_sources(const ModelSource& source, const std::filesystem::path& model, Progress& progress);
 
 // Writes manifest.json, removes the *.tensors.json that it takes the place of, then writes SHA256SUMS over all files of the folder
 // and, with a key, the attestation over all of them and SHA256SUMS. Files of builds have the sums that the manifest gives; the others

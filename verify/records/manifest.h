@@ -23,8 +23,11 @@ struct SourceRecord {
   std::string sha256;
 };
 
+// The kind of an input that stands in the builds in place of the checkpoint's chat template.
+inline constexpr const char* kTemplateInput = "chat template";
+
 // What builds were made or measured with: statistics ("imatrix", published beside the builds), texts ("calibration text",
-// "evaluation text", of which only the sum is published).
+// "evaluation text", kTemplateInput), of which only the sum is published.
 struct InputRecord {
   std::string kind;
   std::string name;         // of the published file; empty when the file itself is not published

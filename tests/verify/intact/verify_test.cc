@@ -89,15 +89,20 @@ class Repository {
     split.split_bytes = 150'000;
     split.metadata_shard = true;
     split.folder_per_type = true;
-    test::convert(test::bundled(kModel), split);
-    test::convert(test::bundled(kModel), test::options_for(dir_ / "repo", {"Q8_0"}));
+    ModelOptions about;
+    about.base_models = {"org/Model"};
+    const std::unique_ptr<ModelSource> source = open_model(test::bundled(kModel), about);
+    for (const PlanOptions& options : {split, test::options_for(dir_ / "repo", {"Q8_0"})})
+      run_plan(*source, test::plan_for(*source, test::bundled(kModel), options), no_progress());
     Manifest manifest;
     manifest.quern_version = "test";
+    manifest.base_model = "org/Model";
+    manifest.revision = "1234";
     for (const char* end : {"-Q4_K_M.tensors.json", "-Q8_0.tensors.json"}) {
       const fs::path list = test::file_ending(dir_ / "repo", end);
       manifest.builds.push_back(build_record_from_json(read_text_file(list, 1 << 26)));
     }
-    manifest.sources = hash_sources(*open_model(test::bundled(kModel)), no_progress());
+    manifest.sources = hash_sources(*source, test::bundled(kModel), no_progress());
     test::write_text(dir_ / "repo" / "README.md", "# A model\n");
     const Ed25519Key key = write_new_key(key_files(dir_ / "key.pem"));
     write_documents(dir_ / "repo", manifest, &key);
@@ -105,6 +110,7 @@ class Repository {
 
   fs::path path() const { return dir_ / "repo"; }
   fs::path public_key() const { return dir_ / "key.pub.pem"; }
+  std::string signer() const { return "key " + Ed25519Key::read_public(public_key()).id().substr(0, 16); }
 
  private:
   TempDir dir_;
@@ -134,6 +140,11 @@ CheckState state_of(const VerifyReport& report, const std::string& name) {
   return found == report.checks.end() ? CheckState::kSkipped : found->state;
 }
 
+std::string detail_of(const VerifyReport& report, const std::string& name) {
+  const auto found = std::ranges::find(report.checks, name, &Check::name);
+  return found == report.checks.end() ? "" : found->detail;
+}
+
 TEST(Verify, APublishedFolderIsIntact) {
   const VerifyReport report = verified(repository().path(), [](VerifyOptions& options) {
     options.source = test::bundled(kModel);
@@ -141,7 +152,85 @@ TEST(Verify, APublishedFolderIsIntact) {
   });
   EXPECT_EQ(text_of(report), "");
   for (const Check& check : report.checks) EXPECT_EQ(check.state, CheckState::kOk) << check.name << ": " << check.detail;
-  EXPECT_EQ(report.checks.size(), 7U);
+  EXPECT_EQ(report.checks.size(), 8U);
+  EXPECT_EQ(report.verdict, "intact: 2 builds of org/Model at 1234, signed by " + repository().signer() + ", derived again from " + kModel);
+  EXPECT_EQ(report.intact(), true);
+  EXPECT_THAT(report.checks.back().detail, HasSubstr(" metadata keys derived again"));
+}
+
+// Everybody can write a key's name.
+TEST(Verify, WithoutAKeyTheSignerIsOnlyNamed) {
+  const VerifyReport report = verified(repository().path(), [](VerifyOptions& options) { options.public_key.reset(); });
+  EXPECT_EQ(report.verdict, "intact: 2 builds of org/Model at 1234, signed by " + repository().signer() + " as it says");
+  EXPECT_EQ(state_of(report, "signature"), CheckState::kSkipped);
+  EXPECT_THAT(detail_of(report, "signature"), HasSubstr("--key PUB.pem checks that"));
+}
+
+TEST(Verify, TheManifestListsEveryFileThatWasRead) {
+  std::vector<std::string> names;
+  for (const SourceRecord& source : read_manifest(repository().path() / kManifestName).sources) names.push_back(source.name);
+  EXPECT_THAT(
+      names, testing::ElementsAre("model.safetensors", "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"));
+}
+
+TEST(Verify, DocumentsOfTheCheckpointAreCompared) {
+  const TempDir dir;
+  const fs::path source = test::copy_model(kModel, dir / kModel);
+  replace_text(source / "config.json", "\"use_cache\": true", "\"use_cache\": false");
+  const auto report = [&] { return verified(repository().path(), [&](VerifyOptions& options) { options.source = source; }); };
+  EXPECT_EQ(text_of(report()), "changed-source: the file config.json of the checkpoint is not the one that the builds were made from\n");
+  EXPECT_EQ(report().intact(), true);
+  replace_text(source / "config.json", "1e-06", "1e-05");
+  EXPECT_EQ(report().intact(), false);
+  EXPECT_THAT(text_of(report()), HasSubstr("'qwen3moe.attention.layer_norm_rms_epsilon' is not what the checkpoint gives, 1e-05"));
+  EXPECT_THAT(report().verdict, testing::StartsWith("damaged: not what the checkpoint gives: "));
+}
+
+TEST(Verify, AManifestThatListsTensorFilesAloneIsEnough) {
+  const TempDir dir;
+  Folder folder(repository().path(), dir / "repo");
+  folder.manifest.sources.resize(1);
+  fs::remove(folder.path() / kAttestationName);
+  write_documents(folder.path(), folder.manifest, nullptr);
+  const VerifyReport report = verified(folder.path(), [](VerifyOptions& options) {
+    options.public_key.reset();
+    options.source = test::bundled(kModel);
+  });
+  EXPECT_EQ(text_of(report), "");
+  EXPECT_THAT(report.verdict, HasSubstr("2 builds of org/Model at 1234, not signed, a sample derived again from "));
+}
+
+TEST(Verify, AChangedDocumentIsNoForgedSignature) {
+  const TempDir dir;
+  const Folder folder(repository().path(), dir / "repo");
+  test::write_text(folder.path() / "README.md", "# Another model\n");
+  for (const bool with_sums : {true, false}) {
+    if (!with_sums) fs::remove(folder.path() / kSumsName);
+    const VerifyReport report = verified(folder.path());
+    EXPECT_EQ(state_of(report, "signature"), CheckState::kOk);
+    EXPECT_EQ(state_of(report, "signed"), CheckState::kFailed);
+    EXPECT_THAT(detail_of(report, "signed"), HasSubstr("not as listed: README.md"));
+    EXPECT_EQ(report.verdict, "damaged: the signature is right, but not what was signed: README.md");
+    EXPECT_EQ(report.intact(), false);
+  }
+}
+
+TEST(Verify, CountsWhatCouldNotBeLookedAt) {
+  const TempDir dir;
+  const Folder folder(repository().path(), dir / "repo");
+  const size_t n_files = folder.build(0).files.size() + folder.build(1).files.size();
+  test::write_text(folder.file(1), "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 17209920\n");
+  fs::resize_file(folder.file(2), 1000);
+  fs::remove(folder.file(3));
+  const VerifyReport report = verified(folder.path());
+  EXPECT_EQ(report.findings[0].kind, "stand-in");
+  EXPECT_THAT(report.findings[0].message, HasSubstr("Git LFS pointer"));
+  EXPECT_EQ(report.findings[1].kind, "truncated");
+  EXPECT_THAT(report.findings[1].message, testing::StartsWith("incomplete download: 1000 of "));
+  EXPECT_EQ(report.count(Verdict::kDamage), 3U) << text_of(report);
+  const std::string share = std::to_string(n_files - 3) + " of " + std::to_string(n_files);
+  EXPECT_EQ(detail_of(report, "structure"), share + " GGUF files");
+  EXPECT_EQ(detail_of(report, "weights"), "all scales and weights of " + share + " files are finite");
 }
 
 struct Damage {
@@ -215,7 +304,7 @@ std::vector<Damage> damages() {
       {"the last byte missing",
        [](const Folder& f) { fs::resize_file(f.file(2), fs::file_size(f.file(2)) - 1); },
        "truncated",
-       {"were published"}},
+       {"incomplete download"}},
       {"two tensors swapped",
        [](const Folder& f) {
          const TensorRecord &a = f.tensor("blk.1.ffn_up_exps.weight"), &b = f.tensor("blk.1.ffn_gate_exps.weight");
@@ -305,7 +394,7 @@ std::vector<Damage> damages() {
          replace_text(f.path() / kAttestationName, before, base64_encode(payload.replace(payload.find("README.md"), 9, "readme.md")));
        },
        "wrong-key",
-       {"not by this key"}},
+       {"was changed after this key signed it"}},
       {"the attestation missing", [](const Folder& f) { fs::remove(f.path() / kAttestationName); }, "not-signed", {"is missing"}},
       {"a file more", [](const Folder& f) { fs::copy_file(f.file(0, 1), f.path() / "extra.gguf"); }, "foreign-file", {"extra.gguf"}},
   };
@@ -340,6 +429,8 @@ TEST(Verify, AnotherKeyIsRefused) {
   const VerifyReport report = verified(repository().path(), [&](VerifyOptions& options) { options.public_key = dir / "other.pub.pem"; });
   EXPECT_EQ(state_of(report, "signature"), CheckState::kFailed);
   EXPECT_EQ(report.findings.front().kind, "wrong-key");
+  EXPECT_THAT(report.findings.front().message, HasSubstr("it claims to be by " + repository().signer()));
+  EXPECT_EQ(report.verdict, "damaged: it is not signed by the key that was given");
 }
 
 TEST(Verify, AChangedCheckpointIsNamedWithTheTensor) {
@@ -398,6 +489,10 @@ TEST(Verify, StatisticsThatAreNotHereAreNoDamage) {
     EXPECT_EQ(report.count(Verdict::kDamage), 0U) << text_of(report);
     EXPECT_EQ(report.count(Verdict::kUnprovable), 1U);
     EXPECT_THAT(text_of(report), HasSubstr("SHA-256 7777"));
+    EXPECT_THAT(text_of(report), HasSubstr(key == std::string("quern.imatrix.sha256") ? "--imatrix FILE" : "--calib-text FILE"));
+    EXPECT_EQ(report.findings.front().file, folder.build().files.front().name);
+    EXPECT_EQ(report.intact(), std::nullopt);
+    EXPECT_THAT(report.verdict, testing::AllOf(testing::StartsWith("not proved: 2 builds of org/Model"), HasSubstr("derived again")));
   }
 }
 
@@ -497,6 +592,7 @@ TEST_F(FlatDownload, IsRecognisedByTheNamesOfItsFiles) {
     EXPECT_EQ(state_of(report, "signature"), CheckState::kOk) << path;
   }
   EXPECT_THAT(text_of(verified(flat())), HasSubstr("absent-build: the build Q8_0 is recorded and not here"));
+  EXPECT_THAT(verified(flat()).verdict, testing::StartsWith("intact: 1 of 2 builds of org/Model at 1234, signed by "));
   damage_last(shards_);
   for (const fs::path& path : {flat(), shards_.front(), shards_.back()}) {
     const VerifyReport report = verified(path);
@@ -514,7 +610,7 @@ TEST_F(FlatDownload, IsRecognisedByItsSumsWhereNamesAreOthers) {
   const VerifyReport report = verified(flat() / "mine.gguf", [](VerifyOptions& options) { options.public_key.reset(); });
   EXPECT_EQ(report.count(Verdict::kDamage), 0U);  // nobody knows what it should be
   EXPECT_EQ(report.count(Verdict::kUnprovable), 1U) << text_of(report);
-  EXPECT_FALSE(report.intact());
+  EXPECT_EQ(report.intact(), std::nullopt);
   EXPECT_EQ(verified(flat()).findings.front().kind, "missing-shard");
 }
 
@@ -543,7 +639,7 @@ TEST_F(FlatDownload, OfRecordsAloneProvesNothing) {
   const VerifyReport report = verified(flat());
   EXPECT_EQ(report.count(Verdict::kUnprovable), 1U);
   EXPECT_THAT(text_of(report), HasSubstr("nothing-checked: none of the files that are recorded is here"));
-  EXPECT_FALSE(report.intact());
+  EXPECT_EQ(report.intact(), std::nullopt);
 }
 
 TEST(Verify, WithoutARecordNothingIsProved) {
@@ -560,6 +656,8 @@ TEST(Verify, WithoutARecordNothingIsProved) {
       EXPECT_EQ(report.count(Verdict::kDamage), 0U) << text_of(report);
       ASSERT_EQ(report.count(Verdict::kUnprovable), 1U) << text_of(report);
       EXPECT_EQ(report.findings.front().kind, "no-record");
+      EXPECT_EQ(report.intact(), std::nullopt);
+      EXPECT_THAT(report.verdict, testing::StartsWith("not proved: nothing says what alone.gguf should be; fetch manifest.json"));
       EXPECT_EQ(state_of(report, "contents"), CheckState::kSkipped);
       EXPECT_EQ(state_of(report, "structure"), CheckState::kOk);
     }
