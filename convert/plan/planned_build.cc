@@ -15,6 +15,16 @@ double bits_per_weight(const Plan& plan, const PlannedOutput& output) {
   return 8.0 * static_cast<double>(output.tensor_bytes) / static_cast<double>(plan.n_weights());
 }
 
+double bits_per_weight(const ModelSource& source, const PlannedBuild& build) {
+  double bits = 0.0, weights = 0.0;
+  for (size_t i = 0; i < build.types.size(); ++i) {
+    const Shape& shape = source.tensors()[i].shape;
+    bits += 8.0 * static_cast<double>(tensor_size_bytes(build.types[i], shape));
+    weights += static_cast<double>(shape.n_elements());
+  }
+  return bits / weights;
+}
+
 std::vector<DType> types_of(const PlannedOutput& output) {
   std::vector<DType> types;
   for (const Placement& placement : output.tensors) types.push_back(placement.type);

@@ -27,6 +27,9 @@ struct PlannedBuild {
   uint64_t size_bytes = 0;   // of the finished file
 };
 
+// The same of a build that is not written: as its file will say.
+double bits_per_weight(const ModelSource& source, const PlannedBuild& build);
+
 // Types and exact sizes for recipes and named mixes, in this order. Recipes that cannot be used on this model are left out when there
 // are several; for a single one the problem is thrown.
 std::vector<PlannedBuild> plan_builds(const ModelSource& source, const std::filesystem::path& model, const std::vector<Recipe>& recipes,

@@ -97,7 +97,7 @@ void DriftJob::add_simulated(const PlannedBuild& build, const TensorEncoder& enc
   QUERN_CHECK(source_ != nullptr);
   const SimulatedSource simulated(*source_, build.types, encoder, nullptr);
   ModelDrift drift = measure_drift(simulated, options_, *reference_, progress);
-  report_.rows.push_back({build.name, build.size_bytes, bits_per_weight(simulated), std::move(drift)});
+  report_.rows.push_back({build.name, build.size_bytes, bits_per_weight(*source_, build), std::move(drift)});
 }
 
 const DriftReport& DriftJob::report() {

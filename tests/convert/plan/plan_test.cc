@@ -277,6 +277,20 @@ TEST(Plan, RefusesToQuantizeWhatHasNoKnownMatrix) {
   EXPECT_EQ(messages(problems), "");
 }
 
+TEST(Plan, TellsOverriddenMixesFromPlainOnesByName) {
+  const TempDir out;
+  PlanOptions options = options_for(out.path(), {"Q4_K_M", "lossless"});
+  options.tensor_types = {"ffn_down=Q6_K"};
+  const std::unique_ptr<ModelSource> source = open_model(bundled("mini-llama3"));
+  std::vector<Problem> problems;
+  const Plan plan = make_plan(*source, bundled("mini-llama3"), options, problems);
+  ASSERT_EQ(plan.outputs.size(), 2u) << messages(problems);
+  EXPECT_EQ(plan.outputs[0].label, "Q4_K_M-custom");
+  EXPECT_THAT(plan.outputs[0].files.front().name, testing::EndsWith("-Q4_K_M-custom.gguf"));
+  EXPECT_EQ(plan.outputs[0].metadata.find_string("quern.recipe"), "Q4_K_M");
+  EXPECT_EQ(plan.outputs[1].label, "lossless-BF16");
+}
+
 TEST(Plan, RefusesTwoOutputsOfOneName) {
   const TempDir out;
   PlanOptions options = options_for(out.path(), {});

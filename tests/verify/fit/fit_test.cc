@@ -10,7 +10,9 @@
 
 #include "convert/convert.h"
 #include "convert/plan/plan.h"
+#include "convert/plan/planned_build.h"
 #include "formats/base/error.h"
+#include "formats/model/model_facts.h"
 #include "tests/formats/builders.h"
 #include "tests/formats/expect_error.h"
 #include "tests/runtime/memory_source.h"
@@ -80,6 +82,17 @@ TEST_P(SimulatedBuild, HasExactlyTheDriftOfTheWrittenFile) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Miniatures, SimulatedBuild, testing::Values("mini-qwen3moe", "mini-v3", "mini-v4"));
+
+// Encodings of checkpoints have sizes of their own, tables of integers too: neither shows in what is said of a build.
+TEST_P(SimulatedBuild, HasTheBitsPerWeightOfTheWrittenFile) {
+  const Fixture f(GetParam());
+  const test::TempDir folder;
+  const Plan plan = plan_of(f, "Q4_K_M", folder / "out");
+  run_plan(*f.source, plan, no_progress());
+  const std::unique_ptr<ModelSource> written = open_model(folder / "out" / plan.outputs.front().files.front().name);
+  const PlannedBuild build = plan_builds(*f.source, f.path, {}, {"Q4_K_M"}).front();
+  EXPECT_DOUBLE_EQ(bits_per_weight(*f.source, build), bits_per_weight(*written));
+}
 
 // Sharing states and reads among builds must not show in any result.
 TEST(SimulatedBuilds, AreMeasuredTogetherAsEachAlone) {
