@@ -1,3 +1,4 @@
+#include <filesystem>
 #include <iostream>
 #include <memory>
 
@@ -9,6 +10,8 @@
 
 namespace quern::cli {
 namespace {
+
+namespace fs = std::filesystem;
 
 struct ReportOptions {
   std::vector<std::string> inputs;
@@ -43,6 +46,9 @@ int run_report(const ReportOptions& options) {
     reports.push_back(read_report(path, records));
     if (!options.imatrix.empty()) reports.back().coverage = expert_coverage(read_imatrix(options.imatrix));
   }
+  const fs::path page = fs::absolute(options.output).lexically_normal();
+  Report& first = reports.front();
+  first.beside_files = first.has_manifest && fs::absolute(options.inputs[0]).lexically_normal().parent_path() == page.parent_path();
   const std::string html = reports.size() == 2 ? comparison_html(reports[0], reports[1]) : report_html(reports[0]);
   write_file_atomically(options.output, html, overwrite);
   std::cerr << "wrote " << printable(options.output) << '\n';

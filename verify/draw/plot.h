@@ -65,7 +65,8 @@ struct XyPlot {
 };
 std::string draw(const XyPlot& plot);
 
-// Coloured cells on a log scale of nine steps. Drawn with rows and columns exchanged where the columns would be too narrow.
+// Coloured cells on a log scale of nine steps, with their values where all have room. Drawn with rows and columns exchanged where the
+// columns would be too narrow.
 struct HeatMap {
   Frame frame = {};
   std::string row_label = {}, column_label = {}, value_label = {};

@@ -14,6 +14,8 @@ namespace quern::plot {
 namespace {
 
 constexpr double kSmallestCell = 7.0, kLargestCell = 60.0, kRowHeight = 18.0;
+constexpr double kNumberCell = 36.0;  // wide enough for its value
+constexpr int kFirstDarkStep = 5;     // of the colours on which paper is the better ink
 
 // Nine steps of equal ratio.
 class Steps {
@@ -105,6 +107,18 @@ void draw_cells(Canvas& canvas, const HeatMap& map, const Steps& steps, double l
   for (const auto& [css_class, data] : paths) canvas.path(data, css_class);
 }
 
+// Values in the cells where there is room for all of them, in the unit of the key.
+void draw_numbers(Canvas& canvas, const HeatMap& map, const Steps& steps, double left, double top, double cell) {
+  for (size_t i = 0; i < map.values.size(); ++i) {
+    const double value = map.values[i];
+    if (!(value > 0.0)) continue;
+    const double x = left + (static_cast<double>(i % map.columns.size()) + 0.5) * cell - 0.5;
+    const double y = top + static_cast<double>(i / map.columns.size()) * kRowHeight + kRowHeight / 2.0 + 4.0;
+    const std::string text = readable_number(map.percent ? 100.0 * value : value, 2);
+    if (text_width(text) < cell) canvas.text(x, y, Anchor::kMiddle, steps.of(value) < kFirstDarkStep ? "strong" : "paper", text);
+  }
+}
+
 // Returns the height used.
 double draw_key(Canvas& canvas, const HeatMap& map, const Steps& steps, double top) {
   const double swatch = std::min(30.0, (map.frame.width - 110.0) / kHeatSteps);
@@ -140,6 +154,7 @@ std::string draw(const HeatMap& map) {
   top += 20.0;
   top += draw_column_names(canvas, map, left, top, cell);
   draw_cells(canvas, map, steps, left, top, cell);
+  if (cell >= kNumberCell) draw_numbers(canvas, map, steps, left, top, cell);
   top += static_cast<double>(map.rows.size()) * kRowHeight + 12.0;
   top += draw_key(canvas, map, steps, top);
   return canvas.finish(top);

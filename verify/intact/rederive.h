@@ -8,20 +8,13 @@
 #include "formats/statistics/importance.h"
 #include "quantize/feedback/feedback_encoder.h"
 #include "verify/records/published.h"
+#include "verify/records/setting_keys.h"
 
 namespace quern {
 
 // The proof that a build is what it says: its tensors are made again from the original checkpoint, with the types, encoders and
 // statistics that the record names, and compared byte by byte with the files. A sample takes a share of the chunks of every tensor,
 // at least one, chosen by the seed: damage that touches a share s of a tensor's chunks escapes n samples with probability (1 - s)^n.
-
-// The settings that name the importance matrix and the statistics for error feedback of a build by their sums, and what the statistics are
-// of: a text and a mode. Statistics that were collected on the way have no sum of their own.
-inline constexpr const char* kImatrixKey = "quern.imatrix.sha256";
-inline constexpr const char* kStatisticsKey = "quern.feedback.statistics_sha256";
-inline constexpr const char* kFeedbackModeKey = "quern.feedback.mode";
-inline constexpr const char* kFeedbackTextKey = "quern.feedback.text_sha256";
-inline constexpr const char* kFeedbackTokensKey = "quern.feedback.tokens";
 
 struct RederiveOptions {
   double sample = 1.0;

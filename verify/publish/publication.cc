@@ -63,7 +63,7 @@ void check_imatrix_texts(const fs::path& imatrix) {
 std::vector<MachineAdvice> advise(const ModelSource& source, const Metadata& metadata, const Manifest& manifest) {
   std::vector<std::pair<const BuildRecord*, RunCost>> costs;
   for (const BuildRecord& build : manifest.builds) {
-    costs.emplace_back(&build, run_cost(metadata, source.tensors(), recorded_types(build, source), kAdviceContext));
+    costs.emplace_back(&build, run_cost(metadata, source.tensors(), recorded_types(build, source), advice_context(metadata)));
   }
   const auto tensor_bytes = [](const auto& cost) {
     uint64_t bytes = 0;
@@ -368,7 +368,7 @@ void Publication::write_readme() const {
   facts.metadata = plan_.metadata;
   if (!manifest_.drift.empty()) facts.drift = drift_from_json(manifest_.drift);
   facts.quantized_by = options_.quantized_by;
-  facts.is_signed = key_.has_value();
+  facts.key_id = key_ ? key_->id() : "";
   facts.machines = advise(source_, plan_.metadata, manifest_);
   write_file_atomically(plan_.folder / kReadmeName, make_readme(facts), kReplace);
 }
@@ -377,7 +377,10 @@ void Publication::write_readme() const {
 void Publication::write_report() const {
   const fs::path manifest = plan_.folder / kManifestName;
   write_file_atomically(manifest, manifest_to_json(manifest_), kReplace);
-  write_file_atomically(plan_.folder / kReportName, report_html(read_report(manifest, {})), kReplace);
+  Report report = read_report(manifest, {});
+  report.beside_files = true;
+  report.key_id = key_ ? key_->id() : "";
+  write_file_atomically(plan_.folder / kReportName, report_html(report), kReplace);
 }
 
 PublicationResult Publication::result() const {

@@ -5,11 +5,11 @@
 #include <map>
 
 #include "formats/base/resources.h"
-#include "formats/statistics/statistics_record.h"
 #include "verify/draw/markdown.h"
 #include "verify/draw/markup.h"
-#include "verify/intact/rederive.h"
 #include "verify/publish/card_values.h"
+#include "verify/records/setting_keys.h"
+#include "verify/report/making.h"
 
 // A README has two kinds of readers: hubs take the front matter, people the rest. Licences, tags and names of files come from others, so
 // strings of the front matter are quoted, and everything else is escaped for the place where it stands. Every sentence follows from the
@@ -42,6 +42,11 @@ std::string row(const std::vector<std::string>& cells) {
   return line + "\n";
 }
 
+std::string with_article(const std::string& noun) {
+  const bool vowel = !noun.empty() && std::string_view("aeiou").find(noun.front()) != std::string_view::npos;
+  return (vowel ? "an " : "a ") + noun;
+}
+
 uint64_t size_of(const BuildRecord& build) {
   uint64_t size = 0;
   for (const FileRecord& file : build.files) size += file.size_bytes;
@@ -66,6 +71,7 @@ class Readme {
     front_matter();
     introduction();
     files();
+    use();
     recipe();
     origin();
     verification();
@@ -128,8 +134,11 @@ class Readme {
                                           : link(manifest_.base_model, "https://huggingface.co/" + link_target(manifest_.base_model));
     if (!manifest_.revision.empty()) text_ += " at revision " + code_span(manifest_.revision);
     text_ += " for llama.cpp and its relatives, made with quern " + manifest_.quern_version +
-             " in one read of the original checkpoint. Every file, tensor and expert has its checksum in `manifest.json`" +
-             (facts_.is_signed ? ", the folder is signed" : "") + ", and anybody can derive the tensors again from the original.\n\n";
+             " from the original checkpoint. Every file, tensor and expert has its checksum in `manifest.json`" +
+             (facts_.key_id.empty() ? "" : ", the folder is signed") + ", and " +
+             (fed_builds().empty() ? "anybody can derive the tensors again from the original"
+                                   : "whoever has the original and the calibration text can derive the tensors again") +
+             ".\n\n";
   }
 
   void files() {
@@ -152,15 +161,15 @@ class Readme {
 
   void machines() {
     if (facts_.machines.empty()) return;
-    text_ += "## Which file for which memory\n\nThe largest build that fits with a context of " + std::to_string(kAdviceContext) +
-             " tokens; speeds are what the memory's bandwidth allows at most.\n\n" +
+    text_ += "## Which file for which memory\n\nThe largest build that fits with a context of " +
+             std::to_string(advice_context(facts_.metadata)) + " tokens; speeds are what the memory's bandwidth allows at most.\n\n" +
              row({"machine", "build", "memory left", "tokens per second"}) + row({"---", "---", "---", "---"});
     for (const MachineAdvice& advice : facts_.machines) {
       if (advice.label.empty()) {
         text_ += row({advice.machine, "none fits", "", ""});
       } else {
         text_ += row({advice.machine, escape_markdown(advice.label), format_size(advice.left_bytes),
-                      "≤ " + number("%.1f", advice.tokens_per_second)});
+                      "≤ " + number(advice.tokens_per_second < 1.0 ? "%.1f" : "%.0f", advice.tokens_per_second)});
       }
     }
     text_ += "\n";
@@ -212,15 +221,53 @@ class Readme {
     return text;
   }
 
+  // The largest build that is not lossless, else the largest one; nullptr when none is for llama.cpp.
+  const BuildRecord* example() const {
+    const BuildRecord* best = nullptr;
+    const auto rank = [](const BuildRecord& build) { return std::pair(!build.lossless, size_of(build)); };
+    for (const BuildRecord& build : manifest_.builds) {
+      if (build.mtp || build.container != &default_container()) continue;
+      if (best == nullptr || rank(build) > rank(*best)) best = &build;
+    }
+    return best;
+  }
+
+  void use() {
+    const BuildRecord* build = example();
+    if (build == nullptr) return;
+    const std::string name = clean_line(build->files.front().name), file = shell_word(name);
+    const std::string repository = (facts_.quantized_by.empty() ? "OWNER" : shell_word(clean_line(facts_.quantized_by))) + "/NAME";
+    const bool in_folder = build->files.size() > 1 && name.find('/') != std::string::npos;
+    const std::string wanted = in_folder ? "--include " + shell_word(name.substr(0, name.find('/')) + "/*") : file;
+    text_ += "## How to use it\n\nWith `NAME` as the name of this repository, for " + escape_markdown(build->label) + ":\n\n" +
+             code_block("hf download " + repository + " " + wanted + " --local-dir .\nhf download " + repository +
+                        " SHA256SUMS --local-dir .\nsha256sum -c --ignore-missing SHA256SUMS\nllama-cli -m " + file) +
+             "\nor in one step, without the check:\n\n" + code_block("llama-cli -hf " + repository + " --hf-file " + file) + "\n";
+  }
+
+  // The published file that a build's recipe was read from.
+  const InputRecord* recipe_file(const BuildRecord& build) const {
+    const auto found = std::ranges::find_if(manifest_.inputs, [&](const InputRecord& input) {
+      return input.kind == "recipe" && !input.name.empty() && input.name == build.recipe + ".json";
+    });
+    return found == manifest_.inputs.end() ? nullptr : &*found;
+  }
+
   void recipe() {
     text_ += "## Recipes\n\n" + row({"type", "recipe", "tensors by type"}) + row({"---", "---", "---"});
-    for (const BuildRecord& build : manifest_.builds)
-      text_ += row({escape_markdown(build.label), escape_markdown(build.recipe), types_of(build)});
+    for (const BuildRecord& build : manifest_.builds) {
+      const InputRecord* file = recipe_file(build);
+      const std::string name = file != nullptr ? link(file->name, link_target(file->name)) : escape_markdown(build.recipe);
+      text_ += row({escape_markdown(build.label), name, types_of(build)});
+    }
     text_ += "\n";
     for (const BuildRecord& build : manifest_.builds) {
       if (build.settings.entries().empty()) continue;
       std::string settings;
-      for (const auto& [key, setting] : build.settings.entries()) settings += key + " = " + shown(setting) + "\n";
+      for (const auto& [key, setting] : build.settings.entries()) {
+        const bool rules = key == kRecipeJsonKey;  // a page of JSON
+        settings += key + (rules ? ": the rules, a value of the file's metadata" : " = " + shown(setting)) + "\n";
+      }
       text_ += "<details><summary>" + escape_markup(build.label) + ": how it was encoded</summary>\n\n" + code_block(settings) +
                "\n</details>\n\n";
     }
@@ -250,40 +297,36 @@ class Readme {
     text_ += "## How it was made\n\n";
     text_ += "From the files of the original, whose SHA-256 are in `manifest.json` (" + std::to_string(manifest_.sources.size()) + ")";
     for (const InputRecord& input : manifest_.inputs) {
-      text_ += ", " + (input.name.empty() ? "an " + input.kind + " with SHA-256 `" + input.sha256 + "`"
-                                          : "the " + input.kind + " " + code_span(input.name));
+      text_ += ", " + (input.name.empty() ? with_article(input.kind) + ", not published, with SHA-256 `" + input.sha256 + "`"
+                                          : "the " + input.kind + " " + link(input.name, link_target(input.name)));
     }
     text_ +=
         ". The bytes depend on the original, the recipe, the statistics and the version, and on nothing else: not on the machine, "
         "not on the number of threads.\n\n";
-    if (const BuildRecord* build = fed_build()) {
-      const bool sequential = build->settings.find_string(kFeedbackModeKey) == kSequentialMode;
-      text_ +=
-          "Encoded with error feedback: the rounding error of every weight is made up for by the weights after it, for the inputs that " +
-          std::to_string(build->settings.find_int(kFeedbackTokensKey).value_or(0)) + " tokens of " +
-          code_span(build->settings.find_string("quern.feedback.text").value_or("")) + " give" +
-          (sequential ? ", and every layer makes up for the layers before it" : "") + ". File format and speed are the usual ones.\n\n";
+    for (const FedBuilds& fed : fed_builds()) {
+      const std::string text = fed.feedback.text.empty() ? "a calibration text" : code_span(fed.feedback.text);
+      text_ += feedback_sentence(fed, text) + "\n\n";
     }
   }
 
-  // The first build that was encoded with error feedback; nullptr when none was.
-  const BuildRecord* fed_build() const {
-    const auto found = std::ranges::find_if(
-        manifest_.builds, [](const BuildRecord& build) { return build.settings.find_string(kFeedbackModeKey).has_value(); });
-    return found == manifest_.builds.end() ? nullptr : &*found;
+  std::vector<FedBuilds> fed_builds() const {
+    std::vector<FedBuilds> kinds;
+    for (const BuildRecord& build : manifest_.builds) add_fed_build(escape_markdown(build.label), feedback_of(build.settings), kinds);
+    return kinds;
   }
 
   void verification() {
-    text_ += "## How to check it\n\n```\nsha256sum -c SHA256SUMS\nquern verify .";
-    if (facts_.is_signed) text_ += " --key PUB.pem";
-    text_ += std::string("\nquern verify . --source ORIGINAL_CHECKPOINT --sample 5%") +
-             (fed_build() != nullptr ? " --calib-text TEXT" : "") +
-             "\n```\n\n"
-             "The last command makes a random sample of every tensor again from the original checkpoint and compares it byte by byte";
-    text_ += facts_.is_signed
-                 ? ". The signature in `attestation.intoto.jsonl` is an in-toto statement in a DSSE envelope (Ed25519); the openssl "
-                   "command line can check it too.\n"
-                 : ".\n";
+    std::string commands;
+    for (const std::string& command : integrity_commands(!facts_.key_id.empty())) commands += command + "\n";
+    commands += derivation_command(fed_builds()) + "\n";
+    text_ += "## How to check it\n\n" + code_block(commands) +
+             "\nThe last command makes a random sample of every tensor again from the original checkpoint and compares it byte by byte.";
+    if (!facts_.key_id.empty()) {
+      text_ += " The folder is signed by the key `" + facts_.key_id +
+               "`; take its public half from the publisher and not from this folder. The signature in `attestation.intoto.jsonl` is an "
+               "in-toto statement in a DSSE envelope (Ed25519); the openssl command line can check it too.";
+    }
+    text_ += "\n";
   }
 
   const ReadmeFacts& facts_;
@@ -292,6 +335,13 @@ class Readme {
 };
 
 }  // namespace
+
+int64_t advice_context(const Metadata& metadata) {
+  constexpr int64_t kUsual = 8192;
+  const std::string arch = metadata.find_string("general.architecture").value_or("");
+  const int64_t trained = metadata.find_int(arch + ".context_length").value_or(kUsual);
+  return trained > 0 ? std::min(trained, kUsual) : kUsual;
+}
 
 std::string make_readme(const ReadmeFacts& facts) { return Readme(facts).make(); }
 

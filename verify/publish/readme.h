@@ -14,8 +14,8 @@ namespace quern {
 // README.md of a published folder: the front matter that hubs read, and for people which file to take, what it lost, how it was made
 // and how to check it. Everything in it follows from the manifest, the metadata of the model and the drift report.
 
-// Tokens of context that the advice counts with.
-inline constexpr int64_t kAdviceContext = 8192;
+// Tokens of context that the advice counts with: 8192, or what the model was trained for if that is less.
+int64_t advice_context(const Metadata& metadata);
 
 // The largest build that a machine runs.
 struct MachineAdvice {
@@ -27,10 +27,10 @@ struct MachineAdvice {
 
 struct ReadmeFacts {
   const Manifest* manifest = nullptr;
-  Metadata metadata;                 // of the model: name, architecture, licence, languages, tags
-  std::optional<DriftReport> drift;  // one row per build, named after its first file
-  std::string quantized_by;          // empty: not said
-  bool is_signed = false;
+  Metadata metadata;                    // of the model: name, architecture, licence, languages, tags
+  std::optional<DriftReport> drift;     // one row per build, named after its first file
+  std::string quantized_by;             // empty: not said
+  std::string key_id;                   // of the key that signs the folder; empty: not signed
   std::vector<MachineAdvice> machines;  // empty: none given
 };
 

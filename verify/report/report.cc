@@ -41,6 +41,7 @@ ReportBuild build_from(const BuildRecord& record) {
   ReportBuild build{.name = record.label, .lossless = record.lossless, .recipe = record.recipe, .made_by = record.quern_version};
   if (record.error) build.relative_error = record.error->exact ? 0.0 : record.error->relative_error;
   build.files = record.files;
+  build.feedback = feedback_of(record.settings);
   for (const FileRecord& file : record.files) build.size_bytes += file.size_bytes;
   double bits = 0.0, weights = 0.0;
   for (const TensorRecord& tensor : record.tensors) {
@@ -56,6 +57,16 @@ ReportBuild build_from(const BuildRecord& record) {
 
 bool is_of(const DriftRow& row, const BuildRecord& record) {
   return std::ranges::any_of(record.files, [&](const FileRecord& file) { return file_name(file.name) == file_name(row.name); });
+}
+
+// What the folder's files say of the model: the hub's name of it, or that of the files without the build's.
+std::string title_of(const Manifest& manifest) {
+  if (!manifest.base_model.empty()) return file_name(manifest.base_model);
+  if (manifest.builds.empty() || manifest.builds.front().files.empty()) return "";
+  const BuildRecord& build = manifest.builds.front();
+  std::string name = without_suffix(file_name(build.files.front().name));
+  if (name.ends_with("-" + build.label)) name.resize(name.size() - build.label.size() - 1);
+  return name;
 }
 
 double upper_kl(const DriftRow& row) { return row.drift.statistics.kl.value + row.drift.statistics.kl_slack; }
@@ -109,12 +120,8 @@ Report report_from_manifest(const Manifest& manifest) {
   report.revision = manifest.revision;
   report.made_by = manifest.quern_version;
   report.has_manifest = true;
-  if (!manifest.base_model.empty()) {
-    report.model = file_name(manifest.base_model);
-  } else if (!manifest.builds.empty() && !manifest.builds.front().files.empty()) {
-    report.model = without_suffix(file_name(manifest.builds.front().files.front().name));
-  }
-  for (const SourceRecord& source : manifest.sources) report.inputs.push_back({"checkpoint", source.name, source.sha256});
+  if (report.model.empty() || !manifest.base_model.empty()) report.model = title_of(manifest);
+  for (const SourceRecord& source : manifest.sources) report.inputs.push_back({kCheckpointKind, source.name, source.sha256});
   for (const InputRecord& input : manifest.inputs) report.inputs.push_back({input.kind, input.name, input.sha256});
   return report;
 }
@@ -173,7 +180,7 @@ std::string summary_sentence(const Report& report) {
     if (build.measured && better_choice(report, build) == nullptr) choices.push_back(&build);
   }
   if (report.builds.empty()) return "Nothing was built.";
-  if (choices.empty()) return "How much the files differ from the original was not measured; larger ones are closer to it.";
+  if (choices.empty()) return "How much the files differ from the original was not measured.";
   const auto described = [&](const char* which, const ReportBuild& build) {
     return which + build.name + " (" + format_size(build.size_bytes) + "), is " + verdict(build, report.noise_floor) + ".";
   };

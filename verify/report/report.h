@@ -11,6 +11,7 @@
 #include "formats/statistics/imatrix.h"
 #include "verify/drift/drift_report.h"
 #include "verify/records/manifest.h"
+#include "verify/report/making.h"
 
 namespace quern {
 
@@ -36,6 +37,7 @@ struct ReportBuild {
   std::optional<DriftRow> measured = {};      // what the build does to predictions
   std::vector<FileRecord> files = {};         // empty when only measured
   std::vector<ReportTensor> tensors = {};     // floats only; empty when not known
+  std::optional<FeedbackFacts> feedback = {};
 };
 
 // How well the calibration text reached the experts of one layer.
@@ -48,7 +50,9 @@ struct ExpertCoverage {
   double median_tokens = 0.0;
 };
 
-// A file that went in: kind ("checkpoint file", "imatrix", "calibration text"), name (may be empty), SHA-256 (may be empty).
+inline constexpr const char* kCheckpointKind = "checkpoint";
+// A file that went in: kind (kCheckpointKind, "imatrix", "recipe", "calibration text"), name (empty: not published), SHA-256 (may be
+// empty).
 struct ReportInput {
   std::string kind = {}, name = {}, sha256 = {};
 };
@@ -66,6 +70,8 @@ struct Report {
   std::vector<ExpertCoverage> coverage = {};
   std::vector<ReportInput> inputs = {};
   bool has_manifest = false;  // the folder can be verified: say how
+  std::string key_id = {};    // of the key that its signature names; empty: not signed
+  bool beside_files = false;  // the page will lie in the folder of the manifest: its files can be linked
 };
 
 // A report from measurements; `records` (may be empty) adds tensors, files and recipes of the builds whose files have the same names.
@@ -85,7 +91,7 @@ const ReportBuild* better_choice(const Report& report, const ReportBuild& build)
 std::string summary_sentence(const Report& report);
 
 // A manifest.json or the JSON of quern drift, by its schema; records as for report_from_drift(). An imatrix that the manifest names
-// is read from beside it, if it is there. Throws kIo, kFormat.
+// and the signature are read from beside it, if they are there. Throws kIo, kFormat.
 Report read_report(const std::filesystem::path& path, const std::vector<BuildRecord>& records);
 
 std::string report_html(const Report& report);

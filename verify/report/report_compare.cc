@@ -10,8 +10,9 @@
 
 // Two reports side by side: what is the same, what is better, what is worse, and by more than chance. A difference counts from two standard
 // errors on, the errors of both taken as independent; that calls some real differences none, but hardly ever chance a difference. A report
-// does not hold what would be needed to pair them token by token. Quantiles have no errors and are shown without a verdict. Builds are
-// paired by name, or as the only ones of their reports.
+// does not hold what would be needed to pair them token by token. Quantiles have no errors and are shown without a verdict, and so are
+// errors of weights where error feedback trades them for better predictions. Losses that were not measured alike stand side by side and are
+// not compared. Builds are paired by name, or as the only ones of their reports.
 
 namespace quern {
 namespace {
@@ -51,22 +52,21 @@ struct Words {
 };
 constexpr Words kOfSizes = {"smaller", "larger"};
 
+// The arrow says where the figure went, the colour and the word what that means.
 Cell verdict_cell(Verdict verdict, const std::string& change, Words words = {}) {
-  switch (verdict) {
-    case Verdict::kSame:
-      return {escape_markup(change), "same"};
-    case Verdict::kBetter:
-      return {"▾ " + escape_markup(change) + " " + words.better, "better"};
-    case Verdict::kWorse:
-      return {"▴ " + escape_markup(change) + " " + words.worse, "worse"};
-  }
-  return {};
+  if (verdict == Verdict::kSame) return {escape_markup(change), "same"};
+  const bool better = verdict == Verdict::kBetter;
+  const std::string arrow = change.starts_with('+') ? "▴ " : change.starts_with("−") ? "▾ " : "";
+  return {arrow + escape_markup(change) + " " + (better ? words.better : words.worse), better ? "better" : "worse"};
 }
+
+bool negligible(double before, double after) { return std::fabs(after - before) < 0.001 * std::fabs(before); }
 
 // Both were measured on the same tokens, so taking their errors as independent understates how sure a difference is.
 Verdict judge(Estimate before, Estimate after, bool lower_is_better) {
   const double change = after.value - before.value;
-  if (change == 0.0 || !(std::fabs(change) > 2.0 * std::hypot(before.error, after.error))) return Verdict::kSame;
+  if (change == 0.0 || negligible(before.value, after.value)) return Verdict::kSame;
+  if (!(std::fabs(change) > 2.0 * std::hypot(before.error, after.error))) return Verdict::kSame;
   return (change < 0.0) == lower_is_better ? Verdict::kBetter : Verdict::kWorse;
 }
 
@@ -81,7 +81,7 @@ std::vector<Cell> figure_row(const std::string& name, Estimate before, Estimate 
                              bool lower_is_better = true, std::string_view unit = {}, Words words = {}) {
   const Verdict verdict = judge(before, after, lower_is_better);
   const std::string change = relative_change(before.value, after.value);
-  const bool unclear = verdict == Verdict::kSame && before.value != after.value;
+  const bool unclear = verdict == Verdict::kSame && before.value != after.value && before.error + after.error > 0.0;
   return {text_cell(name), number_cell(before.value, before.error, decimals, scale, unit),
           number_cell(after.value, after.error, decimals, scale, unit),
           verdict_cell(verdict, unclear ? change + ", within error" : change, words)};
@@ -95,30 +95,55 @@ int decimals_for(double a, double b) {
   return std::clamp(static_cast<int>(std::ceil(-std::log10(smallest))) + 1, 3, 7);
 }
 
+// The same row without a verdict.
+std::vector<Cell> unjudged(std::vector<Cell> row, const std::string& change) {
+  row.back() = text_cell(change, "same");
+  return row;
+}
+
+// Why the losses of the two say nothing of each other; empty when they do.
+std::string why_incomparable(const Report& before, const Report& after) {
+  if (before.text != after.text) return "on different texts";
+  if (before.n_ctx != after.n_ctx || before.n_chunks != after.n_chunks) return "on different chunks";
+  const auto perplexity = [](const Report& report) {  // of the original, which every measurement has
+    const auto row = std::ranges::find_if(report.builds, [](const ReportBuild& build) { return build.measured.has_value(); });
+    return row == report.builds.end() ? 0.0 : row->measured->drift.statistics.ppl_original.value;
+  };
+  const double a = perplexity(before), b = perplexity(after);
+  const bool both_named = !before.base_model.empty() && !after.base_model.empty();
+  if (both_named && before.base_model != after.base_model) return "against different originals";
+  if (a > 0.0 && b > 0.0) return negligible(a, b) ? "" : "against different originals, or on different texts of one name";
+  return !both_named && before.model != after.model ? "against different originals" : "";
+}
+
 std::string figures_table(const Report& before, const Report& after, const Pair& pair) {
   const ReportBuild &a = *pair.before, &b = *pair.after;
+  const bool comparable = why_incomparable(before, after).empty();
   std::vector<std::vector<Cell>> rows;
   const auto sizes = judge({static_cast<double>(a.size_bytes), 0.0}, {static_cast<double>(b.size_bytes), 0.0}, true);
   rows.push_back({text_cell("size"), text_cell(format_size(a.size_bytes)), text_cell(format_size(b.size_bytes)),
                   verdict_cell(sizes, relative_change(static_cast<double>(a.size_bytes), static_cast<double>(b.size_bytes)), kOfSizes)});
   rows.push_back(figure_row("bits per weight", {a.bits_per_weight, 0.0}, {b.bits_per_weight, 0.0}, 3, 1.0, true, "", kOfSizes));
   if (a.relative_error && b.relative_error) {
-    rows.push_back(figure_row("weight error", {*a.relative_error, 0.0}, {*b.relative_error, 0.0}, 3, 100.0, true, "%"));
+    std::vector<Cell> row = figure_row("weight error", {*a.relative_error, 0.0}, {*b.relative_error, 0.0}, 3, 100.0, true, "%");
+    const bool traded = a.feedback || b.feedback;
+    rows.push_back(traded ? unjudged(std::move(row), relative_change(*a.relative_error, *b.relative_error)) : std::move(row));
   }
   if (a.measured && b.measured) {
     const DriftStatistics &s = a.measured->drift.statistics, &t = b.measured->drift.statistics;
+    const auto add = [&](std::vector<Cell> row) { rows.push_back(comparable ? std::move(row) : unjudged(std::move(row), "")); };
     const auto quantile_row = [&](const char* name, double x, double y) {
-      rows.push_back({text_cell(name), number_cell(x, 0.0, decimals_for(x, y)), number_cell(y, 0.0, decimals_for(x, y)),
-                      text_cell(relative_change(x, y), "same")});
+      add({text_cell(name), number_cell(x, 0.0, decimals_for(x, y)), number_cell(y, 0.0, decimals_for(x, y)),
+           text_cell(relative_change(x, y), "same")});
     };
-    rows.push_back(figure_row("mean KL, nats", s.kl, t.kl, decimals_for(s.kl.value, t.kl.value)));
+    add(figure_row("mean KL, nats", s.kl, t.kl, decimals_for(s.kl.value, t.kl.value)));
     quantile_row("median KL", s.kl_median, t.kl_median);
     quantile_row("KL of worst 1 %", s.kl_99, t.kl_99);
     quantile_row("KL of worst 0.1 %", s.kl_999, t.kl_999);
-    rows.push_back(figure_row("perplexity", s.ppl, t.ppl, 3));
-    rows.push_back(figure_row("same top token", s.same_top, t.same_top, 2, 100.0, false, "%"));
+    add(figure_row("perplexity", s.ppl, t.ppl, 3));
+    add(figure_row("same top token", s.same_top, t.same_top, 2, 100.0, false, "%"));
   }
-  return table({"", before.origin, after.origin, "change"}, rows);
+  return table("Figures of both", {"", before.origin, after.origin, "change"}, rows);
 }
 
 struct TensorChange {
@@ -149,24 +174,26 @@ std::string tensor_table(const Report& before, const Report& after, const Pair& 
   const auto described = [](const ReportTensor& t) {
     return t.type + ", " + (t.exact ? "exact" : readable_number(100.0 * t.relative_error, 3) + " %");
   };
+  const bool traded = pair.before->feedback || pair.after->feedback;
   std::vector<std::vector<Cell>> rows;
   for (const TensorChange& change : changes) {
     if (rows.size() == kMost) break;
-    const Verdict verdict = judge({change.before->relative_error, 0.0}, {change.after->relative_error, 0.0}, true);
+    const Verdict verdict =
+        traded ? Verdict::kSame : judge({change.before->relative_error, 0.0}, {change.after->relative_error, 0.0}, true);
     rows.push_back({text_cell(change.before->name), text_cell(described(*change.before)), text_cell(described(*change.after)),
                     verdict_cell(verdict, relative_change(change.before->relative_error, change.after->relative_error))});
   }
   std::string heading = std::to_string(changes.size()) + (changes.size() == 1 ? " tensor differs" : " tensors differ");
   if (changes.size() > kMost) heading += "; the " + std::to_string(kMost) + " with the largest change of error";
-  return "<details>" + wrap("summary", escape_markup(heading)) + table({"tensor", before.origin, after.origin, "change of error"}, rows) +
-         "</details>\n";
+  return "<details>" + wrap("summary", escape_markup(heading)) +
+         table("Tensors that differ", {"tensor", before.origin, after.origin, "change of error"}, rows) + "</details>\n";
 }
 
 std::string pair_section(const Report& before, const Report& after, const Pair& pair) {
   const std::string& a = pair.before->name;
   const std::string& b = pair.after->name;
   std::string html = figures_table(before, after, pair);
-  if (pair.before->measured && pair.after->measured) {
+  if (pair.before->measured && pair.after->measured && why_incomparable(before, after).empty()) {
     const std::vector<std::pair<std::string, const DriftRow*>> rows = {{before.origin + ": " + a, &*pair.before->measured},
                                                                        {after.origin + ": " + b, &*pair.after->measured}};
     if (!cumulative_loss(rows, kWide).empty()) {
@@ -179,13 +206,7 @@ std::string pair_section(const Report& before, const Report& after, const Pair& 
 }
 
 std::string warnings(const Report& before, const Report& after) {
-  std::string why;
-  if (before.text != after.text)
-    why = "on different texts";
-  else if (before.n_ctx != after.n_ctx || before.n_chunks != after.n_chunks)
-    why = "on different chunks";
-  else if (before.model != after.model || before.base_model != after.base_model)
-    why = "against different originals";
+  const std::string why = why_incomparable(before, after);
   return why.empty() ? "" : element("p", "The two were measured " + why + ": their losses cannot be compared.", "warning");
 }
 
@@ -218,17 +239,18 @@ std::string comparison_html(const Report& first, const Report& second) {
     after.origin = "B";
   }
   const std::vector<Pair> pairs = pairs_of(before, after);
+  const bool comparable = why_incomparable(before, after).empty();
   std::string body =
       wrap("header", element("p", "Two reports compared", "eyebrow") +
                          element("h1", before.model == after.model ? before.model : before.model + " and " + after.model) +
-                         element("p", compared_sentence(pairs), "lead") +
+                         element("p", comparable ? compared_sentence(pairs) : "Sizes can be compared, losses cannot.", "lead") +
                          element("p",
                                  "Left: " + before.origin + (before.made_by.empty() ? "" : ", quern " + before.made_by) +
                                      ". Right: " + after.origin + (after.made_by.empty() ? "" : ", quern " + after.made_by) + ".",
                                  "meta"));
   body += warnings(before, after);
   const std::vector<NamedReport> both = {{before.origin, &before}, {after.origin, &after}};
-  if (!size_and_loss(both, kWide).empty()) {
+  if (comparable && !size_and_loss(both, kWide).empty()) {
     body += section("Size against loss",
                     figure([&](double width) { return size_and_loss(both, width); }, "Further down and further left is better."));
   }
@@ -237,8 +259,10 @@ std::string comparison_html(const Report& first, const Report& second) {
     const std::string alone = without_partner(*report, pairs);
     if (!alone.empty()) body += element("p", "Only in " + report->origin + ": " + alone + ".", "note");
   }
-  body +=
-      element("p", "Better and worse are said of differences of more than two standard errors, the errors taken as independent.", "note");
+  body += element("p",
+                  "Better and worse are said of differences of more than two standard errors, the errors taken as independent, and of at "
+                  "least 0.1 %.",
+                  "note");
   body += element("footer", "Made by quern report. This page needs no network and runs no script.");
   return document(before.model + ": comparison", body);
 }

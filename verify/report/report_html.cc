@@ -4,6 +4,7 @@
 
 #include "formats/base/counted.h"
 #include "formats/base/resources.h"
+#include "verify/draw/markdown.h"
 #include "verify/draw/markup.h"
 #include "verify/report/report.h"
 #include "verify/report/report_figures.h"
@@ -33,6 +34,12 @@ int kl_decimals(const Report& report) {
     if (build.measured) look(*build.measured);
   }
   return std::clamp(static_cast<int>(std::ceil(-std::log10(smallest))) + 1, 3, 5);
+}
+
+// The name of a file of the folder, as a link where the page lies beside it.
+std::string file_link(const Report& report, const std::string& name, const std::string& shown) {
+  if (!report.beside_files || name.empty()) return escape_markup(shown);
+  return "<a href=\"./" + link_target(name) + "\">" + escape_markup(shown) + "</a>";
 }
 
 std::string measured_on(const Report& report) {
@@ -67,10 +74,7 @@ std::string left_out(const Report& report) {
     reasons.back().second.push_back(build.name);
   }
   std::string out;
-  for (const auto& [reason, names] : reasons) {
-    for (size_t i = 0; i < names.size(); ++i) out += (i == 0 ? " " : i + 1 == names.size() ? " and " : ", ") + names[i];
-    out += (names.size() == 1 ? " is" : " are") + std::string(" left out: ") + reason;
-  }
+  for (const auto& [reason, names] : reasons) out += " " + listed(names) + (names.size() == 1 ? " is" : " are") + " left out: " + reason;
   return out;
 }
 
@@ -94,8 +98,8 @@ std::vector<Cell> drift_cells(const DriftRow& row, int decimals) {
   if (s.kl_slack > 0.0) kl.html += "<span class=\"error\"> (+" + escape_markup(readable_number(s.kl_slack, 2)) + ")</span>";
   if (s.kl.value == 0.0 && s.kl_slack == 0.0) kl.html = "0";
   if (s.kl.value > 0.0 && s.kl.value < 0.5 * std::pow(10.0, -decimals)) kl.html = "&lt; " + decimal(std::pow(10.0, -decimals), decimals);
-  return {number_cell(s.ppl.value, s.ppl.error, 2), kl, s.kl_99 == 0.0 ? Cell{"0"} : number_cell(s.kl_99, 0.0, std::max(3, decimals - 1)),
-          number_cell(s.same_top.value, s.same_top.error, 1, 100.0, "%")};
+  return {kl, s.kl_99 == 0.0 ? Cell{"0"} : number_cell(s.kl_99, 0.0, std::max(3, decimals - 1)),
+          number_cell(s.same_top.value, s.same_top.error, 1, 100.0, "%"), number_cell(s.ppl.value, s.ppl.error, 2)};
 }
 
 Cell exactness(const ReportBuild& build) {
@@ -103,47 +107,47 @@ Cell exactness(const ReportBuild& build) {
   return build.relative_error ? number_cell(*build.relative_error, 0.0, 2, 100.0, "%") : Cell{};
 }
 
+// The rows below the builds, to measure them by.
+std::vector<std::vector<Cell>> reference_rows(const Report& report, int decimals) {
+  std::vector<std::vector<Cell>> rows;
+  const auto add = [&](const char* name, const std::vector<Cell>& figures) {
+    std::vector<Cell> cells = {{name, "reference"}, {""}};
+    cells.insert(cells.end(), figures.begin(), figures.end());
+    cells.push_back({""});
+    rows.push_back(std::move(cells));
+  };
+  if (report.noise_floor) add("noise floor", drift_cells(*report.noise_floor, decimals));
+  const auto some = std::ranges::find_if(report.builds, [](const ReportBuild& build) { return build.measured.has_value(); });
+  const Estimate& ppl = some->measured->drift.statistics.ppl_original;
+  add("original", {{"0"}, {""}, {""}, number_cell(ppl.value, ppl.error, 2)});
+  return rows;
+}
+
+// What the builds lost where that was measured, and what their weights lost where not: the second says little of the first.
 std::string files(const Report& report) {
   const bool measured = any_measured(report);
-  const bool errors = std::ranges::any_of(report.builds, [](const ReportBuild& b) { return b.lossless || b.relative_error.has_value(); });
-  std::vector<std::string> headings = {"type", "size", "bits per weight"};
-  if (measured) headings.insert(headings.end(), {"perplexity", "mean KL, nats", "KL of worst 1\u00A0%", "same top token"});
-  if (errors) headings.push_back("weight error");
   const int decimals = kl_decimals(report);
+  std::vector<std::string> headings = {"type", "size"};
+  if (measured) headings.insert(headings.end(), {"mean KL, nats", "KL of worst 1\u00A0%", "same top token", "perplexity"});
+  headings.push_back("bits per weight");
+  if (!measured) headings.push_back("weight error");
   std::vector<std::vector<Cell>> rows;
-  const auto reference = [&](const char* name, const DriftRow* row, const Estimate* ppl) {
-    std::vector<Cell> cells = {{name, "reference"}, {""}, {""}};
-    if (row != nullptr) {
-      const std::vector<Cell> figures = drift_cells(*row, decimals);
-      cells.insert(cells.end(), figures.begin(), figures.end());
-    } else {
-      cells.insert(cells.end(), {number_cell(ppl->value, ppl->error, 2), {"0"}, {""}, {""}});
-    }
-    if (errors) cells.push_back({""});
-    rows.push_back(cells);
-  };
   for (const ReportBuild& build : report.builds) {
-    std::vector<Cell> cells = {text_cell(build.name), text_cell(build.size_bytes == 0 ? "" : format_size(build.size_bytes)),
-                               build.bits_per_weight > 0.0 ? number_cell(build.bits_per_weight, 0.0, 2) : Cell{}};
+    std::vector<Cell> cells = {{file_link(report, build.files.empty() ? "" : build.files.front().name, build.name)},
+                               text_cell(build.size_bytes == 0 ? "" : format_size(build.size_bytes))};
     if (measured) {
       const std::vector<Cell> figures = build.measured ? drift_cells(*build.measured, decimals) : std::vector<Cell>(4);
       cells.insert(cells.end(), figures.begin(), figures.end());
     }
-    if (errors) cells.push_back(exactness(build));
-    rows.push_back(cells);
+    cells.push_back(build.bits_per_weight > 0.0 ? number_cell(build.bits_per_weight, 0.0, 2) : Cell{});
+    if (!measured) cells.push_back(exactness(build));
+    rows.push_back(std::move(cells));
   }
-  if (measured) {
-    const auto some = std::ranges::find_if(report.builds, [](const ReportBuild& build) { return build.measured.has_value(); });
-    if (report.noise_floor) reference("noise floor", &*report.noise_floor, nullptr);
-    reference("original", nullptr, &some->measured->drift.statistics.ppl_original);
-  }
+  if (!measured) return section("The files", table("The files", headings, rows));
+  for (std::vector<Cell>& row : reference_rows(report, decimals)) rows.push_back(std::move(row));
   std::string note = "± is one standard error: values that differ by less than about two of them do not differ.";
-  if (report.noise_floor) {
-    note +=
-        " The noise floor is the original against itself with every activation nudged by a rounding: no file can be told from the original "
-        "below it.";
-  }
-  return section("The files", table(headings, rows) + (measured ? element("p", note, "note") : ""));
+  if (report.noise_floor) note += " No file can be told from the original below the noise floor.";
+  return section("The files", table("The files", headings, rows) + element("p", note, "note"));
 }
 
 std::string loss_section(const Report& report) {
@@ -245,6 +249,26 @@ std::string experts_section(const Report& report) {
 
 std::string term(const std::string& name, const std::string& html) { return element("dt", name) + wrap("dd", html); }
 
+std::vector<FedBuilds> fed_builds(const Report& report) {
+  std::vector<FedBuilds> kinds;
+  for (const ReportBuild& build : report.builds) add_fed_build(build.name, build.feedback, kinds);
+  return kinds;
+}
+
+std::string inputs_table(const Report& report) {
+  std::vector<std::vector<Cell>> rows;
+  for (const ReportInput& input : report.inputs) {
+    const bool published = !input.name.empty() && input.kind != kCheckpointKind;
+    rows.push_back(
+        {text_cell(input.kind),
+         {published ? file_link(report, input.name, input.name) : escape_markup(input.name.empty() ? "not published" : input.name), "text"},
+         {element("code", input.sha256), "wrap"}});
+  }
+  if (rows.empty()) return "";
+  return "<details>" + wrap("summary", "What went in" + element("span", counted(rows.size(), "file"))) +
+         table("What went in", {"kind", "name ", "SHA-256 "}, rows) + "</details>\n";
+}
+
 std::string made_section(const Report& report) {
   std::string terms;
   if (!report.base_model.empty()) {
@@ -252,23 +276,20 @@ std::string made_section(const Report& report) {
     if (!report.revision.empty()) terms += term("revision", element("code", report.revision));
   }
   if (!report.made_by.empty()) terms += term("made by", escape_markup("quern " + report.made_by));
+  for (const FedBuilds& fed : fed_builds(report)) {
+    const std::string text = fed.feedback.text.empty() ? "a calibration text" : fed.feedback.text;
+    terms += term("error feedback", escape_markup(feedback_sentence(fed, text)));
+  }
   std::string recipes;
   for (const ReportBuild& build : report.builds) {
     if (!build.recipe.empty() && !build.name.starts_with(build.recipe))
       recipes += (recipes.empty() ? "" : "; ") + build.name + ": " + build.recipe;
   }
   if (!recipes.empty()) terms += term("recipes", escape_markup(recipes));
-  std::vector<std::vector<Cell>> rows;
-  for (const ReportInput& input : report.inputs) {
-    rows.push_back({text_cell(input.kind),
-                    text_cell(input.name.empty() ? "not published" : input.name, "text"),
-                    {element("code", input.sha256), "wrap"}});
+  if (report.beside_files) {
+    terms += term("records", file_link(report, kManifestName, kManifestName) + ", " + file_link(report, kSumsName, kSumsName));
   }
-  std::string html = terms.empty() ? "" : wrap("dl", "\n" + terms);
-  if (!rows.empty()) {
-    html += "<details>" + wrap("summary", "What went in" + element("span", counted(rows.size(), "file"))) +
-            table({"kind", "name ", "SHA-256 "}, rows) + "</details>\n";
-  }
+  const std::string html = (terms.empty() ? "" : wrap("dl", "\n" + terms)) + inputs_table(report);
   return html.empty() ? "" : section("How it was made", html);
 }
 
@@ -276,29 +297,35 @@ std::string sums_table(const Report& report) {
   std::vector<std::vector<Cell>> rows;
   for (const ReportBuild& build : report.builds) {
     for (const FileRecord& file : build.files) {
-      rows.push_back({text_cell(file.name), text_cell(format_size(file.size_bytes)), {element("code", file.sha256), "wrap"}});
+      rows.push_back(
+          {{file_link(report, file.name, file.name)}, text_cell(format_size(file.size_bytes)), {element("code", file.sha256), "wrap"}});
     }
   }
   if (rows.empty()) return "";
   return "<details>" + wrap("summary", "Checksums" + element("span", counted(rows.size(), "file"))) +
-         table({"file", "size", "SHA-256 "}, rows) + "</details>\n";
+         table("Checksums", {"file", "size", "SHA-256 "}, rows) + "</details>\n";
+}
+
+std::string folder_checks(const Report& report) {
+  std::string html = element("p",
+                             "Whether the files arrived as they were published; with any system's own tool, or with quern, which says what "
+                             "is wrong and where:") +
+                     commands(integrity_commands(!report.key_id.empty()));
+  if (!report.key_id.empty()) {
+    html += wrap("p", "The signature names the key " + element("code", report.key_id) +
+                          ". Take the public key from its publisher, not from where the files are.");
+  }
+  return html + element("p", "Whether they are what they say: re-derive tensors from the original checkpoint and compare every byte:") +
+         commands({derivation_command(fed_builds(report))});
 }
 
 std::string verify_section(const Report& report) {
-  std::string html;
-  if (report.has_manifest) {
-    html += element("p",
-                    "Whether the files arrived as they were published; with any system's own tool, or with quern, which says what is wrong "
-                    "and where:") +
-            element("pre", "sha256sum -c SHA256SUMS\nquern verify .") +
-            element("p", "Whether they are what they say: re-derive tensors from the original checkpoint and compare every byte:") +
-            element("pre", "quern verify . --source CHECKPOINT_DIR --sample 5%");
-  }
+  std::string html = report.has_manifest ? folder_checks(report) : "";
   if (any_measured(report)) {
-    const std::string text = report.text.empty() ? "TEXT" : report.text;
+    const std::string text = report.text.empty() ? "TEXT" : shell_word(report.text);
     html += element("p", "To measure again, with the original, a file and the text:") +
-            element("pre", "quern drift CHECKPOINT_DIR FILE.gguf --eval-text " + text + " --ctx " + std::to_string(report.n_ctx) +
-                               " --chunks " + std::to_string(report.n_chunks));
+            commands({"quern drift CHECKPOINT_DIR FILE.gguf --eval-text " + text + " --ctx " + std::to_string(report.n_ctx) + " --chunks " +
+                      std::to_string(report.n_chunks)});
   }
   html += sums_table(report);
   return html.empty() ? "" : section("How to check it", html);
@@ -312,8 +339,15 @@ std::string words_section() {
       {"perplexity",
        "How unsure the model is of the text: as if choosing among this many equally likely tokens. Near the original's is good; alone it "
        "says little."},
+      {"KL of worst 1 %", "The KL that one token in a hundred exceeds: rare but bad mistakes show here and not in the mean."},
+      {"noise floor",
+       "The original against itself with every activation nudged by a rounding. Correct programs differ by as much: below it, a file is as "
+       "good as the original."},
       {"same top token", "How often the file and the original think the same token most likely."},
       {"bits per weight", "Size of the tensors divided by the number of weights. The original usually has 16 or 8."},
+      {"weight error",
+       "How far the weights are from the original's, as a share of their own size; 40 % is usual at two bits. It says little of the "
+       "predictions: with error feedback it rises while they come closer to the original's."},
   };
   std::string terms;
   for (const auto& [name, text] : words) terms += term(name, escape_markup(text));

@@ -60,8 +60,15 @@ std::string figure(const std::function<std::string(double)>& draw, std::string_v
   return wrap("figure", html);
 }
 
-std::string table(const std::vector<std::string>& headings, const std::vector<std::vector<Cell>>& rows) {
-  std::string html = "<div class=\"scroll\" tabindex=\"0\"><table><thead><tr>";
+std::string commands(const std::vector<std::string>& lines) {
+  std::string html;
+  for (const std::string& line : lines) html += (html.empty() ? "" : "\n") + escape_markup(line);
+  return wrap("pre", html);
+}
+
+std::string table(std::string_view name, const std::vector<std::string>& headings, const std::vector<std::vector<Cell>>& rows) {
+  std::string html = "<div class=\"scroll\" role=\"region\" tabindex=\"0\" aria-label=\"" + escape_markup(name) + "\"><table>" +
+                     element("caption", name) + "<thead><tr>";
   for (const std::string& heading : headings) {
     const bool is_text = heading.ends_with(' ');
     html += "<th scope=\"col\"" + std::string(is_text ? " class=\"text\"" : "") + ">" + escape_markup(heading) + "</th>";
@@ -71,8 +78,10 @@ std::string table(const std::vector<std::string>& headings, const std::vector<st
     const bool is_reference = !row.empty() && row.front().css_class == "reference";
     html += is_reference ? "<tr class=\"reference\">" : "<tr>";
     for (const Cell& cell : row) {
-      html += cell.css_class.empty() || cell.css_class == "reference" ? "<td>" : "<td class=\"" + cell.css_class + "\">";
-      html += cell.html + "</td>";
+      const std::string kind = &cell == &row.front() ? "th" : "td";
+      html += "<" + kind + (kind == "th" ? " scope=\"row\"" : "");
+      if (!cell.css_class.empty() && cell.css_class != "reference") html += " class=\"" + cell.css_class + "\"";
+      html += ">" + cell.html + "</" + kind + ">";
     }
     html += "</tr>\n";
   }

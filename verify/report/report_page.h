@@ -21,13 +21,16 @@ std::string section(std::string_view heading, std::string_view html);
 std::string figure(const std::function<std::string(double width)>& draw, std::string_view caption);
 inline constexpr double kWide = 820.0, kNarrow = 340.0;
 
-// A table that scrolls sideways where it does not fit; its first column stays. The first column is text, others are numbers unless
-// their heading ends with a space.
+// Commands to paste, one a line.
+std::string commands(const std::vector<std::string>& lines);
+
+// A table that scrolls sideways where it does not fit; its first column stays and names the row. `name` says what it shows to who does not
+// see it. The first column is text, others are numbers unless their heading ends with a space.
 struct Cell {
   std::string html;
   std::string css_class = {};
 };
-std::string table(const std::vector<std::string>& headings, const std::vector<std::vector<Cell>>& rows);
+std::string table(std::string_view name, const std::vector<std::string>& headings, const std::vector<std::vector<Cell>>& rows);
 
 Cell text_cell(std::string_view text, std::string_view css_class = {});
 // "0.0031 ± 0.0002" with this many decimals; an error of 0 is left out, what is not finite is spelled.

@@ -5,6 +5,7 @@
 #include "formats/base/json_tree.h"
 #include "formats/gguf/gguf_types.h"
 #include "verify/records/manifest.h"
+#include "verify/records/signature.h"
 #include "verify/report/report.h"
 
 // What a file is follows from the schema that it names and not from its own name. A GGUF file is the likely mistake, and is told from
@@ -30,6 +31,23 @@ bool is_gguf(const std::filesystem::path& path) {
   return magic == gguf::kMagic;
 }
 
+// The key that a signature names; whether it is that key's, verify says.
+std::string named_key(const std::filesystem::path& attestation) {
+  if (!std::filesystem::exists(attestation)) return "";
+  try {
+    const Envelope envelope = parse_envelope(read_text_file(attestation, kMaxBytes));
+    return envelope.signatures.empty() ? "" : envelope.signatures.front().key_id;
+  } catch (const Error&) {
+    return "";
+  }
+}
+
+// A manifest is called like every other: its folder tells it apart.
+std::string origin_of(const std::filesystem::path& path) {
+  if (path.filename() != kManifestName) return path.filename();
+  return std::filesystem::absolute(path).lexically_normal().parent_path().filename();
+}
+
 Report parse(const std::string& text, const std::vector<BuildRecord>& records) {
   const std::string schema = schema_of(text);
   if (schema == "quern.drift/1") return report_from_drift(drift_from_json(text), records);
@@ -46,7 +64,8 @@ Report read_report(const std::filesystem::path& path, const std::vector<BuildRec
       throw Error(ErrorKind::kUsage, "is a GGUF file; report draws what 'quern drift --json' or 'quern publish' wrote");
     }
     Report report = parse(read_text_file(path, kMaxBytes), records);
-    report.origin = path.filename();
+    report.origin = origin_of(path);
+    if (report.has_manifest) report.key_id = named_key(path.parent_path() / kAttestationName);
     for (const ReportInput& input : report.inputs) {
       const std::filesystem::path file = path.parent_path() / input.name;
       if (input.kind == "imatrix" && !input.name.empty() && std::filesystem::exists(file))

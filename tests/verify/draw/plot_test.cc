@@ -183,6 +183,14 @@ TEST(Plot, LabelsDoNotCoverEachOther) {
   EXPECT_GE(placed.size(), 5u);
 }
 
+TEST(Plot, HeatMapsHaveNumbersWhereAllHaveRoom) {
+  HeatMap map{.frame = {.title = "t"}, .rows = {"a"}, .columns = {"0", "1"}, .values = {0.4, 0.0}, .percent = true};
+  EXPECT_NE(draw(map).find(">40</text>"), std::string::npos);
+  map.columns.resize(30);
+  map.values.resize(30, 0.4);
+  EXPECT_EQ(draw(map).find(">40</text>"), std::string::npos);
+}
+
 TEST(Plot, HeatMapsTurnWhenTheirColumnsWouldBeTooNarrow) {
   HeatMap map{.frame = {.title = "t"}, .row_label = "tensor", .column_label = "layer"};
   map.rows = {"attn_q_a", "ffn_down_exps"};

@@ -163,6 +163,74 @@ TEST(Report, ComparesBuildsOfTheSameName) {
   EXPECT_NE(comparison_html(before, after).find("on different texts: their losses cannot be compared"), std::string::npos);
 }
 
+TEST(Report, ComparesNoLossesThatWereNotMeasuredAlike) {
+  Report before = report_from_drift(three_builds(), {}), after = before;
+  after.builds[0].measured = measured("Tiny-Q2_K.gguf", 3000, 0.1);
+  const std::string alike = comparison_html(before, after);
+  EXPECT_NE(alike.find("−67 % better"), std::string::npos);
+  after.text = "other.txt";
+  DriftStatistics& s = after.builds[0].measured->drift.statistics;
+  for (const bool same_name : {false, true}) {
+    if (same_name) {
+      after.text = before.text;
+      s.ppl_original.value *= 1.5;
+    }
+    const std::string html = comparison_html(before, after);
+    expect_clean(html);
+    EXPECT_NE(html.find("their losses cannot be compared"), std::string::npos) << same_name;
+    for (const char* verdict : {"% better", "% worse", "closer to the original", "Size against loss"})
+      EXPECT_EQ(html.find(verdict), std::string::npos) << verdict;
+  }
+}
+
+TEST(Report, JudgesNeitherTriflesNorErrorsThatFeedbackTrades) {
+  Report before = report_from_drift(three_builds(), {record_of("Tiny-Q2_K.gguf", 0.2)}), after = before;
+  after.builds[0].size_bytes += 2;  // 0.07 %
+  EXPECT_EQ(comparison_html(before, after).find("larger"), std::string::npos);
+  after.builds[0].size_bytes += 2;
+  EXPECT_NE(comparison_html(before, after).find("▴ +0.13 % larger"), std::string::npos);
+  after = report_from_drift(three_builds(), {record_of("Tiny-Q2_K.gguf", 0.3)});
+  EXPECT_NE(comparison_html(before, after).find("+50 % worse"), std::string::npos);
+  after.builds[0].feedback = FeedbackFacts{"original", "text.txt", 512};
+  EXPECT_EQ(comparison_html(before, after).find("+50 % worse"), std::string::npos);
+}
+
+TEST(Report, HasCommandsThatPaste) {
+  Report report = report_from_drift(three_builds(), {});
+  report.has_manifest = true;
+  report.text = "it's mine; rm -rf x.txt";
+  std::string html = report_html(report);
+  EXPECT_NE(html.find("<pre>sha256sum -c SHA256SUMS\nquern verify .</pre>"), std::string::npos);
+  EXPECT_NE(html.find("--eval-text &#39;it&#39;\\&#39;&#39;s mine; rm -rf x.txt&#39; --ctx 64"), std::string::npos);
+  report.key_id = "deb2";
+  report.builds[0].feedback = FeedbackFacts{"sequential", "calib.txt", 512};
+  html = report_html(report);
+  expect_clean(html);
+  EXPECT_NE(html.find("\nquern verify . --key PUB.pem</pre>"), std::string::npos);
+  EXPECT_NE(html.find("--sample 5% --calib-text calib.txt</pre>"), std::string::npos);
+  EXPECT_NE(html.find("Q2_K is encoded with error feedback, layer after layer"), std::string::npos);
+}
+
+TEST(Report, LinksFilesWhereItLiesBesideThem) {
+  Report report = report_from_drift(three_builds(), {record_of("Q2_K/Tiny-Q2_K.gguf", 0.2)});
+  EXPECT_EQ(report_html(report).find("<a "), std::string::npos);
+  report.beside_files = true;
+  const std::string html = report_html(report);
+  expect_clean(html);
+  EXPECT_NE(html.find("<th scope=\"row\"><a href=\"./Q2_K/Tiny-Q2_K.gguf\">"), std::string::npos);
+}
+
+TEST(Report, NamesWhatTheFilesAreOf) {
+  Manifest manifest;
+  manifest.builds = {record_of("Tiny-Q2_K.gguf", 0.2)};
+  EXPECT_EQ(report_from_manifest(manifest).model, "Tiny") << "not the first build";
+  EXPECT_EQ(summary_sentence(report_from_manifest(manifest)), "How much the files differ from the original was not measured.");
+  manifest.drift = drift_to_json(three_builds(), DriftDetail::kSummary);
+  EXPECT_EQ(report_from_manifest(manifest).model, "Tiny");
+  manifest.base_model = "maker/Tiny-Model";
+  EXPECT_EQ(report_from_manifest(manifest).model, "Tiny-Model");
+}
+
 TEST(Report, CountsExpertsThatCalibrationMissed) {
   Imatrix imatrix;
   imatrix.chunk_size = 512;
