@@ -155,7 +155,9 @@ class Readme {
     if (measured) measurement();
     text_ +=
         "`manifest.json` has the error of every tensor and expert. A relative error of 0.06 is the usual one of 4-bit types; builds called "
-        "lossless hold every weight of the original exactly.\n\n";
+        "lossless hold every weight of the original exactly.";
+    if (!fed_builds().empty()) text_ += " With error feedback it is larger, and the predictions are nearer to the original's.";
+    text_ += "\n\n";
     machines();
   }
 

@@ -312,8 +312,8 @@ std::string folder_checks(const Report& report) {
                              "is wrong and where:") +
                      commands(integrity_commands(!report.key_id.empty()));
   if (!report.key_id.empty()) {
-    html += wrap("p", "The signature names the key " + element("code", report.key_id) +
-                          ". Take the public key from its publisher, not from where the files are.");
+    html += wrap("p", "Take the public key from its publisher, not from where the files are. The signature names this one: " +
+                          element("code", report.key_id));
   }
   return html + element("p", "Whether they are what they say: re-derive tensors from the original checkpoint and compare every byte:") +
          commands({derivation_command(fed_builds(report))});

@@ -101,9 +101,9 @@ Cell text_cell(std::string_view text, std::string_view css_class) { return {esca
 
 Cell number_cell(double value, double error, int decimals, double scale, std::string_view unit) {
   std::string html = decimal(value * scale, decimals);
-  if (error > 0.0) html += "<span class=\"error\"> ± " + decimal(error * scale, decimals) + "</span>";
-  if (!unit.empty()) html += " " + escape_markup(unit);
-  return {html};
+  const std::string of_unit = unit.empty() ? "" : " " + escape_markup(unit);
+  if (!(error > 0.0)) return {html + of_unit};
+  return {html + "<span class=\"error\"> ± " + decimal(error * scale, decimals) + of_unit + "</span>"};
 }
 
 }  // namespace quern::page
