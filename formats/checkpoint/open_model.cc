@@ -9,6 +9,7 @@
 #include "formats/checkpoint/gguf_source.h"
 #include "formats/checkpoint/outline_source.h"
 #include "formats/encodings/registry.h"
+#include "formats/gguf/gguf_folder.h"
 #include "formats/model/model_documents.h"
 #include "formats/model/model_outline.h"
 #include "formats/model/skip.h"
@@ -65,9 +66,8 @@ void refuse_other_layouts(const ModelFolder& folder) {
   if (folder.has("params.json")) {
     throw Error(ErrorKind::kUnsupported, "the folder has params.json but no config.json: convert the transformers layout of this model");
   }
-  if (const std::string name = first_name(folder, ".gguf"); !name.empty())
-    throw Error(ErrorKind::kUsage, "the folder has no config.json; name a GGUF file in it, for example " + name);
   refuse_folder_above(folder);
+  if (first_name(folder, ".safetensors").empty()) gguf::refuse_folder(folder);
 }
 
 // The ids of config.json, then those of generation_config.json that it lacks.

@@ -74,7 +74,7 @@ struct StoredTensor : TensorInfo {
   size_t file_index = 0;
 };
 
-// A GGUF file or, given the first shard, all shards of a split set; checks split.no, split.count, split.tensors.count, names
+// A GGUF file or, given any shard, all shards of a split set; checks split.no, split.count, split.tensors.count, names
 // and that no tensor name occurs twice. All files stay open.
 class File {
  public:

@@ -26,15 +26,24 @@ void check_split_value(const InputFile& file, const Metadata& metadata, const ch
 
 }  // namespace
 
-File::File(const fs::path& first_shard, ForeignTypes foreign) {
-  files_.emplace_back(first_shard);
-  headers_.push_back(read_header(files_.front(), foreign));
+File::File(const fs::path& shard, ForeignTypes foreign) {
+  const auto open_first = [&](const fs::path& path) {
+    files_.emplace_back(path);
+    headers_.push_back(read_header(files_.front(), foreign));
+  };
+  open_first(shard);
+  const fs::path first = first_shard(shard, metadata());
+  if (first != shard) {
+    files_.clear();
+    headers_.clear();
+    open_first(first);
+  }
   try {
     const int64_t count = metadata().find_int(kSplitCount).value_or(0);
-    if (count > 1) open_shards(first_shard, count, foreign);
+    if (count > 1) open_shards(first, count, foreign);
     index_tensors();
   } catch (Error& e) {
-    e.file(first_shard.string());
+    e.file(first.string());
     throw;
   }
 }

@@ -30,4 +30,14 @@ std::vector<std::string> shard_names(const std::filesystem::path& first, const M
   return names;
 }
 
+std::filesystem::path first_shard(const std::filesystem::path& shard, const Metadata& metadata) {
+  const int64_t count = metadata.find_int("split.count").value_or(0), number = metadata.find_int("split.no").value_or(0);
+  if (count <= 1 || count > kMaxShards || number <= 0 || number >= count) return shard;
+  const std::string name = shard.filename().string(), suffix = split_name("", number, count);
+  if (!name.ends_with(suffix)) return shard;
+  const auto first = shard.parent_path() / split_name(name.substr(0, name.size() - suffix.size()), 0, count);
+  std::error_code ignored;
+  return std::filesystem::exists(first, ignored) ? first : shard;
+}
+
 }  // namespace quern::gguf

@@ -13,6 +13,7 @@
 #include "formats/base/error.h"
 #include "formats/base/file.h"
 #include "formats/base/model_folder.h"
+#include "formats/gguf/gguf_folder.h"
 #include "formats/gguf/gguf_survey.h"
 #include "formats/gguf/shards.h"
 #include "formats/model/model_source.h"
@@ -82,7 +83,8 @@ class Examination {
 
   // --- GGUF ---
 
-  void gguf_set(const fs::path& path) {
+  void gguf_set(const fs::path& shard) {
+    const fs::path path = first_of(shard);
     begin(path);
     const std::optional<gguf::Header> header = gguf_file(path);
     if (!header) return;
@@ -90,6 +92,15 @@ class Examination {
     const bool complete = other_shards(path, header->metadata, tensors);
     if (!complete) tensors.clear();
     examine_metadata(header->metadata, tensors, path.filename().string(), result_.symptoms);
+  }
+
+  // The first file of the set that the path is a shard of; the path itself when it is none, or cannot be read.
+  static fs::path first_of(const fs::path& path) {
+    try {
+      return gguf::first_shard(path, gguf::read_header(InputFile(path), gguf::ForeignTypes::kList).metadata);
+    } catch (const Error&) {
+      return path;
+    }
   }
 
   // Names and shapes, those of types that we do not know too.
@@ -277,11 +288,7 @@ class Examination {
       if (extension == ".py") add(Severity::kWarning, name, "Python code that programs run when they are told to trust remote code");
     }
     std::ranges::sort(weights);
-    if (weights.empty()) {
-      const std::string gguf = first_name(path, ".gguf");
-      throw Error(ErrorKind::kUsage, "holds no safetensors files" + (gguf.empty() ? "" : "; give the GGUF file itself, '" + gguf + "'"))
-          .file(path.string());
-    }
+    if (weights.empty()) return gguf_models(path);
     uint64_t total = 0;
     std::error_code ignored;
     for (const fs::path& file : weights) total += fs::file_size(file, ignored);
@@ -290,6 +297,17 @@ class Examination {
     config(path);
     attempt("", [&] { weights_of_model(path); });
     attempt("", [&] { model(path); });
+  }
+
+  // Every build of a published folder.
+  void gguf_models(const fs::path& path) {
+    const std::vector<std::string> models = gguf::models_in(path);
+    try {
+      if (models.empty()) gguf::refuse_folder(path);
+    } catch (Error& error) {
+      throw error.file(path.string());
+    }
+    for (const std::string& model : models) gguf_set(path / model);
   }
 
   // What lies beside the weights of the model may be what somebody meant.

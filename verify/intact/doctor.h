@@ -23,7 +23,8 @@ struct Diagnosis {
   bool broken() const;
 };
 
-// path: a GGUF file (of a split set any shard; the first brings the others), a safetensors file or a checkpoint folder.
+// path: a GGUF file (of a split set any shard, which stands for all), a safetensors file, a checkpoint folder, or a folder of GGUF files
+// as publish makes them.
 // Reads everything once. Throws when there is nothing at `path` that could be looked at.
 Diagnosis examine(const std::filesystem::path& path, Progress& progress);
 

@@ -7,6 +7,7 @@
 #include "formats/arch/config.h"
 #include "formats/base/checked.h"
 #include "formats/gguf/gguf.h"
+#include "formats/gguf/gguf_folder.h"
 #include "formats/model/model_source.h"
 #include "formats/safetensors/safetensors.h"
 #include "formats/types/foreign_types.h"
@@ -67,6 +68,17 @@ Inspection inspect_gguf(const fs::path& path) {
   result.metadata = file.metadata();
   for (size_t i = 0; i < result.files.size(); ++i) add_tensors(file.headers()[i], i, result);
   return result;
+}
+
+// A folder without a checkpoint.
+void refuse_other_folder(const fs::path& path) {
+  const ModelFolder folder(path);
+  if (folder.has("config.json") || !first_name(folder, ".safetensors").empty()) return;
+  try {
+    gguf::refuse_folder(folder);
+  } catch (Error& e) {
+    throw e.file(path.string());
+  }
 }
 
 Inspection inspect_safetensors_file(const fs::path& path) {
@@ -134,6 +146,7 @@ int64_t total_elements(std::span<const TypeTotal> totals) {
 }
 
 Inspection inspect(const fs::path& path) {
+  if (fs::is_directory(path)) refuse_other_folder(path);
   Inspection result = fs::is_directory(path)               ? inspect_checkpoint(path)
                       : path.extension() == ".safetensors" ? inspect_safetensors_file(path)
                                                            : inspect_gguf(path);

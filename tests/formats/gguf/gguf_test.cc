@@ -461,7 +461,14 @@ TEST_F(GgufSplitTest, OpensFromTheCurrentFolder) {
   fs::current_path(before);
 }
 
-TEST_F(GgufSplitTest, AsksForTheFirstShard) {
+TEST_F(GgufSplitTest, AnyShardStandsForAll) {
+  const File file(path(1));
+  EXPECT_EQ(file.tensors().size(), 3u);
+  EXPECT_EQ(file.files().front().path(), path(0));
+}
+
+TEST_F(GgufSplitTest, AsksForTheFirstShardWhereItIsNot) {
+  fs::remove(path(0));
   EXPECT_ERROR(File(path(1)), ErrorKind::kUsage, "is shard 2 of 3; give the first, 'm-00001-of-00003.gguf'");
 }
 
