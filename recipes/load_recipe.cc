@@ -42,7 +42,7 @@ Recipe recipe_of_file(const std::filesystem::path& path) {
   std::vector<std::string_view> names;
   for (const Recipe& recipe : shipped_recipes()) names.push_back(recipe.name);
   for (const Mix& mix : all_mixes()) names.push_back(mix.name);
-  throw Error(ErrorKind::kUsage, "no recipe or file is named '" + printable(name) + "'" + did_you_mean(name, names));
+  throw Error(ErrorKind::kUsage, "no recipe or file is named '" + printable(name) + "'" + known_names(name, names));
 }
 
 }  // namespace

@@ -84,7 +84,7 @@ const Machine& get_machine(std::string_view id) {
   if (const Machine* machine = find_machine(id)) return *machine;
   std::vector<std::string_view> ids;
   for (const Machine& machine : kMachines) ids.push_back(machine.id);
-  throw Error(ErrorKind::kUsage, "unknown machine '" + printable(id) + "'" + did_you_mean(id, ids));
+  throw Error(ErrorKind::kUsage, "unknown machine '" + printable(id) + "'" + known_names(id, ids));
 }
 
 Machine custom_machine(uint64_t memory_bytes, double bandwidth) { return {"custom", "the given machine", memory_bytes, bandwidth}; }

@@ -29,6 +29,12 @@ std::vector<DType> writable_types() {
   return types;
 }
 
+std::vector<std::string_view> mix_names() {
+  std::vector<std::string_view> names;
+  for (const Mix& mix : all_mixes()) names.push_back(mix.name);
+  return names;
+}
+
 bool is_name_pattern(const std::string& flag, const std::string& pattern, std::vector<Problem>& problems) {
   try {
     NamePattern compiled(pattern);
@@ -71,8 +77,7 @@ std::vector<const Mix*> parse_types(const std::vector<std::string>& types, std::
   for (const std::string& type : types) {
     const Mix* mix = find_mix(type);
     if (mix == nullptr) {
-      problems.push_back({ErrorKind::kUsage,
-                          "unknown type '" + printable(type) + "'" + suggestion(type, all_mixes(), [](const Mix& m) { return m.name; })});
+      problems.push_back({ErrorKind::kUsage, "unknown type '" + printable(type) + "'" + known_names(type, mix_names())});
     } else if (std::find(mixes.begin(), mixes.end(), mix) != mixes.end()) {
       problems.push_back({ErrorKind::kUsage, "type " + std::string(mix->name) + " is asked for twice"});
     } else {

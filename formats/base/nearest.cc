@@ -45,4 +45,13 @@ std::string did_you_mean(std::string_view name, std::span<const std::string_view
   return best.empty() ? std::string() : "; did you mean '" + std::string(best) + "'?";
 }
 
+std::string known_names(std::string_view name, std::span<const std::string_view> candidates) {
+  constexpr size_t kShown = 12;
+  const std::string near = did_you_mean(name, candidates);
+  std::string text = near.empty() ? "; known: " : near + " Known: ";
+  for (size_t i = 0; i < std::min(kShown, candidates.size()); ++i) text += (i == 0 ? "" : ", ") + std::string(candidates[i]);
+  if (candidates.size() > kShown) text += " and " + std::to_string(candidates.size() - kShown) + " more ('quern types' lists them)";
+  return text;
+}
+
 }  // namespace quern

@@ -26,4 +26,7 @@ std::string_view nearest_name(std::string_view name, std::span<const std::string
 // "; did you mean 'X'?" or nothing, to end a message with.
 std::string did_you_mean(std::string_view name, std::span<const std::string_view> candidates);
 
+// "; did you mean 'X'? Known: A, B, C and 9 more (quern types lists them)", for names that no help text lists; the first few are shown.
+std::string known_names(std::string_view name, std::span<const std::string_view> candidates);
+
 }  // namespace quern
