@@ -38,7 +38,7 @@ void print_feedback(const std::vector<FeedbackReport>& outcomes) {
     ++n_measured;
   }
   const double ratio = n_measured > 0 ? std::exp(log_ratio / static_cast<double>(n_measured)) : 1;
-  std::cerr << "quern: feedback: the outputs of " << counted(outcomes.size(), "tensor") << " have " << number("%.0f", 100 * ratio)
+  std::clog << "quern: feedback: the outputs of " << counted(outcomes.size(), "tensor") << " have " << number("%.0f", 100 * ratio)
             << " % of the error that plain encoding leaves; " << n_plain << " of " << counted(n_rows, "row") << " are encoded plainly\n";
 }
 
@@ -88,7 +88,7 @@ void add_run_options(CLI::App& verb, RunOptions& options) {
       ->type_name("SIZE")
       ->check(a_size)
       ->group("Run");
-  verb.add_option("--sync-size", options.sync_size, "")->type_name("SIZE")->check(a_size)->group("");  // for trials; docs/convert.md has it
+  verb.add_option("--sync-size", options.sync_size, "bytes between two syncs of a file")->type_name("SIZE")->check(a_size)->group("");
   verb.add_flag("--dry-run", options.dry_run, "plan only")->group("Run");
   verb.add_flag("--force", options.force, "replace files")->group("Run");
   verb.add_flag("--json", options.json, "results as JSON")->group("Run");
@@ -114,12 +114,12 @@ void add_output_options(CLI::App& verb, OutputOptions& options) {
       ->type_name("REGEX=T")
       ->allow_extra_args(false)
       ->group("Output");
-  CLI::Option* imatrix = verb.add_option("--imatrix", options.imatrix, "importance matrix; --strict refuses gaps");
+  CLI::Option* imatrix = verb.add_option("--imatrix", options.imatrix, "importance matrix, of 'quern imatrix'");
   imatrix->type_name("FILE")->group("Quality");
-  verb.add_flag("--strict", options.strict, "")->needs(imatrix)->group("");  // no room; named above
+  verb.add_flag("--strict", options.strict, "refuse an importance matrix with gaps")->needs(imatrix)->group("");
   add_feedback_options(verb, options.feedback, "Quality");
   add_effort_option(verb, options.effort, "Output");
-  verb.add_option("--tensors", options.tensors, "")->type_name("REGEX")->group("");  // for trials; docs/convert.md has it
+  verb.add_option("--tensors", options.tensors, "write these only, for trials")->type_name("REGEX")->group("");
   verb.add_option("--split-size", options.split_size, "tensor bytes per file, as 45GB; default: all")
       ->type_name("SIZE")
       ->check(a_size)
@@ -157,7 +157,7 @@ int report_problems(const std::vector<Problem>& problems) {
 
 void add_feedback_options(CLI::App& verb, FeedbackOptions& options, const char* group) {
   verb.add_option("--calib-text", options.text, "to encode by; --calib-tokens N, else 131072")->type_name("FILE")->group(group);
-  verb.add_option("--calib-tokens", options.tokens, "")->type_name("N")->check(at_least_one)->group("");  // no room; named above
+  verb.add_option("--calib-tokens", options.tokens, "use its first N; default 131072")->type_name("N")->check(at_least_one)->group("");
   verb.add_option("--feedback", options.mode, "on (default with a text), sequential, off")
       ->type_name("MODE")
       ->check([](const std::string& text) {
@@ -201,7 +201,7 @@ void print_findings(const std::filesystem::path& imatrix, const Importance& impo
     if (finding.serious) {
       print_warning(message);
     } else {
-      std::cerr << "quern: note: " << message << '\n';
+      std::clog << "quern: note: " << message << '\n';
     }
   }
 }
@@ -213,7 +213,7 @@ int report_opened(const std::filesystem::path& imatrix, const OpenedBuild& opene
 
 void announce(const ModelSource& source, const Plan& plan, const std::string& place) {
   const std::string arch = source.metadata().find_string("general.architecture").value_or("model");
-  std::cerr << "quern: reading " << printable(plan.model.string()) << ": " << arch << ", " << counted(plan.tensors.size(), "tensor") << ", "
+  std::clog << "quern: reading " << printable(plan.model.string()) << ": " << arch << ", " << counted(plan.tensors.size(), "tensor") << ", "
             << format_size(plan.source_bytes()) << " in " << counted(plan.sources.size(), "file") << '\n';
   size_t n_files = 0;
   std::string types;
@@ -221,12 +221,12 @@ void announce(const ModelSource& source, const Plan& plan, const std::string& pl
     n_files += output.files.size();
     types += (types.empty() ? "" : ", ") + output.mix;
   }
-  std::cerr << "quern: writing " << printable(place) << ": " << counted(n_files, "file") << ", " << format_size(plan.output_bytes()) << " ("
+  std::clog << "quern: writing " << printable(place) << ": " << counted(n_files, "file") << ", " << format_size(plan.output_bytes()) << " ("
             << types << ")\n";
   if (const uint64_t begun = begun_bytes(plan); begun > 0) {
-    std::cerr << "quern: going on from an earlier run, which wrote " << format_size(begun) << '\n';
+    std::clog << "quern: going on from an earlier run, which wrote " << format_size(begun) << '\n';
   }
-  for (const std::string& note : plan.notes) std::cerr << "quern: note: " << note << '\n';
+  for (const std::string& note : plan.notes) std::clog << "quern: note: " << note << '\n';
   for (const std::string& warning : plan.warnings) print_warning(warning);
 }
 
@@ -241,15 +241,15 @@ void print_plan(const Plan& plan, int threads, bool json) {
                     format_size(size_of(output)), std::to_string(size_of(output))});
   }
   std::cout << format_table(rows);
-  std::cerr << "quern: would use at most " << format_size(predicted_memory(plan, threads)) << " of memory; nothing was written\n";
+  std::clog << "quern: would use at most " << format_size(predicted_memory(plan, threads)) << " of memory; nothing was written\n";
 }
 
 void print_report(const ConvertReport& report, bool json) {
   for (const OutputReport& output : report.outputs) {
     if (!output.lossless) continue;
-    std::cerr << "quern: lossless: proved " << output.exact_tensors << " tensors, " << output.exact_weights << " weights, bit for bit\n";
+    std::clog << "quern: lossless: proved " << output.exact_tensors << " tensors, " << output.exact_weights << " weights, bit for bit\n";
   }
-  std::cerr << "quern: read " << amount_read(report.bytes_read, report.stored_bytes) << " in " << number("%.1f", report.seconds)
+  std::clog << "quern: read " << amount_read(report.bytes_read, report.stored_bytes) << " in " << number("%.1f", report.seconds)
             << " s, peak memory " << format_size(peak_resident_bytes()) << '\n';
   print_feedback(report.feedback);
   for (const OutputReport& output : report.outputs) print_cuts(output);

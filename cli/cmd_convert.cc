@@ -60,6 +60,7 @@ int run_new_plan(const ConvertOptions& options) {
       throw Error(ErrorKind::kUsage, "a plan needs statistics that stay: collect them with 'quern statistics' and give --statistics");
     write_file_atomically(options.plan_out, plan_to_json(plan),
                           options.run.force ? OutputFile::Overwrite::kAllow : OutputFile::Overwrite::kRefuse);
+    std::clog << "quern: wrote " << printable(options.plan_out) << '\n';
   }
   if (options.run.dry_run || !options.plan_out.empty()) {
     print_plan(plan, thread_limit(), options.run.json);
@@ -125,15 +126,21 @@ void add_convert(CLI::App& app, Context& context) {
   add_skip_option(*verb, options->output.skip);
   verb->add_option("-o,--output", options->folder, "where the files go; made if absent")->type_name("FOLDER")->group("Output");
   add_output_options(*verb, options->output);
-  verb->add_option("--name", options->name, "else from README.md; --license, --base-model")->type_name("NAME")->group("About");
-  verb->add_option("--chat-template", options->chat_template, "Jinja text; default: the model's own")->type_name("FILE")->group("About");
-  verb->add_option("--license", options->license, "")->type_name("ID")->group("");  // these two are in docs/convert.md
-  verb->add_option("--base-model", options->base_models, "")->type_name("ID")->allow_extra_args(false)->group("");
+  verb->add_option("--name", options->name, "of the model; default: as README.md has it")->type_name("NAME")->group("About");
+  verb->add_option("--chat-template", options->chat_template, "Jinja text; default: the model's own")->type_name("FILE")->group("");
+  verb->add_option("--license", options->license, "id of the licence, as the hub knows it")->type_name("ID")->group("");
+  verb->add_option("--base-model", options->base_models, "hub id of a model that it was made from")
+      ->type_name("ID")
+      ->allow_extra_args(false)
+      ->group("");
   add_run_options(*verb, options->run);
   verb->add_option("--plan-out", options->plan_out, "save the plan, write nothing else")->type_name("FILE")->group("Parts");
   verb->add_option("--plan", options->plan, "run a saved plan")->type_name("FILE")->group("Parts");
   verb->add_option("--part", options->part, "only part K of N; see 'quern merge'")->type_name("K/N")->group("Parts");
-  verb->callback([options, &context] { context.command = [options] { return run_convert(*options); }; });
+  verb->callback([options, &context] {
+    context.command = [options] { return run_convert(*options); };
+    context.goes_on = options->part.empty() && !options->run.dry_run;
+  });
 }
 
 }  // namespace quern::cli

@@ -1,8 +1,10 @@
+#include <algorithm>
 #include <iostream>
 #include <memory>
 
 #include "cli/cli.h"
 #include "cli/progress_bar.h"
+#include "formats/base/counted.h"
 #include "formats/base/parallel.h"
 #include "formats/gguf/metadata_text.h"
 #include "verify/intact/model_diff.h"
@@ -27,23 +29,32 @@ std::string remark(const ModelSource& a, const ModelSource& b, const TensorDiffe
   return tensor.n_different == 0 ? "same weights" : "";
 }
 
+// "2 keys, 3 tensors with other weights and 1 with the same weights in another type differ; 26 tensors are the same"
+std::string summary(const ModelDifference& difference) {
+  const auto is_same = [](const TensorDifference& tensor) { return tensor.comparable && tensor.n_different == 0; };
+  const size_t n_same_weights = static_cast<size_t>(std::ranges::count_if(difference.tensors, is_same));
+  std::string text =
+      counted(difference.keys.size(), "key") + " and " + counted(difference.tensors.size() - n_same_weights, "tensor") + " differ";
+  if (n_same_weights > 0) text += ", " + counted(n_same_weights, "tensor") + " of the same weights in another type";
+  return text + "; the same: " + counted(difference.n_same_tensors, "tensor");
+}
+
 void print_text(const ModelSource& a, const ModelSource& b, const ModelDifference& difference) {
+  std::cout << summary(difference) << '\n';
+  if (!difference.keys.empty()) std::cout << '\n';
   for (const KeyDifference& key : difference.keys) {
     std::cout << printable(key.key) << '\n';
     if (key.a != nullptr) std::cout << "  A  " << type_name(*key.a) << "  " << value_text(*key.a) << '\n';
     if (key.b != nullptr) std::cout << "  B  " << type_name(*key.b) << "  " << value_text(*key.b) << '\n';
   }
-  if (!difference.keys.empty() && !difference.tensors.empty()) std::cout << '\n';
-  std::vector<std::vector<std::string>> rows = {{"tensor", "A", "B", "weights", "different", "relative error", "largest change", ""}};
+  std::vector<std::vector<std::string>> rows = {{"tensor", "A", "B", "different", "of", "rel. error", "largest", ""}};
   for (const TensorDifference& tensor : difference.tensors) {
     const bool compared = tensor.comparable && tensor.n_different > 0;
-    rows.push_back({printable(tensor.name), type_of(a, tensor.a), type_of(b, tensor.b), std::to_string(tensor.n_weights),
-                    std::to_string(tensor.n_different), compared ? number("%.3e", tensor.relative_error) : "",
+    rows.push_back({printable(tensor.name), type_of(a, tensor.a), type_of(b, tensor.b), std::to_string(tensor.n_different),
+                    std::to_string(tensor.n_weights), compared ? number("%.3e", tensor.relative_error) : "",
                     compared ? number("%.3e", tensor.largest_change) : "", remark(a, b, tensor)});
   }
-  if (rows.size() > 1) std::cout << format_table(rows);
-  std::cout << difference.keys.size() << " keys and " << difference.tensors.size() << " tensors differ, " << difference.n_same_tensors
-            << " tensors are the same\n";
+  if (rows.size() > 1) std::cout << '\n' << format_table(rows);
 }
 
 int run_diff(const DiffOptions& options) {

@@ -3,6 +3,7 @@
 
 #include "cli/cli.h"
 #include "cli/progress_bar.h"
+#include "formats/base/counted.h"
 #include "formats/base/parallel.h"
 #include "formats/base/resources.h"
 #include "verify/intact/doctor.h"
@@ -20,11 +21,8 @@ void print_text(const Diagnosis& diagnosis) {
     std::cout << name_of(symptom.severity) << ": " << (symptom.where.empty() ? "" : printable(symptom.where) + ": ") << symptom.message
               << '\n';
   }
-  const char* verdict = diagnosis.symptoms.empty() ? "nothing suspicious"
-                        : diagnosis.broken()       ? "something is broken"
-                                                   : "nothing is broken";
-  std::cout << verdict << " in " << diagnosis.n_files << (diagnosis.n_files == 1 ? " file, " : " files, ") << diagnosis.n_tensors
-            << " tensors, " << format_size(diagnosis.bytes_read) << '\n';
+  std::cout << (diagnosis.broken() ? "something is broken in " : "nothing is broken in ") << counted(diagnosis.n_files, "file") << ", "
+            << counted(diagnosis.n_tensors, "tensor") << ", " << format_size(diagnosis.bytes_read) << '\n';
 }
 
 int run_doctor(const DoctorOptions& options) {
@@ -45,7 +43,7 @@ void add_doctor(CLI::App& app, Context& context) {
   const auto options = std::make_shared<DoctorOptions>();
   CLI::App* verb = app.add_subcommand("doctor", "Say what is suspicious in a model that anybody made");
   verb->group("Look")->footer("quern doctor downloaded.gguf");
-  verb->add_option("PATH", options->path, "GGUF or safetensors file, checkpoint folder")->required()->group("Input");
+  verb->add_option("PATH", options->path, "GGUF or safetensors file, or a folder of them")->required()->group("Input");
   verb->add_flag("--json", options->json, "results as JSON on stdout")->group("Run");
   verb->callback([options, &context] { context.command = [options] { return run_doctor(*options); }; });
 }

@@ -24,24 +24,38 @@ struct DriftOptions {
   std::optional<double> max_kl;
   std::optional<double> max_ppl_ratio;
   bool force = false;
+  bool wide = false;
   EvaluationOptions evaluation;
 };
 
+std::string kl_text(const DriftStatistics& s) {
+  return with_error("%.6f", s.kl) + (s.kl_slack > 0.0 ? " (+" + number("%.2g", s.kl_slack) + ")" : "");
+}
+
+// What decides between builds, in 80 columns.
 std::string table_of(const std::vector<DriftRow>& rows) {
+  std::vector<std::vector<std::string>> table = {{"file", "mean KL", "99 %", "same top", "PPL"}};
+  for (const DriftRow& row : rows) {
+    const DriftStatistics& s = row.drift.statistics;
+    table.push_back(
+        {row.name, kl_text(s), number("%.5f", s.kl_99), number("%.2f", 100.0 * s.same_top.value) + " %", number("%.4f", s.ppl.value)});
+  }
+  return format_table(table);
+}
+
+std::string wide_table_of(const std::vector<DriftRow>& rows) {
   std::vector<std::vector<std::string>> table = {
-      {"file", "size", "bpw", "PPL", "ln PPL ratio", "mean KL", "median", "90 %", "99 %", "99.9 %", "max", "same top", "RMS dp"}};
+      {"file", "mean KL", "median", "90 %", "99 %", "99.9 %", "max", "same top", "RMS dp", "PPL", "ln PPL ratio", "size", "bpw"}};
   for (const DriftRow& row : rows) {
     const DriftStatistics& s = row.drift.statistics;
     const Estimate top{100.0 * s.same_top.value, 100.0 * s.same_top.error};
     const Estimate rms{100.0 * s.rms_probability_change.value, 100.0 * s.rms_probability_change.error};
-    const std::string slack = s.kl_slack > 0.0 ? " (+" + number("%.2g", s.kl_slack) + ")" : "";
-    table.push_back({row.name, row.size_bytes == 0 ? "" : format_size(row.size_bytes),
-                     row.size_bytes == 0 ? "" : number("%.2f", row.bits_per_weight), with_error("%.4f", s.ppl),
-                     with_error("%.5f", s.ln_ratio), with_error("%.6f", s.kl) + slack, number("%.6f", s.kl_median), number("%.5f", s.kl_90),
-                     number("%.5f", s.kl_99), number("%.4f", s.kl_999), number("%.4f", s.kl_max), with_error("%.2f", top) + " %",
-                     with_error("%.2f", rms) + " %"});
+    table.push_back({row.name, kl_text(s), number("%.6f", s.kl_median), number("%.5f", s.kl_90), number("%.5f", s.kl_99),
+                     number("%.4f", s.kl_999), number("%.4f", s.kl_max), with_error("%.2f", top) + " %", with_error("%.2f", rms) + " %",
+                     with_error("%.4f", s.ppl), with_error("%.5f", s.ln_ratio), row.size_bytes == 0 ? "" : format_size(row.size_bytes),
+                     row.size_bytes == 0 ? "" : number("%.2f", row.bits_per_weight)});
   }
-  return format_table(table);
+  return format_table(table, std::string::npos);
 }
 
 // Share of tokens whose experts changed, one line per model.
@@ -56,6 +70,20 @@ std::string experts_table(const std::vector<DriftRow>& rows) {
     if (line.size() > 1) table.push_back(std::move(line));
   }
   return table.size() > 1 ? "\n" + format_table(table) : "";
+}
+
+void print_report(const DriftOptions& options, const DriftReport& report) {
+  if (options.evaluation.json) {
+    std::cout << drift_to_json(report, DriftDetail::kTokens);
+  } else if (!report.rows.empty()) {
+    const DriftStatistics& first = report.rows.front().drift.statistics;
+    std::cout << "original: PPL " << with_error("%.4f", first.ppl_original) << ", " << first.n_tokens << " scored tokens\n\n"
+              << (options.wide ? wide_table_of(report.rows) : table_of(report.rows)) << (options.wide ? experts_table(report.rows) : "");
+  }
+  if (!options.save_reference.empty()) {
+    std::clog << "quern: wrote " << printable(options.save_reference) << ", "
+              << format_size(std::filesystem::file_size(options.save_reference)) << '\n';
+  }
 }
 
 OutputFile::Overwrite overwrite_of(const DriftOptions& options) {
@@ -153,18 +181,24 @@ void measure_simulated(const DriftOptions& options, const ModelSource& original,
   const TensorEncoder encoder(original, &calibration.importance, Effort::kDefault, feedback.get());
   for (const std::string& name : options.simulated) {
     const PlannedBuild build = plan_builds(original, options.models.front(), {load_recipe(name)}, {}, calibration).front();
-    std::cerr << "simulating " << printable(build.name) << " (" << format_size(build.size_bytes) << ")\n";
+    std::clog << "quern: simulating " << printable(build.name) << " (" << format_size(build.size_bytes) << ")\n";
     job.add_simulated(build, encoder, progress);
   }
 }
 
 int print_plans(const DriftOptions& options) {
+  std::vector<PlannedPass> passes;
   for (const std::string& path : options.models) {
     const std::unique_ptr<ModelSource> source = open_model(path);
     const std::vector<Sequence> chunks = options.reference.empty() ? load_text(*source, text_options(options.evaluation)).chunks
                                                                    : open_reference(options.reference, options.models.front())->chunks();
-    std::cout << shown_name(path) << '\n' << plan_table(Evaluator(*source, eval_options(options.evaluation)).plan(chunks));
+    passes.push_back({path, Evaluator(*source, eval_options(options.evaluation)).plan(chunks)});
   }
+  if (options.evaluation.json) {
+    std::cout << plans_to_json("quern.drift/1", passes);
+    return 0;
+  }
+  for (const PlannedPass& pass : passes) std::cout << shown_name(pass.model) << '\n' << plan_table(pass.plan);
   return 0;
 }
 
@@ -181,20 +215,14 @@ int run_drift(const DriftOptions& options) {
   for (size_t i = stored ? 0 : 1; i < options.models.size(); ++i) {
     const std::unique_ptr<ModelSource> build = open_model(options.models[i]);
     const uint64_t build_bytes = size_on_disk(*build);
-    std::cerr << "reading " << printable(options.models[i]) << " (" << format_size(build_bytes) << ")\n";
+    std::clog << "quern: reading " << printable(options.models[i]) << " (" << format_size(build_bytes) << ")\n";
     job.add(*build, shown_name(options.models[i]), build_bytes, bar);
     size_bytes += build_bytes;
   }
   if (!stored) measure_simulated(options, *original, job, bar);
   warn_of_chance(job);
   const DriftReport& report = job.report();
-  if (options.evaluation.json) {
-    std::cout << drift_to_json(report, DriftDetail::kTokens);
-  } else if (!report.rows.empty()) {
-    std::cout << "original: PPL " << with_error("%.4f", report.rows.front().drift.statistics.ppl_original) << ", "
-              << report.rows.front().drift.statistics.n_tokens << " scored tokens\n\n"
-              << table_of(report.rows) << experts_table(report.rows);
-  }
+  print_report(options, report);
   print_cost(report.bytes_read, size_bytes, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
   return check_gates(options, report.rows);
 }
@@ -222,6 +250,7 @@ void add_drift(CLI::App& app, Context& context) {
       ->type_name("Y")
       ->check(a_limit)
       ->group("Gates");
+  verb->add_flag("--wide", options->wide, "all figures, and experts by layer")->group("Output");
   add_evaluation_options(*verb, options->evaluation, false);
   verb->callback([options, &context] { context.command = [options] { return run_drift(*options); }; });
 }

@@ -82,8 +82,8 @@ int run_edit(const EditOptions& options) {
   const gguf::Edit edit = gguf::plan_edit(header, edited);
   const std::string target = options.output.empty() ? options.file : options.output;
   const bool in_place = edit.in_place && options.output.empty();
-  std::cerr << "quern: reading " << printable(options.file) << '\n' << "quern: writing " << printable(target) << '\n';
-  for (const std::string& note : notes) std::cerr << "quern: note: " << note << '\n';
+  std::clog << "quern: reading " << printable(options.file) << '\n' << "quern: writing " << printable(target) << '\n';
+  for (const std::string& note : notes) std::clog << "quern: note: " << note << '\n';
   check_edit(options, header, edited);
   const uint64_t bytes =
       in_place ? edit.header.size() : edit.header.size() + file.size_bytes() - std::min(file.size_bytes(), header.data_offset);

@@ -109,10 +109,10 @@ int run_fit(const FitVerb& options) {
   const Calibration calibration{load_importance(options.imatrix, false, *source), open_feedback(options.statistics, source->tensors())};
   print_findings(options.imatrix, calibration.importance);
   FitJob job(*source, calibration, job_of);
-  std::cerr << "quern: reading " << printable(options.model) << " (" << format_size(size_on_disk(*source)) << "); measuring on "
+  std::clog << "quern: reading " << printable(options.model) << " (" << format_size(size_on_disk(*source)) << "); measuring on "
             << job.n_measuring() << " chunks of " << options.ctx << ", checking on " << job.n_checking() << '\n';
   for (const FitSize& size : job_of.sizes) {
-    std::cerr << "quern: writing " << printable(size.recipe.string()) << '\n';
+    std::clog << "quern: writing " << printable(size.recipe.string()) << '\n';
     check_output_path(size.recipe, job_of.overwrite);
   }
   ProgressBar bar;
@@ -157,7 +157,10 @@ void add_fit(CLI::App& app, Context& context) {
   verb->add_flag("--json", options->json, "results as JSON")->group("Output");
   verb->add_option("--threads", options->threads, "1 or more; default all of them")->type_name("N")->check(at_least_one)->group("Run");
   verb->add_option("--memory", options->memory, "budget, as 6GiB; default up to 8GiB")->type_name("SIZE")->check(a_size)->group("Run");
-  verb->callback([options, &context] { context.command = [options] { return run_fit(*options); }; });
+  verb->callback([options, &context] {
+    context.command = [options] { return run_fit(*options); };
+    context.goes_on = true;
+  });
 }
 
 }  // namespace quern::cli

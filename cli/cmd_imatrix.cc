@@ -114,7 +114,7 @@ int judge(const Importance& importance, bool strict) {
     if (finding.serious) {
       print_warning(finding.message);
     } else {
-      std::cerr << "quern: note: " << finding.message << '\n';
+      std::clog << "quern: note: " << finding.message << '\n';
     }
   }
   return strict && serious ? exit_code(ErrorKind::kGate) : 0;
@@ -174,11 +174,11 @@ int merge(const ImatrixOptions& options) {
         throw Error(ErrorKind::kUsage, "is given twice").file(options.merge[i]);
     }
   }
-  std::cerr << "quern: reading " << options.merge.size() << " importance matrices\n";
+  std::clog << "quern: reading " << options.merge.size() << " importance matrices\n";
   std::vector<Imatrix> parts;
   for (const std::string& path : options.merge) parts.push_back(read_imatrix(path));
   Imatrix merged = merge_imatrices(parts);
-  std::cerr << "quern: writing " << printable(options.output) << ": " << merged.entries.size() << " entries, " << merged.chunk_count
+  std::clog << "quern: writing " << printable(options.output) << ": " << merged.entries.size() << " entries, " << merged.chunk_count
             << " chunks\n";
   if (std::ranges::any_of(parts, &Imatrix::counts_are_chunks)) {
     print_warning("a .dat does not say how often each expert was seen; all its experts count alike");
@@ -199,9 +199,9 @@ int collect(const ImatrixOptions& options) {
   ImatrixRun run(*source, eval_options(options.evaluation));
   const EvalPlan plan = run.plan(text.chunks);
   announce_evaluation(*source, options.model, options.evaluation, text, plan);
-  std::cerr << "writing " << printable(options.output) << ", sums in " << format_size(run.sums_bytes()) << " of memory\n";
+  std::clog << "quern: writing " << printable(options.output) << ", sums in " << format_size(run.sums_bytes()) << " of memory\n";
   if (options.evaluation.dry_run) {
-    std::cout << plan_table(plan);
+    std::cout << (options.evaluation.json ? plans_to_json("quern.imatrix/1", {{options.model, plan}}) : plan_table(plan));
     return 0;
   }
   ProgressBar bar;

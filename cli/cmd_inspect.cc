@@ -3,7 +3,9 @@
 #include <memory>
 
 #include "cli/cli.h"
+#include "formats/base/model_folder.h"
 #include "formats/base/resources.h"
+#include "formats/gguf/gguf_folder.h"
 #include "formats/gguf/metadata_text.h"
 #include "recipes/recipe.h"
 #include "verify/intact/inspection.h"
@@ -100,9 +102,9 @@ uint64_t total_file_bytes(const Inspection& found) {
   return sum;
 }
 
-void print_text(const Inspection& found, const InspectOptions& options) {
+void print_text(const Inspection& found, const std::string& path, const InspectOptions& options) {
   const bool is_gguf = found.format == Inspection::Format::kGguf;
-  std::cout << printable(options.path, 4096) << ": " << (is_gguf ? "GGUF version " + std::to_string(found.version) : "safetensors") << ", "
+  std::cout << printable(path, 4096) << ": " << (is_gguf ? "GGUF version " + std::to_string(found.version) : "safetensors") << ", "
             << found.tensors.size() << " tensors, " << format_size(total_file_bytes(found));
   if (found.files.size() > 1) std::cout << " in " << found.files.size() << " files";
   if (is_gguf && !found.tensors.empty())
@@ -121,12 +123,32 @@ void print_text(const Inspection& found, const InspectOptions& options) {
   if (options.with_tensors) print_tensors(found);
 }
 
+// The path, or every build of a published folder.
+std::vector<std::string> inspected_paths(const std::string& path) {
+  std::vector<std::string> paths;
+  const ModelFolder folder{std::filesystem::path(path)};
+  if (!folder.has("config.json") && first_name(folder, ".safetensors").empty()) {
+    for (const std::string& model : gguf::models_in(folder)) paths.push_back((folder.path() / model).string());
+  }
+  return paths.empty() ? std::vector<std::string>{path} : paths;
+}
+
+// Of several models a list of what there would be of one.
+void print_json(const InspectOptions& options, const std::vector<std::string>& paths) {
+  std::string out;
+  for (const std::string& path : paths) out += (out.empty() ? "" : ",") + inspection_to_json(inspect(path), path, options.with_tensors);
+  std::cout << (paths.size() == 1 ? out : "[" + out + "]\n");
+}
+
 int run_inspect(const InspectOptions& options) {
-  const Inspection found = inspect(options.path);
+  const std::vector<std::string> paths = inspected_paths(options.path);
   if (options.as_json) {
-    std::cout << inspection_to_json(found, options.path, options.with_tensors);
-  } else {
-    print_text(found, options);
+    print_json(options, paths);
+    return 0;
+  }
+  for (const std::string& path : paths) {
+    if (path != paths.front()) std::cout << '\n';
+    print_text(inspect(path), path, options);
   }
   return 0;
 }
@@ -137,9 +159,9 @@ void add_inspect(CLI::App& app, Context& context) {
   auto options = std::make_shared<InspectOptions>();
   CLI::App* verb = app.add_subcommand("inspect", "Show what a file or checkpoint contains");
   verb->group("Look");
-  verb->add_option("PATH", options->path, "GGUF file, first shard, or checkpoint folder")->required()->group("Input");
-  verb->add_flag("--tensors", options->with_tensors, "List every tensor")->group("Output");
-  verb->add_flag("--json", options->as_json, "Machine-readable, schema quern.inspect/1")->group("Output");
+  verb->add_option("PATH", options->path, "GGUF file, checkpoint, or published folder")->required()->group("Input");
+  verb->add_flag("--tensors", options->with_tensors, "list every tensor")->group("Output");
+  verb->add_flag("--json", options->as_json, "results as JSON: quern.inspect/1")->group("Output");
   verb->footer("quern inspect model-00001-of-00003.gguf --tensors");
   verb->callback([options, &context] { context.command = [options] { return run_inspect(*options); }; });
 }

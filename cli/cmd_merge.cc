@@ -35,7 +35,7 @@ int run_merge(const MergeOptions& options) {
   plan.folder = options.folder;
   plan.force = options.force || merge_was_interrupted(plan);
   if (const int code = report_problems(check_destination(plan)); code != 0) return code;
-  std::cerr << "quern: reading " << options.parts.size() << " parts of " << printable(options.plan) << '\n'
+  std::clog << "quern: reading " << options.parts.size() << " parts of " << printable(options.plan) << '\n'
             << "quern: writing " << printable(options.folder) << ": " << format_size(plan.output_bytes()) << '\n';
   const std::vector<std::filesystem::path> parts(options.parts.begin(), options.parts.end());
   ProgressBar bar;

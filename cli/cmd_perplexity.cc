@@ -25,21 +25,6 @@ struct PerplexityOptions {
 
 std::string with_error(double value, double error) { return number("%.4f", value) + " +- " + number("%.4f", error); }
 
-ordered_json plan_json(const PerplexityOptions& options, const EvalPlan& plan) {
-  return {{"schema", "quern.perplexity/1"},
-          {"dry_run", true},
-          {"model", options.model},
-          {"tokens", plan.n_tokens},
-          {"weight_bytes", plan.weight_bytes},
-          {"state_bytes", plan.state_bytes},
-          {"spill", plan.spill},
-          {"layer_bytes", plan.layer_bytes},
-          {"expert_bytes", plan.expert_bytes},
-          {"work_bytes", plan.work_bytes},
-          {"prefetch_bytes", plan.prefetch_bytes},
-          {"memory_bytes", plan.total_bytes()}};
-}
-
 struct Measured {
   Perplexity perplexity;
   std::optional<MtpScore> mtp;
@@ -124,7 +109,7 @@ int run_perplexity(const PerplexityOptions& options) {
   const EvalPlan plan = evaluator.plan(text.chunks);
   announce_evaluation(*source, options.model, options.evaluation, text, plan);
   if (options.evaluation.dry_run) {
-    std::cout << (options.evaluation.json ? plan_json(options, plan).dump(1) + "\n" : plan_table(plan));
+    std::cout << (options.evaluation.json ? plans_to_json("quern.perplexity/1", {{options.model, plan}}) : plan_table(plan));
     return 0;
   }
   ProgressBar bar;

@@ -3,6 +3,7 @@
 #include <memory>
 
 #include "cli/build.h"
+#include "cli/evaluation.h"
 #include "convert/plan/estimate.h"
 #include "convert/plan/make_plan.h"
 #include "convert/plan/planned_build.h"
@@ -105,12 +106,13 @@ int run_plan_verb(const EstimateOptions& options) {
   const Plan plan = plan_outputs(*outline.source, options.model, plan_options(options, *outline.source), problems);
   if (const int code = report_problems(problems); code != 0) return code;
   const std::string arch = outline.source->metadata().find_string("general.architecture").value_or("model");
-  std::cerr << "quern: reading " << printable(options.model) << ": " << arch << ", " << plan.tensors.size() << " tensors, "
+  std::clog << "quern: reading " << printable(options.model) << ": " << arch << ", " << plan.tensors.size() << " tensors, "
             << plan.n_weights() << " weights; context " << options.context << '\n';
-  std::cerr << "quern: writing " << (options.write_recipe.empty() ? "nothing" : printable(options.write_recipe)) << '\n';
-  for (const std::string& note : plan.notes) std::cerr << "quern: note: " << note << '\n';
+  std::clog << "quern: writing " << (options.write_recipe.empty() ? "nothing" : printable(options.write_recipe)) << '\n';
+  for (const std::string& note : plan.notes) std::clog << "quern: note: " << note << '\n';
   for (const std::string& warning : plan.warnings) print_warning(warning);
-  if (!outline.has_tokenizer) std::cerr << "quern: note: without a tokenizer the metadata is estimated; the bytes of tensors are exact\n";
+  if (!outline.has_tokenizer) std::clog << "quern: note: without a tokenizer the metadata is estimated; the bytes of tensors are exact\n";
+  note_long_context(*outline.source, options.context);
   if (!options.write_recipe.empty()) write_recipe(options, *outline.source, plan);
 
   const std::vector<BuildEstimate> estimates = estimate_builds(outline, plan, options.context);

@@ -75,13 +75,13 @@ PlanOptions plan_options(const PublishOptions& options, OutputOptions output) {
 
 // What will be done beside the builds, a line each on stderr.
 void announce_steps(const PublishOptions& options, const Preparation& preparation, const ModelSource& source) {
-  for (const std::string& step : preparation.steps()) std::cerr << "quern: first " << step << '\n';
+  for (const std::string& step : preparation.steps()) std::clog << "quern: first " << step << '\n';
   if (options.eval_text.empty()) return;
   const ChunkedText text = load_text(source, {.file = options.eval_text, .ctx = options.ctx, .max_chunks = options.chunks});
   EvalOptions eval;
   eval.memory_bytes = options.run.memory.empty() ? default_evaluation_memory() : parse_size(options.run.memory);
   const EvalPlan plan = plan_original(source, text, eval);
-  std::cerr << "quern: then every build is measured on " << counted(text.chunks.size(), "chunk") << " of " << options.ctx << " tokens of "
+  std::clog << "quern: then every build is measured on " << counted(text.chunks.size(), "chunk") << " of " << options.ctx << " tokens of "
             << printable(options.eval_text) << ", in one pass each and one of the original; " << format_size(plan.total_bytes())
             << " of memory\n";
 }
@@ -120,7 +120,7 @@ void print_result(const PublishOptions& options, const Publication& publication)
   }
   if (result.drift_text.empty()) table.front().resize(3);
   std::cout << format_table(table);
-  std::cerr << "quern: " << printable(options.folder) << " is complete: " << counted(result.files.size(), "file")
+  std::clog << "quern: " << printable(options.folder) << " is complete: " << counted(result.files.size(), "file")
             << (result.key_id.empty() ? ", not signed" : ", signed by " + result.key_id) << '\n'
             << "quern: next: hf upload OWNER/NAME " << printable(options.folder) << '\n';
 }
@@ -134,7 +134,7 @@ int run_publish(PublishOptions options) {
   ProgressBar bar;
   if (preparation.is_needed()) {
     check_publication_folder(options.folder, options.run.force);
-    for (const std::string& step : preparation.steps()) std::cerr << "quern: first " << step << '\n';
+    for (const std::string& step : preparation.steps()) std::clog << "quern: first " << step << '\n';
     preparation.run(bar);
   }
   options.output.imatrix = publication_of.imatrix = preparation.imatrix();
@@ -171,8 +171,8 @@ void add_publish(CLI::App& app, Context& context) {
   verb->add_option("MODEL", options->model, "checkpoint folder, or a GGUF file")->required()->group("Input");
   add_skip_option(*verb, options->output.skip);
   add("--eval-text", options->eval_text, "measure on it what each build lost", "FILE", "Input");
-  add("--chunks", options->chunks, "of it, of --ctx 512 tokens; default 64", "N", "Input")->check(at_least_one);
-  add("--ctx", options->ctx, "", "N", "")->check(at_least_one);  // named above
+  add("--chunks", options->chunks, "of it, of 512 tokens each; default 64", "N", "Input")->check(at_least_one);
+  add("--ctx", options->ctx, "tokens per chunk; default 512", "N", "")->check(at_least_one);
   verb->add_option("-o,--output", options->folder, "begun or complete: gets what it lacks")
       ->type_name("FOLDER")
       ->required()
@@ -180,21 +180,24 @@ void add_publish(CLI::App& app, Context& context) {
   add_list("--type", options->output.types, "Q4_K_M, Q8_0, lossless ...", "TYPE");
   add_list("--size", options->sizes, "the best types for a file of 96GB", "SIZE")->check(a_size);
   add_list("--recipe", options->output.recipes, "recipe file or name; a build each", "R");
-  add_list("--tensor-type", options->output.tensor_types, "another type for some; first match wins", "REGEX=T");
+  add("--tensor-type", options->output.tensor_types, "another type for some; first match wins", "REGEX=T", "")->allow_extra_args(false);
   add("--split-size", options->output.split_size, "tensor bytes per file; default 45GB", "SIZE", "")->check(a_size);
   add("--sign", options->key, "private key, from 'quern keygen'", "KEY.pem", "Output");
   add_feedback_options(*verb, options->output.feedback, "Quality");
   CLI::Option* imatrix = add("--imatrix", options->output.imatrix, "importance matrix, published too", "FILE", "Quality");
   add_effort_option(*verb, options->output.effort, "");
-  verb->add_flag("--strict", options->output.strict, "")->needs(imatrix)->group("");
+  verb->add_flag("--strict", options->output.strict, "refuse an importance matrix with gaps")->needs(imatrix)->group("");
   add("--base-model", options->base_model, "hub id of the original", "ID", "About");
   add("--revision", options->revision, "of the original on the hub", "SHA", "About");
-  add("--name", options->name, "also --license, --chat-template", "NAME", "About");
-  add("--license", options->license, "", "ID", "");
-  add("--chat-template", options->chat_template, "", "FILE", "");
-  add("--quantized-by", options->quantized_by, "your name on the hub", "NAME", "About");
+  add("--name", options->name, "of the model; default: as README.md has it", "NAME", "About");
+  add("--license", options->license, "id of the licence, as the hub knows it", "ID", "");
+  add("--chat-template", options->chat_template, "Jinja text; default: the model's own", "FILE", "");
+  add("--quantized-by", options->quantized_by, "your name on the hub", "NAME", "");
   add_run_options(*verb, options->run);
-  verb->callback([options, &context] { context.command = [options] { return run_publish(*options); }; });
+  verb->callback([options, &context] {
+    context.command = [options] { return run_publish(*options); };
+    context.goes_on = !options->run.dry_run;
+  });
 }
 
 }  // namespace quern::cli

@@ -2,8 +2,8 @@
 
 #include "cli/build.h"
 #include "cli/progress_bar.h"
-#include "formats/base/model_folder.h"
 #include "formats/base/parallel.h"
+#include "formats/gguf/gguf_folder.h"
 
 namespace quern::cli {
 namespace {
@@ -15,13 +15,20 @@ struct QuantizeOptions {
   RunOptions run;
 };
 
+[[noreturn]] void refuse_folder(const std::string& path) {
+  if (gguf::models_in(std::filesystem::path(path)).empty()) {
+    throw Error(ErrorKind::kUsage, "'" + printable(path) + "' is a folder; quantize reads a GGUF file, convert reads checkpoints");
+  }
+  try {
+    gguf::refuse_folder(std::filesystem::path(path));
+  } catch (Error& error) {
+    throw error.file(path);
+  }
+}
+
 int run_quantize(const QuantizeOptions& options) {
   const ThreadLimit limit(options.run.threads);
-  if (std::filesystem::is_directory(options.input)) {
-    const std::string name = first_name(std::filesystem::path(options.input), ".gguf");
-    throw Error(ErrorKind::kUsage, "'" + printable(options.input) + "' is a folder; quantize reads a GGUF file, " +
-                                       (name.empty() ? "convert reads checkpoints" : "as '" + printable(name) + "' in it"));
-  }
+  if (std::filesystem::is_directory(options.input)) refuse_folder(options.input);
   PlanOptions plan_options;
   plan_options.output = options.output_file;
   plan_options.single_file = true;
@@ -49,7 +56,10 @@ void add_quantize(CLI::App& app, Context& context) {
   verb->add_option("-o,--output", options->output_file, "the file to write")->type_name("OUT.gguf")->required()->group("Output");
   add_output_options(*verb, options->output);
   add_run_options(*verb, options->run);
-  verb->callback([options, &context] { context.command = [options] { return run_quantize(*options); }; });
+  verb->callback([options, &context] {
+    context.command = [options] { return run_quantize(*options); };
+    context.goes_on = !options->run.dry_run;
+  });
 }
 
 }  // namespace quern::cli

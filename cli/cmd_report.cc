@@ -6,6 +6,7 @@
 #include "convert/record/build_record_json.h"
 #include "formats/base/file.h"
 #include "formats/statistics/imatrix.h"
+#include "verify/records/manifest.h"
 #include "verify/report/report.h"
 
 namespace quern::cli {
@@ -41,8 +42,9 @@ int run_report(const ReportOptions& options) {
   check_output_path(options.output, overwrite);
   const std::vector<BuildRecord> records = read_records(options.tensors);
   std::vector<Report> reports;
-  for (const std::string& path : options.inputs) {
-    std::cerr << "reading " << printable(path) << '\n';
+  for (const std::string& input : options.inputs) {
+    const std::string path = std::filesystem::is_directory(input) ? input + "/" + kManifestName : input;
+    std::clog << "quern: reading " << printable(path) << '\n';
     reports.push_back(read_report(path, records));
     if (!options.imatrix.empty()) reports.back().coverage = expert_coverage(read_imatrix(options.imatrix));
   }
@@ -51,7 +53,7 @@ int run_report(const ReportOptions& options) {
   first.beside_files = first.has_manifest && fs::absolute(options.inputs[0]).lexically_normal().parent_path() == page.parent_path();
   const std::string html = reports.size() == 2 ? comparison_html(reports[0], reports[1]) : report_html(reports[0]);
   write_file_atomically(options.output, html, overwrite);
-  std::cerr << "wrote " << printable(options.output) << '\n';
+  std::clog << "quern: wrote " << printable(options.output) << '\n';
   return 0;
 }
 
@@ -61,7 +63,7 @@ void add_report(CLI::App& app, Context& context) {
   const auto options = std::make_shared<ReportOptions>();
   CLI::App* verb = app.add_subcommand("report", "Draw measured builds as a page for people");
   verb->group("Measure")->footer("quern report drift.json --tensors out/*.tensors.json -o report.html");
-  verb->add_option("FILES", options->inputs, "manifest.json or JSON of drift; two: compare")->required()->group("Input");
+  verb->add_option("FILES", options->inputs, "JSON of drift or published folder; 2: compare")->required()->group("Input");
   verb->add_option("--tensors", options->tensors, "tensor lists that convert wrote")->type_name("LISTS")->group("Input");
   verb->add_option("--imatrix", options->imatrix, "adds which experts calibration reached")->type_name("FILE")->group("Input");
   verb->add_option("-o,--output", options->output, "default: report.html")->type_name("FILE")->group("Output");

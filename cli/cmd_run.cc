@@ -5,6 +5,7 @@
 #include <random>
 
 #include "cli/evaluation.h"
+#include "formats/base/counted.h"
 #include "formats/base/parallel.h"
 #include "formats/base/progress.h"
 
@@ -43,7 +44,7 @@ int run_generation(const RunVerbOptions& options) {
   const OutputHead head(evaluator);
   std::vector<int32_t> next = tokenizer->encode(options.prompt, true, options.special);
   if (next.empty()) throw Error(ErrorKind::kUsage, "the prompt has no tokens");
-  std::cerr << "reading " << printable(options.model) << "; prompt of " << next.size() << " tokens\n";
+  std::clog << "quern: reading " << printable(options.model) << "; prompt of " << counted(next.size(), "token") << '\n';
   std::cout << options.prompt << std::flush;
   std::mt19937_64 random(options.seed);
   std::vector<float> state(static_cast<size_t>(evaluator.hparams().hidden)), logits(static_cast<size_t>(head.n_vocab()));

@@ -1,6 +1,7 @@
 #include <chrono>
 #include <iostream>
 #include <memory>
+#include <nlohmann/json.hpp>
 
 #include "cli/evaluation.h"
 #include "cli/progress_bar.h"
@@ -20,6 +21,15 @@ struct StatisticsOptions {
   EvaluationOptions evaluation;
 };
 
+std::string to_json(const StatisticsOptions& options, const EvalPlan& plan) {
+  const nlohmann::ordered_json root = {{"schema", "quern.statistics-report/1"},
+                                       {"model", options.model},
+                                       {"folder", options.output},
+                                       {"mode", options.build.empty() ? kOriginalMode : kSequentialMode},
+                                       {"tokens", plan.n_tokens}};
+  return root.dump(1) + "\n";
+}
+
 int run_statistics(const StatisticsOptions& options) {
   const auto start = std::chrono::steady_clock::now();
   const ThreadLimit limit(options.evaluation.threads);
@@ -31,9 +41,9 @@ int run_statistics(const StatisticsOptions& options) {
   shown.chunks = std::ssize(text.chunks);
   const EvalPlan plan = Evaluator(*source, eval).plan(text.chunks);
   announce_evaluation(*source, options.model, shown, load_text(*source, text_options(shown)), plan);
-  std::cerr << "writing " << printable(options.output) << '\n';
+  std::clog << "quern: writing " << printable(options.output) << '\n';
   if (options.evaluation.dry_run) {
-    std::cout << plan_table(plan);
+    std::cout << (options.evaluation.json ? plans_to_json("quern.statistics-report/1", {{options.model, plan}}) : plan_table(plan));
     return 0;
   }
   ProgressBar bar;
@@ -44,6 +54,7 @@ int run_statistics(const StatisticsOptions& options) {
                            .eval = eval};
   if (!options.build.empty()) run.build = load_recipe(options.build);
   collect_statistics(*source, text, run, bar);
+  if (options.evaluation.json) std::cout << to_json(options, plan);
   print_cost(source->bytes_read(), size_on_disk(*source), std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
   return 0;
 }
@@ -73,6 +84,7 @@ void add_statistics(CLI::App& app, Context& context) {
       ->check(a_size)
       ->group("Run");
   verb->add_flag("--dry-run", options->evaluation.dry_run, "show the plan only")->group("Run");
+  verb->add_flag("--json", options->evaluation.json, "results as JSON")->group("Run");
   verb->callback([options, &context] { context.command = [options] { return run_statistics(*options); }; });
 }
 

@@ -1,3 +1,6 @@
+#include <array>
+#include <filesystem>
+#include <fstream>
 #include <iostream>
 #include <memory>
 #include <string>
@@ -19,9 +22,23 @@ struct TokenizeOptions {
 
 constexpr uint64_t kMaxTextBytes = uint64_t{1} << 30;
 
+// "-" is standard input. What is no regular file, as a pipe of the shell, is read like it.
+std::string read_text(const std::string& name) {
+  if (name != "-" && !std::filesystem::is_fifo(name)) return read_text_file(name, kMaxTextBytes);
+  std::ifstream pipe;
+  if (name != "-") pipe.open(name, std::ios::binary);
+  std::istream& in = name == "-" ? std::cin : pipe;
+  std::string text;
+  for (std::array<char, 65536> part; in.read(part.data(), part.size()) || in.gcount() > 0;) {
+    text.append(part.data(), static_cast<size_t>(in.gcount()));
+    if (text.size() > kMaxTextBytes) throw Error(ErrorKind::kUsage, "the text is larger than " + std::to_string(kMaxTextBytes) + " bytes");
+  }
+  return text;
+}
+
 // Special tokens that the text spells out count as such, as in the tokenizer that the model comes with.
 int run_tokenize(const TokenizeOptions& options) {
-  const std::string text = read_text_file(options.text_file, kMaxTextBytes);
+  const std::string text = read_text(options.text_file);
   const std::unique_ptr<Tokenizer> tokenizer = make_tokenizer(open_model(options.model)->metadata());
   std::vector<int32_t> ids;
   try {
@@ -49,9 +66,12 @@ void add_tokenize(CLI::App& app, Context& context) {
   CLI::App* verb = app.add_subcommand("tokenize", "Show the tokens of a text");
   verb->group("Look");
   verb->add_option("MODEL", options->model, "GGUF file, first shard, or checkpoint folder")->required()->group("Input");
-  verb->add_option("--text", options->text_file, "File with the text, UTF-8")->required()->type_name("FILE")->group("Input");
-  CLI::Option* ids = verb->add_flag("--ids", options->ids_only, "Only the ids, one per line")->group("Output");
-  verb->add_flag("--count", options->count_only, "Only the number of tokens")->group("Output")->excludes(ids);
+  verb->add_option("--text", options->text_file, "file with the text, UTF-8; -: standard input")
+      ->required()
+      ->type_name("FILE")
+      ->group("Input");
+  CLI::Option* ids = verb->add_flag("--ids", options->ids_only, "only the ids, one per line")->group("Output");
+  verb->add_flag("--count", options->count_only, "only the number of tokens")->group("Output")->excludes(ids);
   verb->footer("quern tokenize model.gguf --text book.txt --count");
   verb->callback([options, &context] { context.command = [options] { return run_tokenize(*options); }; });
 }

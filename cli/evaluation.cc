@@ -2,11 +2,31 @@
 
 #include <cstdio>
 #include <iostream>
+#include <nlohmann/json.hpp>
 
 #include "formats/base/resources.h"
 #include "formats/model/model_facts.h"
 
 namespace quern::cli {
+namespace {
+
+using nlohmann::ordered_json;
+
+ordered_json pass_json(const PlannedPass& pass) {
+  const EvalPlan& plan = pass.plan;
+  return {{"model", pass.model},
+          {"tokens", plan.n_tokens},
+          {"weight_bytes", plan.weight_bytes},
+          {"state_bytes", plan.state_bytes},
+          {"spill", plan.spill},
+          {"layer_bytes", plan.layer_bytes},
+          {"expert_bytes", plan.expert_bytes},
+          {"work_bytes", plan.work_bytes},
+          {"prefetch_bytes", plan.prefetch_bytes},
+          {"memory_bytes", plan.total_bytes()}};
+}
+
+}  // namespace
 
 void add_evaluation_options(CLI::App& verb, EvaluationOptions& options, bool text_required) {
   CLI::Option* text = verb.add_option("--eval-text", options.text, "text to measure on")->type_name("FILE")->group("Text");
@@ -31,13 +51,13 @@ TextOptions text_options(const EvaluationOptions& options) {
 
 void announce_evaluation(const ModelSource& source, const std::string& model, const EvaluationOptions& options, const ChunkedText& text,
                          const EvalPlan& plan) {
-  std::cerr << "reading " << printable(model) << " (" << format_size(size_on_disk(source)) << ", " << source.tensors().size()
+  std::clog << "quern: reading " << printable(model) << " (" << format_size(size_on_disk(source)) << ", " << source.tensors().size()
             << " tensors)\n";
-  std::cerr << "text " << printable(options.text) << ": " << text.n_text_tokens << " tokens, " << text.chunks.size() << " chunks of "
+  std::clog << "quern: text " << printable(options.text) << ": " << text.n_text_tokens << " tokens, " << text.chunks.size() << " chunks of "
             << options.ctx << (text.tokenizer->adds_bos() ? ", BOS first" : ", no BOS") << "; memory " << format_size(plan.total_bytes())
             << (plan.spill ? ", states in a temporary file of " + format_size(plan.state_bytes) : "") << '\n';
   for (const std::string& warning : text.warnings) print_warning(warning);
-  for (const std::string& note : source.notes()) std::cerr << "note: " << printable(note, 1000) << '\n';
+  note_long_context(source, options.ctx);
 }
 
 std::string plan_table(const EvalPlan& plan) {
@@ -51,13 +71,31 @@ std::string plan_table(const EvalPlan& plan) {
                        {"memory", format_size(plan.total_bytes())}});
 }
 
+std::string plans_to_json(const char* schema, const std::vector<PlannedPass>& passes) {
+  ordered_json root = {{"schema", schema}, {"dry_run", true}};
+  if (passes.size() == 1) {
+    root.update(pass_json(passes.front()));
+  } else {
+    root["models"] = ordered_json::array();
+    for (const PlannedPass& pass : passes) root["models"].push_back(pass_json(pass));
+  }
+  return root.dump(1) + "\n";
+}
+
+void note_long_context(const ModelSource& source, int64_t ctx) {
+  const std::string arch = source.metadata().find_string("general.architecture").value_or("");
+  const int64_t trained = source.metadata().find_int(arch + ".context_length").value_or(0);
+  if (trained <= 0 || ctx <= trained) return;
+  std::clog << "quern: note: a context of " << ctx << " tokens is longer than the " << trained << " that the model was trained for\n";
+}
+
 std::string with_error(const char* format, Estimate e) { return number(format, e.value) + " +-" + number(format, e.error); }
 
 void print_cost(uint64_t bytes_read, uint64_t size_bytes, double seconds) {
   char time[32];
   std::snprintf(time, sizeof time, "%.1f s", seconds);
-  std::cerr << "read " << amount_read(bytes_read, size_bytes) << ", peak memory " << format_size(peak_resident_bytes()) << ", " << time
-            << '\n';
+  std::clog << "quern: read " << amount_read(bytes_read, size_bytes) << ", peak memory " << format_size(peak_resident_bytes()) << ", "
+            << time << '\n';
 }
 
 }  // namespace quern::cli

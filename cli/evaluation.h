@@ -1,6 +1,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "cli/cli.h"
 #include "formats/model/model_source.h"
@@ -29,11 +30,20 @@ void add_evaluation_options(CLI::App& verb, EvaluationOptions& options, bool tex
 EvalOptions eval_options(const EvaluationOptions& options);
 TextOptions text_options(const EvaluationOptions& options);
 
-// Two lines on stderr, what is read and with which text and memory, and below them the warnings of the text and the notes of the model.
+// Two lines on stderr, what is read and with which text and memory, and below them the warnings of the text.
 void announce_evaluation(const ModelSource& source, const std::string& model, const EvaluationOptions& options, const ChunkedText& text,
                          const EvalPlan& plan);
-// The plan as a table for people.
+// The plan of a pass over a model as a table for people.
 std::string plan_table(const EvalPlan& plan);
+struct PlannedPass {
+  std::string model;  // as it was named
+  EvalPlan plan;
+};
+// The answer to --dry-run --json: the one pass, or with several of them a list "models".
+std::string plans_to_json(const char* schema, const std::vector<PlannedPass>& passes);
+
+// A note on stderr when a context is longer than the model was trained for.
+void note_long_context(const ModelSource& source, int64_t ctx);
 
 // "5.1234 +-0.0056": both by a printf format.
 std::string with_error(const char* format, Estimate e);

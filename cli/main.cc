@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <csignal>
 #include <exception>
 #include <iostream>
@@ -8,7 +9,7 @@
 
 #include <unistd.h>
 
-#include "cli/cli.h"
+#include "cli/help.h"
 #include "formats/base/nearest.h"
 #include "formats/base/progress.h"
 #include "formats/base/version.h"
@@ -38,20 +39,20 @@ void install_signal_handlers() {
   std::signal(SIGPIPE, SIG_IGN);  // a closed pipe is an error of the write that meets it
 }
 
-void build(CLI::App& app, Context& context) {
-  app.set_version_flag("--version", std::string("quern ") + kVersion, "Print the version");
-  app.set_help_flag("-h,--help", "This text; 'quern VERB --help' for a verb");
-  app.get_help_ptr()->group("Help");
-  app.get_version_ptr()->group("Help");
+void add_common(CLI::App& app, bool& quiet) {
+  app.set_help_flag("-h,--help", "this text")->group(kHelpGroup);
+  app.set_help_all_flag("--help-all", "with the options that have no room there")->group(kHelpGroup);
+  app.add_flag("-q,--quiet", quiet, "only results, warnings and errors")->group(kHelpGroup);
+}
+
+void build(CLI::App& app, Context& context, bool& quiet) {
+  add_common(app, quiet);
+  app.set_version_flag("-v,--version", std::string("quern ") + kVersion, "print the version")->group(kHelpGroup);
   app.require_subcommand(1);
 #define QUERN_VERB(name) add_##name(app, context);
 #include "cli/verbs.inc"
 #undef QUERN_VERB
-  app.footer("quern convert DeepSeek-V4-Flash -o out --type Q4_K_M");
-  for (CLI::App* verb : app.get_subcommands([](const CLI::App*) { return true; })) {
-    verb->set_help_flag("-h,--help", "This text");
-    verb->get_help_ptr()->group("Help");
-  }
+  for (CLI::App* verb : app.get_subcommands([](const CLI::App*) { return true; })) add_common(*verb, quiet);
 }
 
 const CLI::App* chosen_verb(const CLI::App& app) {
@@ -70,7 +71,7 @@ std::string describe_unexpected(const CLI::App& app) {
       for (const std::string& name : option->get_lnames()) names.push_back("--" + name);
     }
   } else if (verb == &app) {
-    for (const CLI::App* other : app.get_subcommands([](const CLI::App*) { return true; })) names.push_back(other->get_name());
+    for (const CLI::App* other : shown_verbs(app)) names.push_back(other->get_name());
   }
   const std::vector<std::string_view> candidates(names.begin(), names.end());
   const char* what = word.starts_with("-") ? "unknown option '" : verb == &app ? "unknown verb '" : "unexpected argument '";
@@ -88,6 +89,23 @@ std::string describe_conversion(std::string_view what) {
   return option + ": '" + printable(what.substr(equals + kEquals.size())) + "' is not a number";
 }
 
+// "--type: 1 required TYPE missing" of CLI11.
+std::string describe_mismatch(std::string_view what) {
+  const size_t colon = what.find(": "), required = what.find(" required "), missing = what.find(" missing");
+  if (colon == std::string_view::npos || required == std::string_view::npos || missing == std::string_view::npos) return printable(what);
+  const size_t type = required + std::string_view(" required ").size();
+  return std::string(what.substr(0, colon)) + " needs a value, " + std::string(what.substr(type, missing - type));
+}
+
+// Something is required and not there. A word that has no place may be what was meant for it.
+std::string describe_required(const CLI::App& app, std::string_view what) {
+  const CLI::App* verb = chosen_verb(app);
+  const std::vector<std::string> rest = app.remaining(true);
+  if (verb == &app) return describe_unexpected(app);
+  if (rest.empty() || rest.front().starts_with("-")) return rest.empty() ? std::string(what) : describe_unexpected(app);
+  return std::string(what) + ", and '" + printable(rest.front()) + "' has no place; as in: " + verb->get_footer();
+}
+
 int usage_error(const CLI::App& app, std::string message) {
   const CLI::App* verb = chosen_verb(app);
   message += verb == &app ? " (see 'quern --help')" : " (see 'quern " + verb->get_name() + " --help')";
@@ -95,23 +113,46 @@ int usage_error(const CLI::App& app, std::string message) {
   return exit_code(ErrorKind::kUsage);
 }
 
+// What was asked for is help or the version; a verb that does not exist has neither.
+int answer(const CLI::App& app, const CLI::Success& asked) {
+  if (dynamic_cast<const CLI::CallForVersion*>(&asked) != nullptr) {
+    std::cout << asked.what() << '\n';
+    return 0;
+  }
+  if (app.get_subcommands().empty() && !app.remaining(true).empty()) return usage_error(app, describe_unexpected(app));
+  std::cout << help_text(*chosen_verb(app), dynamic_cast<const CLI::CallForAllHelp*>(&asked) != nullptr);
+  return 0;
+}
+
+// "help VERB" is "VERB --help". In the order that CLI11 wants, the last first.
+std::vector<std::string> arguments(int argc, char** argv) {
+  std::vector<std::string> words(argv + std::min(argc, 1), argv + argc);
+  if (!words.empty() && words.front() == "help") {
+    words.erase(words.begin());
+    words.emplace_back("--help");
+  }
+  std::ranges::reverse(words);
+  return words;
+}
+
 // True when the command line names a verb to run; otherwise `code` says how to exit.
 bool parse(CLI::App& app, int argc, char** argv, int& code) {
   try {
-    app.parse(argc, argv);
+    app.parse(arguments(argc, argv));
     return true;
-  } catch (const CLI::CallForHelp&) {
-    std::cout << help_text(*chosen_verb(app));
-    code = 0;
-  } catch (const CLI::CallForVersion& version) {
-    std::cout << version.what() << '\n';
-    code = 0;
+  } catch (const CLI::Success& asked) {
+    code = answer(app, asked);
   } catch (const CLI::ExtrasError&) {
     code = usage_error(app, describe_unexpected(app));
   } catch (const CLI::RequiredError& error) {
-    code = usage_error(app, app.get_subcommands().empty() && !app.remaining(true).empty() ? describe_unexpected(app)
-                            : app.get_subcommands().empty()                               ? "a verb is required"
-                                                                                          : error.what());
+    if (app.get_subcommands().empty() && app.remaining(true).empty()) {
+      std::cerr << help_text(app, false);
+      code = exit_code(ErrorKind::kUsage);
+    } else {
+      code = usage_error(app, describe_required(app, error.what()));
+    }
+  } catch (const CLI::ArgumentMismatch& error) {
+    code = usage_error(app, describe_mismatch(error.what()));
   } catch (const CLI::ConversionError& error) {
     code = usage_error(app, describe_conversion(error.what()));
   } catch (const CLI::ParseError& error) {
@@ -120,13 +161,27 @@ bool parse(CLI::App& app, int argc, char** argv, int& code) {
   return false;
 }
 
+// An interrupted command may have left what the next one needs.
+int run_command(const Context& context) {
+  try {
+    return context.command();
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::kInterrupted) throw;
+    std::cerr << "quern: interrupted" << (context.goes_on ? "; the same command goes on from what it kept" : "") << '\n';
+    return exit_code(error.kind());
+  }
+}
+
 int run(int argc, char** argv) {
   Context context;
   CLI::App app("Converts official LLM checkpoints to verified GGUF builds", "quern");
-  build(app, context);
+  bool quiet = false;
+  build(app, context, quiet);
   int code = 0;
-  if (!parse(app, argc, argv, code)) return code;
-  code = context.command();
+  if (parse(app, argc, argv, code)) {
+    if (quiet) be_quiet();
+    code = run_command(context);
+  }
   std::cout.flush();
   if (!std::cout) throw Error(ErrorKind::kIo, "cannot write to standard output");
   return code;
@@ -138,6 +193,7 @@ int run(int argc, char** argv) {
 int main(int argc, char** argv) {
   using namespace quern;
   cli::install_signal_handlers();
+  std::clog.tie(&std::cout);  // as std::cerr is: both streams in one file keep their order
   try {
     return cli::run(argc, argv);
   } catch (const Error& error) {

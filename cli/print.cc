@@ -1,11 +1,15 @@
+#include <unistd.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <iostream>
+#include <numeric>
 #include <string>
 #include <vector>
 
 #include "cli/cli.h"
+#include "cli/terminal.h"
 #include "formats/base/resources.h"
 
 namespace quern::cli {
@@ -28,8 +32,36 @@ int exit_code(ErrorKind kind) noexcept {
   return 4;
 }
 
+namespace {
+
+constexpr size_t kLeastColumns = 12;  // of what is shortened in a table
+
+std::vector<size_t> widths_of(const std::vector<std::vector<std::string>>& rows) {
+  std::vector<size_t> widths;
+  for (const auto& row : rows) {
+    widths.resize(std::max(widths.size(), row.size()));
+    for (size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], width_of(row[i]));
+  }
+  return widths;
+}
+
+// The first column to the left, the others to the right, and no blanks at the end.
+std::string table_line(const std::vector<std::string>& row, const std::vector<size_t>& widths) {
+  std::string line;
+  for (size_t i = 0; i < row.size(); ++i) {
+    const std::string fill(widths[i] - width_of(row[i]), ' ');
+    line += i == 0 ? row[i] + fill : "  " + fill + row[i];
+  }
+  return line.substr(0, line.find_last_not_of(' ') + 1) + '\n';
+}
+
+}  // namespace
+
 void print_error(std::string_view message) { std::cerr << "quern: error: " << message << '\n'; }
 void print_warning(std::string_view message) { std::cerr << "quern: warning: " << message << '\n'; }
+
+void be_quiet() { std::clog.rdbuf(nullptr); }
+bool is_quiet() { return std::clog.rdbuf() == nullptr; }
 
 std::string at_least_one(const std::string& text) {
   int64_t n = 0;
@@ -50,21 +82,25 @@ std::string a_limit(const std::string& text) {
   return CLI::detail::lexical_cast(text, limit) && std::isfinite(limit) && limit >= 0 ? "" : "must be a number, 0 or more";
 }
 
-std::string format_table(const std::vector<std::vector<std::string>>& rows) {
-  std::vector<size_t> widths;
-  for (const auto& row : rows) {
-    widths.resize(std::max(widths.size(), row.size()));
-    for (size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], row[i].size());
+std::string format_table(std::vector<std::vector<std::string>> rows, size_t columns) {
+  std::vector<size_t> widths = widths_of(rows);
+  const size_t total = std::accumulate(widths.begin(), widths.end(), 2 * (std::max<size_t>(widths.size(), 1) - 1));
+  if (total > columns) {
+    const auto widest = std::ranges::max_element(widths);
+    const size_t room = *widest - std::min(*widest, total - columns), i = static_cast<size_t>(widest - widths.begin());
+    for (auto& row : rows) {
+      if (i < row.size()) row[i] = shortened(row[i], std::max(room, kLeastColumns));
+    }
+    widths = widths_of(rows);
   }
   std::string out;
-  for (const auto& row : rows) {
-    for (size_t i = 0; i < row.size(); ++i) {
-      const std::string fill(widths[i] - row[i].size(), ' ');
-      out += i == 0 ? row[i] + (row.size() > 1 ? fill : "") : "  " + fill + row[i];
-    }
-    out += '\n';
-  }
+  for (const auto& row : rows) out += table_line(row, widths);
   return out;
+}
+
+std::string format_table(std::vector<std::vector<std::string>> rows) {
+  const bool is_screen = screen_of(STDOUT_FILENO) != Screen::kNone;
+  return format_table(std::move(rows), is_screen ? columns_of(STDOUT_FILENO) : std::string::npos);
 }
 
 std::string amount_read(uint64_t bytes_read, uint64_t stored_bytes) {

@@ -21,3 +21,12 @@ echo "lossless against the saved reference: exit $?"
 one=$("$QUERN" run "$model" --prompt 'The miller' -n 4 --temp 0 --threads 1 2>/dev/null)
 two=$("$QUERN" run "$lossless" --prompt 'The miller' -n 4 --temp 0 --threads 2 2>/dev/null)
 [[ -n "$one" && "$one" == "$two" ]] && echo "checkpoint and lossless build continue alike"
+
+echo "--- what is printed"
+measure() { "$QUERN" drift "$model" "$rounded" --eval-text text.txt --ctx 64 --chunks 2 "$@" 2>/dev/null; }
+measure | grep -oE '(mean KL|same top).*' | tr -s ' '
+measure --wide | grep -oE '(mean KL|tokens with other).*' | tr -s ' '
+measure --dry-run --json | grep -oE '"(schema|dry_run|model|memory_bytes)": ("quern[^"]*"|true|)' 
+"$QUERN" imatrix "$model" --calib-text text.txt --ctx 64 -o i.gguf --dry-run --json 2>/dev/null | grep -oE '"(schema|dry_run)": .*'
+"$QUERN" statistics "$model" --calib-text text.txt --ctx 64 -o s --dry-run --json 2>/dev/null | grep -oE '"(schema|dry_run)": .*'
+"$QUERN" perplexity "$model" --eval-text text.txt --ctx 900 2>&1 >/dev/null | grep -c 'trained for'

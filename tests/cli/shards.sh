@@ -6,7 +6,7 @@ try() { "$QUERN" "$@" || echo "exit $?"; }
 try merge b/*.gguf -o o
 try quantize b/*.gguf -o o.gguf --type Q8_0
 try quantize b -o o.gguf --type Q8_0
-try inspect b
+try inspect b >/dev/null
 try doctor b
 cat b/*.gguf >cat.gguf && try inspect cat.gguf
 "$QUERN" quantize "$first" -o one.gguf --type lossless >/dev/null 2>&1 && try diff "$first" one.gguf

@@ -52,6 +52,9 @@ convert $M -o $M/out --type Q8_0
 convert $M -o '' --type Q8_0
 quantize $G -o $G --type Q8_0 --force
 quantize $G -o out --type Q8_0
+quantize $G out.gguf Q8_0
+run $G "Once upon a time"
+convert $M -o out --type
 quantize $G -o made --type Q8_0
 imatrix $M --calib-text text.txt -o text.txt/i.gguf
 imatrix $M --calib-text text.txt -o made

@@ -8,7 +8,8 @@ work=$1/tests/consumer/work
 rm -rf "$work"
 
 cmake --install "$1" --prefix "$work/prefix" >/dev/null
-for file in bin/quern include/quern/verify/drift/drift_job.h include/quern/formats/types/tensor.h share/man/man1/quern.1; do
+for file in bin/quern include/quern/verify/drift/drift_job.h include/quern/formats/types/tensor.h share/man/man1/quern.1 \
+            share/bash-completion/completions/quern share/zsh/site-functions/_quern share/fish/vendor_completions.d/quern.fish; do
   [[ -s "$work/prefix/$file" ]] || { echo "not installed: $file"; exit 1; }
 done
 for file in $(cd "$work/prefix/include/quern" && find . -name '*-inl.h'); do

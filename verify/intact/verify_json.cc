@@ -6,7 +6,7 @@ namespace quern {
 
 using nlohmann::ordered_json;
 
-const char* name_of(CheckState state) { return state == CheckState::kOk ? "ok" : state == CheckState::kFailed ? "FAILED" : "skipped"; }
+const char* name_of(CheckState state) { return state == CheckState::kOk ? "ok" : state == CheckState::kFailed ? "failed" : "skipped"; }
 const char* name_of(Verdict verdict) {
   return verdict == Verdict::kDamage ? "damage" : verdict == Verdict::kUnprovable ? "unproved" : "note";
 }

@@ -29,7 +29,7 @@ struct VerifyReport {
   std::optional<bool> intact() const;  // false: there is damage; empty: there is none, and something is not proved
 };
 
-// Words for people and for JSON: "ok", "FAILED", "skipped"; "damage", "unproved", "note".
+// Words for people and for JSON: "ok", "failed", "skipped"; "damage", "unproved", "note".
 const char* name_of(CheckState state);
 const char* name_of(Verdict verdict);
 // "quern.verify/1", with a newline. seed: of the sample.
