@@ -3,7 +3,6 @@
 #include <memory>
 
 #include "cli/build.h"
-#include "cli/evaluation.h"
 #include "convert/plan/estimate.h"
 #include "convert/plan/make_plan.h"
 #include "convert/plan/planned_build.h"
@@ -96,6 +95,14 @@ void write_recipe(const EstimateOptions& options, const ModelSource& source, con
   recipe.notes = "What " + output.mix + " gives the tensors of " + source.metadata().find_string("general.name").value_or("a model") + ".";
   write_file_atomically(options.write_recipe, recipe_to_json(recipe),
                         options.force ? OutputFile::Overwrite::kAllow : OutputFile::Overwrite::kRefuse);
+}
+
+// A context longer than the model was trained for.
+void note_long_context(const ModelSource& source, int64_t ctx) {
+  const std::string arch = source.metadata().find_string("general.architecture").value_or("");
+  const int64_t trained = source.metadata().find_int(arch + ".context_length").value_or(0);
+  if (trained <= 0 || ctx <= trained) return;
+  std::clog << "quern: note: a context of " << ctx << " tokens is longer than the " << trained << " that the model was trained for\n";
 }
 
 int run_plan_verb(const EstimateOptions& options) {

@@ -57,7 +57,6 @@ void announce_evaluation(const ModelSource& source, const std::string& model, co
             << options.ctx << (text.tokenizer->adds_bos() ? ", BOS first" : ", no BOS") << "; memory " << format_size(plan.total_bytes())
             << (plan.spill ? ", states in a temporary file of " + format_size(plan.state_bytes) : "") << '\n';
   for (const std::string& warning : text.warnings) print_warning(warning);
-  note_long_context(source, options.ctx);
 }
 
 std::string plan_table(const EvalPlan& plan) {
@@ -80,13 +79,6 @@ std::string plans_to_json(const char* schema, const std::vector<PlannedPass>& pa
     for (const PlannedPass& pass : passes) root["models"].push_back(pass_json(pass));
   }
   return root.dump(1) + "\n";
-}
-
-void note_long_context(const ModelSource& source, int64_t ctx) {
-  const std::string arch = source.metadata().find_string("general.architecture").value_or("");
-  const int64_t trained = source.metadata().find_int(arch + ".context_length").value_or(0);
-  if (trained <= 0 || ctx <= trained) return;
-  std::clog << "quern: note: a context of " << ctx << " tokens is longer than the " << trained << " that the model was trained for\n";
 }
 
 std::string with_error(const char* format, Estimate e) { return number(format, e.value) + " +-" + number(format, e.error); }

@@ -42,9 +42,6 @@ struct PlannedPass {
 // The answer to --dry-run --json: the one pass, or with several of them a list "models".
 std::string plans_to_json(const char* schema, const std::vector<PlannedPass>& passes);
 
-// A note on stderr when a context is longer than the model was trained for.
-void note_long_context(const ModelSource& source, int64_t ctx);
-
 // "5.1234 +-0.0056": both by a printf format.
 std::string with_error(const char* format, Estimate e);
 

@@ -1,6 +1,6 @@
 # Error feedback from a text and from a folder give the same file; what goes wrong is said in one line.
 for i in {1..40}; do echo "Line $i: the quick brown fox jumps over the lazy dog, and nobody knows why it does so again and again."; done > text
-"$QUERN" statistics "$DATA/models/mini-llama3" --calib-text text --calib-tokens 2048 -o stats 2>&1 | grep -v ^read || exit
+"$QUERN" statistics "$DATA/models/mini-llama3" --calib-text text --calib-tokens 2048 -o stats 2>&1 | grep -v '^quern: read' || exit
 ls stats | head -3
 "$QUERN" convert "$DATA/models/mini-llama3" -o folder --type Q4_0 --statistics stats 2>/dev/null || exit
 "$QUERN" convert "$DATA/models/mini-llama3" -o live --type Q4_0 --feedback on --calib-text text --calib-tokens 2048 2>/dev/null || exit
