@@ -14,3 +14,4 @@ check "$DATA/models/mini-v4" --type Q4_K_M --machine-memory 48GB
 check absent --type Q4_K_M
 mkdir mini-v4 && cp "$DATA"/models/mini-v4/*.json mini-v4
 "$QUERN" plan mini-v4/config.json --type Q4_K_M --json 2>/dev/null | grep file_bytes
+"$QUERN" plan "$DATA/models/mini-v4" --type Q4_K_M --ctx 16777216 2>&1 >/dev/null | grep "trained for"
