@@ -128,7 +128,7 @@ TEST(OpenModelFolder, SaysWhatIsWrongWithAPath) {
   EXPECT_THAT(error_of([&] { open_model(dir / "absent"); }), HasSubstr("absent"));
   EXPECT_THAT(error_of([&] { open_model(dir.path()); }), HasSubstr("config.json"));
   write_text(dir / "model.gguf", "");
-  EXPECT_THAT(error_of([&] { open_model(dir.path()); }), HasSubstr("name a GGUF file in it, for example model.gguf"));
+  EXPECT_THAT(error_of([&] { open_model(dir.path()); }), HasSubstr("name the GGUF file in it: model.gguf"));
   write_text(dir / "params.json", "{}");
   EXPECT_THAT(error_of([&] { open_model(dir.path()); }), HasSubstr("params.json but no config.json"));
   write_text(dir / "config.json", "{}");
