@@ -1,5 +1,5 @@
 # What `cmake --install` adds to the libraries that quern_library() installs: their doors and what those include, the program, its manual
-# page, completions for shells, and the package files behind find_package(quern).
+# page, completions for shells, the documents and the licence, and the package files behind find_package(quern) and pkg-config.
 
 include(CMakePackageConfigHelpers)
 
@@ -26,9 +26,18 @@ add_custom_target(man ALL DEPENDS ${man_page} ${completions}/quern ${completions
 get_property(doors GLOBAL PROPERTY QUERN_DOORS)
 install(CODE "set(doors \"${doors}\")
 set(root \"${PROJECT_SOURCE_DIR}\")
+set(staging \"${PROJECT_BINARY_DIR}/installed-headers\")
 set(destination \"\${CMAKE_INSTALL_PREFIX}/${CMAKE_INSTALL_INCLUDEDIR}/quern\")
 include(\"${PROJECT_SOURCE_DIR}/cmake/InstallDoors.cmake\")")
 
+# For programs that are built without CMake: all of the libraries, each before those that it needs.
+# The package may be moved as a whole, and `cmake --install --prefix` does so.
+cmake_path(RELATIVE_PATH CMAKE_INSTALL_PREFIX BASE_DIRECTORY ${CMAKE_INSTALL_FULL_LIBDIR}/pkgconfig OUTPUT_VARIABLE prefix_from_pc)
+configure_file(cmake/quern.pc.in ${PROJECT_BINARY_DIR}/quern.pc @ONLY)
+install(FILES ${PROJECT_BINARY_DIR}/quern.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
+
+install(FILES LICENSE README.md SECURITY.md DESTINATION ${CMAKE_INSTALL_DOCDIR})
+install(DIRECTORY docs DESTINATION ${CMAKE_INSTALL_DOCDIR} PATTERN "man" EXCLUDE)
 install(TARGETS quern RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 install(FILES ${man_page} DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)
 install(FILES ${completions}/quern DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions)

@@ -33,7 +33,7 @@ function(quern_library name)
   target_link_libraries(quern_${name} PUBLIC ${ARG_DEPENDS} PRIVATE $<BUILD_INTERFACE:quern_options> ${ARG_PRIVATE_DEPENDS})
   target_compile_features(quern_${name} PUBLIC cxx_std_20)
   target_include_directories(quern_${name} PUBLIC $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}>
-                                                  $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}/quern>)
+                                                  $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
   set_target_properties(quern_${name} PROPERTIES EXPORT_NAME ${name})
   install(TARGETS quern_${name} EXPORT quern_targets ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
   foreach(door IN LISTS ARG_DOORS)

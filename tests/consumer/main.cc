@@ -8,14 +8,14 @@
 #include <memory>
 #include <string>
 
-#include "convert/build.h"
-#include "formats/base/error.h"
-#include "formats/base/progress.h"
-#include "formats/model/model_facts.h"
-#include "formats/model/model_source.h"
-#include "verify/drift/chunked_text.h"
-#include "verify/drift/drift_job.h"
-#include "verify/intact/verify.h"
+#include <quern/convert/build.h>
+#include <quern/formats/base/error.h>
+#include <quern/formats/base/progress.h>
+#include <quern/formats/model/model_facts.h>
+#include <quern/formats/model/model_source.h>
+#include <quern/verify/drift/chunked_text.h>
+#include <quern/verify/drift/drift_job.h>
+#include <quern/verify/intact/verify.h>
 
 namespace {
 
