@@ -19,7 +19,7 @@ std::string subject(const VerdictFacts& facts) {
   }
   std::vector<std::string> labels;
   for (const BuildRecord& build : folder.builds) labels.push_back(build.label);
-  return text + " (" + listed(labels) + ")";
+  return text + " (" + first_few(labels) + ")";
 }
 
 // A signature that was not checked with a key is what anybody may write.
@@ -45,11 +45,11 @@ std::vector<std::string> damaged_files(const VerifyReport& report, const std::st
 
 std::string damaged(const VerifyReport& report, const Finding& first, const VerdictFacts& facts) {
   if (is_signed(report) && !facts.not_as_signed.empty())
-    return "the signature is right, but not what was signed: " + listed(facts.not_as_signed);
+    return "the signature is right, but not what was signed: " + first_few(facts.not_as_signed);
   if (first.check == "signature") return "it is not signed by the key that was given";
-  if (first.check != "source") return "not as published: " + listed(damaged_files(report, first.check));
+  if (first.check != "source") return "not as published: " + first_few(damaged_files(report, first.check));
   const std::vector<std::string> files = damaged_files(report, "source");
-  return files.empty() ? "the checkpoint is not the one that it was made from" : "not what the checkpoint gives: " + listed(files);
+  return files.empty() ? "the checkpoint is not the one that it was made from" : "not what the checkpoint gives: " + first_few(files);
 }
 
 std::string unproved(const Finding& first, const VerdictFacts& facts) {
@@ -77,7 +77,7 @@ std::string share_of(size_t n, size_t n_all, std::string_view what) {
   return (n == n_all ? "" : std::to_string(n) + " of ") + counted(n_all, what);
 }
 
-std::string listed(const std::vector<std::string>& names) {
+std::string first_few(const std::vector<std::string>& names) {
   std::string text = printable(names.front());
   if (names.size() > 1) text += (names.size() == 2 ? " and " : ", ") + printable(names[1]);
   return names.size() > 2 ? text + " and " + std::to_string(names.size() - 2) + " more" : text;

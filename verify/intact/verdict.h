@@ -29,6 +29,6 @@ std::string verdict_of(const VerifyReport& report, const VerdictFacts& facts);
 // "3 files", or "2 of 3 files" when not all of them are meant.
 std::string share_of(size_t n, size_t n_all, std::string_view what);
 // "a", "a and b", "a, b and 3 more"; at least one.
-std::string listed(const std::vector<std::string>& names);
+std::string first_few(const std::vector<std::string>& names);
 
 }  // namespace quern

@@ -223,7 +223,7 @@ class Verification {
       }
     }
     if (!others.empty()) failed_.insert(check);
-    add_check(check, true, share_of(n_compared, expected.size(), "file") + (others.empty() ? "" : "; not as listed: " + listed(others)));
+    add_check(check, true, share_of(n_compared, expected.size(), "file") + (others.empty() ? "" : "; not as listed: " + first_few(others)));
     return others;
   }
 
