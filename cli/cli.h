@@ -31,8 +31,6 @@ struct Context {
 // failures are thrown as Error and printed by main. cli/verbs.inc is the only place that names the verbs.
 
 int exit_code(ErrorKind kind) noexcept;
-// Of verify: nothing is wrong as far as can be told, and not everything can be told. docs/errors.md lists all codes.
-inline constexpr int kNotProved = 5;
 
 // "quern: error: MESSAGE" and "quern: warning: MESSAGE" on stderr.
 void print_error(std::string_view message);

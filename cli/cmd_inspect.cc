@@ -78,9 +78,11 @@ void print_recipe(const Metadata& metadata) {
 
 void print_files(const Inspection& found) {
   if (found.files.size() == 1) return;
-  std::vector<std::vector<std::string>> rows{{"File", "tensors", "size"}};
-  for (const InspectedFile& file : found.files) {
-    rows.push_back({printable(file.name), std::to_string(file.n_tensors), format_size(file.size_bytes)});
+  const bool split = found.files.front().name.ends_with(".gguf");  // the name of the first says those of the others
+  std::vector<std::vector<std::string>> rows{{split ? "Shard" : "File", "tensors", "size"}};
+  for (size_t i = 0; i < found.files.size(); ++i) {
+    const InspectedFile& file = found.files[i];
+    rows.push_back({split ? std::to_string(i + 1) : printable(file.name), std::to_string(file.n_tensors), format_size(file.size_bytes)});
   }
   std::cout << '\n' << format_table(rows);
 }

@@ -84,7 +84,7 @@ int run_verify(const VerifyFlags& flags) {
     print_text(report);
   }
   if (report.count(Verdict::kDamage) > 0) return exit_code(ErrorKind::kGate);
-  return report.count(Verdict::kUnprovable) > 0 ? kNotProved : 0;
+  return report.count(Verdict::kUnprovable) > 0 ? exit_code(ErrorKind::kIo) : 0;
 }
 
 }  // namespace
