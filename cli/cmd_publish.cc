@@ -121,7 +121,7 @@ void print_result(const PublishOptions& options, const Publication& publication)
   if (result.drift_text.empty()) table.front().resize(3);
   std::cout << format_table(table);
   std::clog << "quern: " << printable(options.folder) << " is complete: " << counted(result.files.size(), "file")
-            << (result.key_id.empty() ? ", not signed" : ", signed by " + result.key_id) << '\n'
+            << (result.key_id.empty() ? ", not signed" : ", signed by key " + result.key_id.substr(0, 16)) << '\n'
             << "quern: next: hf upload OWNER/NAME " << printable(options.folder) << '\n';
 }
 
