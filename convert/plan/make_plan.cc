@@ -58,11 +58,15 @@ void set_output_metadata(const Plan& plan, const WantedOutput& wanted, const Pla
   }
 }
 
-// "Q4_K_M", or "Q4_K_M-custom" for what goes by other rules than the name says.
-std::string label_of(const WantedOutput& wanted) {
-  const Mix* mix = find_mix(wanted.recipe.name);
-  const bool other_rules = wanted.n_overrides > 0 || (mix != nullptr && wanted.recipe.rules != mix_recipe(*mix).rules);
-  return wanted.recipe.name + (other_rules ? "-custom" : "");
+// "Q4_K_M", or "Q4_K_M-custom" for what goes by other rules than those that everybody knows under the name. Recipes of people have names of
+// their own. It follows from the recipe alone, so that a file that is made again from the recipe in it gets its name again.
+std::string label_of(const Recipe& recipe) {
+  const std::span<const Recipe> shipped = shipped_recipes();
+  const auto known = std::ranges::find(shipped, recipe.name, &Recipe::name);
+  const Mix* mix = find_mix(recipe.name);
+  const bool other_rules = (mix != nullptr && recipe.rules != mix_recipe(*mix).rules) ||
+                           (mix == nullptr && known != shipped.end() && recipe.rules != known->rules);
+  return recipe.name + (other_rules ? "-custom" : "");
 }
 
 PlannedOutput plan_output(const ModelSource& source, const Plan& plan, const WantedOutput& wanted, const std::vector<DType>& types,
@@ -82,7 +86,7 @@ PlannedOutput plan_output(const ModelSource& source, const Plan& plan, const Wan
   set_output_metadata(plan, wanted, options, output);
   if (!calibration.importance.empty()) set_imatrix_keys(plan, calibration.importance, output);
   if (calibration.feedback) set_feedback_keys(plan, *calibration.feedback, output);
-  output.label = label_of(wanted);
+  output.label = label_of(wanted.recipe);
   if (output.lossless) output.label += "-" + std::string(name_of(dominant_type(plan, output)));
   output.stem = options.single_file ? options.output.stem().string()
                                     : output_stem(plan.metadata, plan.mtp, options.tensors.has_value(), output.label);

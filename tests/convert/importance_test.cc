@@ -150,10 +150,10 @@ TEST(ConvertWithImportance, SaysWhichTensorsNeedOneAndHaveNone) {
   PlanOptions options = options_for(dir / "out", {"Q8_0"});
   options.tensor_types = {"ffn_up_exps=IQ2_XXS"};
   const Plan plan = plan_for(*source, bundled("mini-v4"), options);
-  EXPECT_THAT(plan.notes, testing::Contains(HasSubstr("IQ2_XXS without an importance matrix for")));
+  EXPECT_THAT(plan.notes, testing::Contains(HasSubstr("IQ2_XXS without anything known about the inputs of")));
   const Measured measured("mini-v4");
   EXPECT_THAT(plan_for(*source, bundled("mini-v4"), options, measured.calibration).notes,
-              testing::Not(testing::Contains(HasSubstr("without an importance"))));
+              testing::Not(testing::Contains(HasSubstr("without anything known"))));
 }
 
 }  // namespace
