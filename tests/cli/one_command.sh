@@ -1,6 +1,6 @@
 # One text and one command: error feedback, the best types for a size, measurement and signature; then one more type for the folder.
 model=$DATA/models/mini-qwen3moe
-for i in {1..60}; do printf 'The miller, %d years old, ground what the farmers brought him in year %d.\n' "$i" "$((i * 7))"; done >calib.txt
+for i in {1..42}; do printf 'The miller, %d years old, ground what the farmers brought him in year %d.\n' "$i" "$((i * 7))"; done >calib.txt
 for i in {1..80}; do printf 'Of %d sacks that came up the hill, %d were flour by the evening.\n' "$((i * 3))" "$i"; done >eval.txt
 "$QUERN" keygen -o key.pem >/dev/null 2>&1
 publish() {
