@@ -4,7 +4,7 @@ cat > five.json <<'JSON'
   {"role": "embedding", "type": "F16", "note": "small"}, {"part": ["v", "down"], "layers": ["50%-100%"], "type": "Q8_0"}, {"type": "Q5_0"}]}
 JSON
 "$QUERN" convert "$DATA/models/mini-llama3" -o first --recipe five.json --tensor-type 'ffn_up=Q4_0' 2>/dev/null || exit
-"$QUERN" convert "$DATA/models/mini-llama3" -o second --recipe first/*-five-custom.gguf 2>/dev/null || exit
+"$QUERN" convert "$DATA/models/mini-llama3" -o second --recipe first/*-five.gguf 2>/dev/null || exit
 cmp first/*.gguf second/*.gguf && echo "the same bytes"
 check() {
   "$QUERN" convert "$DATA/models/mini-llama3" -o third --recipe "$1" --dry-run
