@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cctype>
 
+#include "formats/base/counted.h"
 #include "formats/base/error.h"
 
 namespace quern::gguf {
@@ -52,12 +53,9 @@ void refuse_folder(const ModelFolder& folder) {
   constexpr size_t kNamed = 8;
   const std::vector<std::string> models = models_in(folder);
   if (models.empty()) throw Error(ErrorKind::kUsage, "holds no model: neither a checkpoint with its config.json nor a GGUF file");
-  std::string list;
-  for (size_t i = 0; i < std::min(kNamed, models.size()); ++i) list += (i == 0 ? "" : ", ") + printable(models[i]);
-  if (models.size() > kNamed) list += " and " + std::to_string(models.size() - kNamed) + " more";
   throw Error(ErrorKind::kUsage, (models.size() == 1 ? "is a folder; name the GGUF file in it: "
                                                      : "is a folder of " + std::to_string(models.size()) + " GGUF models; name one: ") +
-                                     list);
+                                     first_of(models, kNamed));
 }
 
 }  // namespace quern::gguf

@@ -43,10 +43,7 @@ NumberedName parse_number(std::string_view name) {
 // 'a', 'b', 'c' and 4 more
 std::string list_of(const std::vector<std::string>& names) {
   constexpr size_t kShown = 3;
-  std::string list;
-  for (size_t i = 0; i < std::min(names.size(), kShown); ++i) list += (i > 0 ? ", '" : "'") + printable(names[i]) + "'";
-  if (names.size() > kShown) list += " and " + std::to_string(names.size() - kShown) + " more";
-  return list;
+  return first_of(names, kShown, "'");
 }
 
 // Files that hold, or list, weights in a form that some loader of this model's folder would take.

@@ -8,6 +8,7 @@
 #include <string_view>
 
 #include "formats/arch/stems.h"
+#include "formats/base/counted.h"
 #include "formats/base/error.h"
 
 // Tensors are gone through in the order of the model. A tensor takes the entry of its own name when the number of values fits, in the finer
@@ -31,10 +32,7 @@ constexpr std::string_view kGroupsSuffix = ".groups";
 // "12 tensors ... 'a', 'b' and 10 more"
 std::string list_names(const std::vector<std::string>& names) {
   constexpr size_t kShown = 4;
-  std::string text;
-  for (size_t i = 0; i < std::min(kShown, names.size()); ++i) text += (i == 0 ? "'" : ", '") + printable(names[i]) + "'";
-  if (names.size() > kShown) text += " and " + std::to_string(names.size() - kShown) + " more";
-  return text;
+  return first_of(names, kShown, "'");
 }
 
 bool is_sum_of_squares(std::span<const float> values) {

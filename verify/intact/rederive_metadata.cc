@@ -70,11 +70,8 @@ class MetadataProof {
 
   void note_chosen() {
     if (chosen_.empty()) return;
-    std::string names;
-    for (size_t i = 0; i < std::min(chosen_.size(), kMostNamed); ++i) names += (i == 0 ? "" : ", ") + printable(chosen_[i]);
-    if (chosen_.size() > kMostNamed) names += " and " + std::to_string(chosen_.size() - kMostNamed) + " more";
     Finding finding = damage("source", "chosen-metadata", build_.files.front().name,
-                             names + (chosen_.size() == 1 ? " is" : " are") +
+                             first_of(chosen_, kMostNamed) + (chosen_.size() == 1 ? " is" : " are") +
                                  " not what the checkpoint gives; publishers may choose names, licence, origin and tags");
     finding.verdict = Verdict::kNote;
     findings_.push_back(std::move(finding));
