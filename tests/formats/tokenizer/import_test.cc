@@ -137,13 +137,24 @@ TEST(TokenizerImport, RefusesComponentsThatGgufCannotExpress) {
   }
 }
 
+struct Damage {
+  const char* from;  // in qwen_json()
+  const char* to;
+  const char* expected;
+};
+
+void expect_damage_refused(std::initializer_list<Damage> cases) {
+  for (const Damage& c : cases) {
+    Folder folder;
+    std::string json = qwen_json();
+    json.replace(json.find(c.from), std::string(c.from).size(), c.to);
+    folder.write("tokenizer.json", json);
+    EXPECT_THAT(error_of(folder.path(), {.vocab_size = 7}, ErrorKind::kFormat), HasSubstr(c.expected));
+  }
+}
+
 TEST(TokenizerImport, RejectsDamagedVocabularies) {
-  struct Case {
-    const char* from;
-    const char* to;
-    const char* expected;
-  };
-  const Case cases[] = {
+  expect_damage_refused({
       {R"("b":1)", R"("b":0)", "id 0 belongs to two tokens"},
       {R"("b":1)", R"("b":-1)", "'b' has id -1"},
       {R"("b":1)", R"("b":1e9)", "'b' has id"},
@@ -156,36 +167,17 @@ TEST(TokenizerImport, RejectsDamagedVocabularies) {
       {R"("id":6,"content":"<tool>")", R"("id":0,"content":"<tool>")", "id 0 belongs to 'a' and to '<tool>'"},
       {R"("vocab")", R"("vocabulary")", "'vocab' is missing"},
       {R"("merges")", R"("fusions")", "'merges' is missing"},
-  };
-  for (const Case& c : cases) {
-    Folder folder;
-    std::string json = qwen_json();
-    json.replace(json.find(c.from), std::string(c.from).size(), c.to);
-    folder.write("tokenizer.json", json);
-    EXPECT_THAT(error_of(folder.path(), {.vocab_size = 7}, ErrorKind::kFormat), HasSubstr(c.expected));
-  }
+  });
 }
 
 TEST(TokenizerImport, RejectsVocabulariesThatSpellNothing) {
-  struct Case {
-    const char* from;
-    const char* to;
-    const char* expected;
-  };
-  const Case cases[] = {
+  expect_damage_refused({
       {R"(["a b","Ġ ab"])", "[]", "there are no merges, but 2 tokens are longer than a character"},
       {R"("b":1)", R"("b":1,"b":6)", "the key 'b' occurs twice"},
       {R"("merges":)", R"("merges":["a b"],"merges":)", "the key 'merges' occurs twice"},
       {R"("b":1)", "\"\xE9\":1", "not UTF-8"},
       {R"("id":6,"content":"<tool>")", R"("id":6,"content":"<|end|>")", "token '<|end|>' has ids 5 and 6"},
-  };
-  for (const Case& c : cases) {
-    Folder folder;
-    std::string json = qwen_json();
-    json.replace(json.find(c.from), std::string(c.from).size(), c.to);
-    folder.write("tokenizer.json", json);
-    EXPECT_THAT(error_of(folder.path(), {.vocab_size = 7}, ErrorKind::kFormat), HasSubstr(c.expected));
-  }
+  });
 }
 
 TEST(TokenizerImport, RefusesTheSameTextUnderTwoIds) {
