@@ -73,9 +73,19 @@ PlanOptions plan_options(const PublishOptions& options, OutputOptions output) {
   return plan;
 }
 
+void announce_preparation(const Preparation& preparation) {
+  for (const std::string& step : preparation.steps()) std::clog << "quern: first " << step << '\n';
+}
+
+void print_sizes(const Preparation& preparation) {
+  for (const FitSize& size : preparation.sizes()) {
+    std::cout << size.recipe.stem().string() << "  at most " << size.limit_bytes << " bytes\n";
+  }
+}
+
 // What will be done beside the builds, a line each on stderr.
 void announce_steps(const PublishOptions& options, const Preparation& preparation, const ModelSource& source) {
-  for (const std::string& step : preparation.steps()) std::clog << "quern: first " << step << '\n';
+  announce_preparation(preparation);
   if (options.eval_text.empty()) return;
   const ChunkedText text = load_text(source, {.file = options.eval_text, .ctx = options.ctx, .max_chunks = options.chunks});
   EvalOptions eval;
@@ -87,9 +97,9 @@ void announce_steps(const PublishOptions& options, const Preparation& preparatio
 }
 
 int show_plan(const PublishOptions& options, const Preparation& preparation) {
-  if (options.output.types.empty() && options.output.recipes.empty() && preparation.is_needed() && !preparation.sizes().empty()) {
+  if (options.output.types.empty() && options.output.recipes.empty() && !preparation.sizes().empty()) {
     announce_steps(options, preparation, *open_model(options.model, model_options(options)));
-    for (const FitSize& size : preparation.sizes()) std::cout << "fit-" << size.name << "  at most " << size.limit_bytes << " bytes\n";
+    print_sizes(preparation);
     return 0;
   }
   OutputOptions output = options.output;
@@ -100,8 +110,7 @@ int show_plan(const PublishOptions& options, const Preparation& preparation) {
   announce(*opened.source, *opened.plan, options.folder);
   announce_steps(options, preparation, *opened.source);
   print_plan(*opened.plan, thread_limit(), options.run.json);
-  if (options.run.json) return 0;
-  for (const FitSize& size : preparation.sizes()) std::cout << "fit-" << size.name << "  at most " << size.limit_bytes << " bytes\n";
+  if (!options.run.json) print_sizes(preparation);
   return 0;
 }
 
@@ -134,12 +143,11 @@ int run_publish(PublishOptions options) {
   ProgressBar bar;
   if (preparation.is_needed()) {
     check_publication_folder(options.folder, options.run.force);
-    for (const std::string& step : preparation.steps()) std::clog << "quern: first " << step << '\n';
+    announce_preparation(preparation);
     preparation.run(bar);
   }
   options.output.imatrix = publication_of.imatrix = preparation.imatrix();
   options.output.feedback = preparation.feedback();
-  if (options.output.feedback.mode == "off" && !options.output.imatrix.empty()) options.output.feedback.text.clear();
   for (const std::filesystem::path& recipe : preparation.recipes()) {
     options.output.recipes.push_back(recipe);
     publication_of.recipes.push_back(recipe);

@@ -10,8 +10,6 @@
 namespace quern {
 namespace {
 
-constexpr int64_t kContext = 512;  // as quern statistics takes unless told otherwise
-
 std::string sha256_of(const std::filesystem::path& text) { return sha256_hex(read_file(text, uint64_t{1} << 32)); }
 
 const char* mode_of(const FeedbackOptions& options) { return options.mode == "sequential" ? kSequentialMode : kOriginalMode; }
@@ -75,11 +73,11 @@ class LiveFeedback final : public BuildFeedback {
  public:
   LiveFeedback(const FeedbackOptions& options, const ModelSource& source, const std::filesystem::path& model, uint64_t memory_bytes)
       : source_(source),
-        text_(load_calibration_text(source, model, options.text, options.tokens, kContext, mode_of(options))),
+        text_(load_calibration_text(source, model, options.text, options.tokens, kCalibrationContext, mode_of(options))),
         memory_bytes_(memory_bytes) {
     note_ = "error feedback from " + printable(options.text.string()) + ": " + std::to_string(text_.record.n_tokens) + " tokens in " +
-            std::to_string(text_.chunks.size()) + " chunks of " + std::to_string(kContext) + ", up to " + format_size(memory_bytes) +
-            " of memory for running the model";
+            std::to_string(text_.chunks.size()) + " chunks of " + std::to_string(kCalibrationContext) + ", up to " +
+            format_size(memory_bytes) + " of memory for running the model";
   }
 
   std::unique_ptr<FeedbackEncoder> open() override {

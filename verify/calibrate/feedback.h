@@ -13,6 +13,9 @@
 
 namespace quern {
 
+// Tokens per chunk of a calibration text, as quern statistics takes unless told otherwise.
+inline constexpr int64_t kCalibrationContext = 512;
+
 // Error feedback of a build: from the statistics of a folder, or from statistics that are collected from a text while it is made.
 
 struct FeedbackOptions {

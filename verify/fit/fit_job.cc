@@ -71,14 +71,6 @@ void write_cache(const fs::path& path, const Sensitivities& sensitivities, const
   }
 }
 
-std::string recipe_name(const FitSize& size) {
-  std::string name = "fit-";
-  for (const char c : size.name) {
-    if (c != ' ') name += c;
-  }
-  return name;
-}
-
 // Weights that measure_errors() encodes.
 double sampled_weights(const ModelSource& source, const Sensitivities& sensitivities) {
   double sum = 1;
@@ -101,6 +93,12 @@ ordered_json to_json(const FitBuild& build) {
 }
 
 }  // namespace
+
+std::string recipe_name(std::string_view size) {
+  std::string name = "fit-" + std::string(size);
+  std::erase(name, ' ');
+  return name;
+}
 
 struct FitJob::Measured {
   Sensitivities sensitivities;
@@ -224,7 +222,7 @@ std::string FitJob::notes_text(Estimate checked) const {
 }
 
 Recipe FitJob::recipe_of(const FitSize& size, const TypeAssignment& types, Estimate checked) const {
-  Recipe recipe = recipe_of_types(recipe_name(size), source_.metadata(), source_.tensors(), types);
+  Recipe recipe = recipe_of_types(recipe_name(size.name), source_.metadata(), source_.tensors(), types);
   recipe.notes = notes_text(checked);
   return recipe;
 }
@@ -258,7 +256,7 @@ std::vector<FittedSize> FitJob::run(Progress& progress) {
     proposals.push_back(propose_builds(source_, measured.sensitivities, *measured.builds, std::span(&limits[s], 1), file_size,
                                        {.rounds = options_.rounds}, progress)
                             .front());
-    proposals.back().name = recipe_name(options_.sizes[s]);
+    proposals.back().name = recipe_name(options_.sizes[s].name);
   }
   measured.builds.reset();
   SimulatedBuilds checking(source_, encoder_, blocks, eval, checking_, options_.ctx / 2, progress);

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "convert/plan/calibration.h"
@@ -25,6 +26,9 @@ struct FitSize {
   uint64_t limit_bytes = 0;
   std::filesystem::path recipe;
 };
+
+// "fit-96GB": of the recipe for a size that people wrote so, "96GB" or "96 GB".
+std::string recipe_name(std::string_view size);
 
 struct FitJobOptions {
   std::filesystem::path model;  // that was opened

@@ -23,15 +23,6 @@ constexpr auto kReplace = OutputFile::Overwrite::kAllow;
 constexpr const char* kWorkName = ".quern-work";
 constexpr const char* kImatrixName = "imatrix.gguf";
 constexpr const char* kStatisticsName = "statistics";
-constexpr int64_t kContext = 512;  // as feedback takes
-
-fs::path file_of(const FitSize& size) {
-  std::string name = "fit-";
-  for (const char c : size.name) {
-    if (c != ' ') name += c;
-  }
-  return name + ".json";
-}
 
 }  // namespace
 
@@ -49,10 +40,9 @@ Preparation::Preparation(PreparationOptions options) : options_(std::move(option
   }
   options_.folder = options_.folder / kWorkName / sha256_hex(key).substr(0, 16);
   for (const std::string& size : options_.sizes) {
-    FitSize wanted{size, parse_size(size), {}};
-    wanted.recipe = options_.folder / file_of(wanted);
-    sizes_.push_back(std::move(wanted));
+    sizes_.push_back({size, parse_size(size), options_.folder / (recipe_name(size) + ".json")});
   }
+  if (fits()) FitJob(*source_, Calibration(), fit_options());  // what cannot be is refused before statistics are collected for it
 }
 
 Preparation::~Preparation() = default;
@@ -92,8 +82,9 @@ void Preparation::collect_imatrix(Progress& progress) {
   const fs::path file = options_.folder / kImatrixName;
   if (fs::exists(file)) return;
   const FeedbackOptions& feedback = options_.feedback;
-  const ChunkedText text =
-      load_text(*source_, {.file = feedback.text, .ctx = kContext, .max_chunks = (feedback.tokens + kContext - 1) / kContext});
+  const ChunkedText text = load_text(
+      *source_,
+      {.file = feedback.text, .ctx = kCalibrationContext, .max_chunks = (feedback.tokens + kCalibrationContext - 1) / kCalibrationContext});
   EvalOptions eval;
   eval.memory_bytes = memory_bytes();
   ImatrixRun run(*source_, eval);
@@ -105,26 +96,30 @@ void Preparation::collect(Progress& progress) {
   const fs::path folder = options_.folder / kStatisticsName;
   if (fs::exists(folder / "statistics.json")) return;
   const FeedbackOptions& feedback = options_.feedback;
-  const CalibrationText text = load_calibration_text(*source_, options_.model, feedback.text, feedback.tokens, kContext, kOriginalMode);
+  const CalibrationText text =
+      load_calibration_text(*source_, options_.model, feedback.text, feedback.tokens, kCalibrationContext, kOriginalMode);
   StatisticsRunOptions run{.model = options_.model, .folder = folder, .build = {}, .overwrite = kReplace, .eval = {}};
   run.eval.memory_bytes = memory_bytes();
   progress.note("collecting statistics for error feedback");
   collect_statistics(*source_, text, run, progress);
 }
 
-void Preparation::fit(Progress& progress) {
+FitJobOptions Preparation::fit_options() const {
   FitJobOptions job{.model = options_.model,
-                    .sizes = {},
+                    .sizes = sizes_,
                     .calib_text = options_.feedback.text,
                     .check_text = {},
                     .cache = options_.folder,
                     .overwrite = kReplace,
                     .eval = {}};
-  for (const FitSize& size : sizes_) {
-    if (!fs::exists(size.recipe)) job.sizes.push_back(size);
-  }
-  if (job.sizes.empty()) return;
   job.eval.memory_bytes = memory_bytes();
+  return job;
+}
+
+void Preparation::fit(Progress& progress) {
+  FitJobOptions job = fit_options();
+  std::erase_if(job.sizes, [](const FitSize& size) { return fs::exists(size.recipe); });
+  if (job.sizes.empty()) return;
   FeedbackOptions with = feedback();
   with.mode = with.statistics.empty() && with.collected.empty() ? "off" : "";
   Calibration calibration;
@@ -142,6 +137,7 @@ fs::path Preparation::imatrix() const {
 FeedbackOptions Preparation::feedback() const {
   FeedbackOptions feedback = options_.feedback;
   if (collects_statistics()) feedback.collected = options_.folder / kStatisticsName;
+  if (feedback.mode == "off" && !imatrix().empty()) feedback.text.clear();  // it is that of the matrix
   return feedback;
 }
 

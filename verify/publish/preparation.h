@@ -56,6 +56,7 @@ class Preparation {
   bool collects_statistics() const;
   void collect_imatrix(Progress& progress);
   void collect(Progress& progress);
+  FitJobOptions fit_options() const;
   void fit(Progress& progress);
   uint64_t memory_bytes() const;
 

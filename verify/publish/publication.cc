@@ -326,7 +326,7 @@ void Publication::measure(Progress& progress) {
   std::optional<DriftJob> job;
   for (size_t i = 0; i < manifest_.builds.size(); ++i) {
     const fs::path first = plan_.folder / manifest_.builds[i].files.front().name;
-    const std::string name = first.filename().string();
+    const std::string name = drift_row_name(manifest_.builds[i]);
     if (std::ranges::find(known.rows, name, &DriftRow::name) != known.rows.end()) continue;
     if (!job) {
       progress.note("measuring the original on " + std::to_string(text.chunks.size()) + " chunks of " + std::to_string(options_.eval_ctx));
@@ -352,7 +352,7 @@ void Publication::measure(Progress& progress) {
 // The noise floor, then one row for each build: as if all had been measured at once.
 DriftReport Publication::in_order_of_builds(DriftReport report) const {
   std::vector<std::string> names = {kNoiseFloorName};
-  for (const BuildRecord& build : manifest_.builds) names.push_back(fs::path(build.files.front().name).filename().string());
+  for (const BuildRecord& build : manifest_.builds) names.push_back(drift_row_name(build));
   std::vector<DriftRow> rows;
   for (const std::string& name : names) {
     const auto found = std::ranges::find(report.rows, name, &DriftRow::name);
@@ -395,9 +395,8 @@ PublicationResult Publication::result() const {
       published.files.push_back(file.name);
       published.size_bytes += file.size_bytes;
     }
-    const std::string name = fs::path(published.files.front()).filename().string();
     if (drift) {
-      const auto row = std::ranges::find(drift->rows, name, &DriftRow::name);
+      const auto row = std::ranges::find(drift->rows, drift_row_name(build), &DriftRow::name);
       if (row != drift->rows.end()) published.drift = row->drift.statistics;
     }
     result.builds.push_back(std::move(published));

@@ -114,17 +114,12 @@ class Readme {
     text_ += "---\n\n";
   }
 
-  const DriftRow* drift_of(const BuildRecord& build) const { return find_row(file_name(build)); }
+  const DriftRow* drift_of(const BuildRecord& build) const { return find_row(drift_row_name(build)); }
 
   const DriftRow* find_row(const std::string& name) const {
     if (!facts_.drift) return nullptr;
     const auto found = std::ranges::find(facts_.drift->rows, name, &DriftRow::name);
     return found == facts_.drift->rows.end() ? nullptr : &*found;
-  }
-
-  static std::string file_name(const BuildRecord& build) {
-    const std::string& name = build.files.front().name;
-    return name.substr(name.rfind('/') + 1);
   }
 
   void introduction() {
@@ -181,7 +176,7 @@ class Readme {
     const size_t n = build.files.size();
     std::vector<std::string> cells = {
         escape_markdown(build.label),
-        link(file_name(build), link_target(build.files.front().name)) + (n > 1 ? ", " + std::to_string(n) + " files" : ""),
+        link(drift_row_name(build), link_target(build.files.front().name)) + (n > 1 ? ", " + std::to_string(n) + " files" : ""),
         format_size(size_of(build)), number("%.2f", bits_per_weight(build)),
         build.error && build.error->exact ? "exact"
         : build.error                     ? number("%.4f", build.error->relative_error)
@@ -343,6 +338,11 @@ int64_t advice_context(const Metadata& metadata) {
   const std::string arch = metadata.find_string("general.architecture").value_or("");
   const int64_t trained = metadata.find_int(arch + ".context_length").value_or(kUsual);
   return trained > 0 ? std::min(trained, kUsual) : kUsual;
+}
+
+std::string drift_row_name(const BuildRecord& build) {
+  const std::string& name = build.files.front().name;
+  return name.substr(name.rfind('/') + 1);
 }
 
 std::string make_readme(const ReadmeFacts& facts) { return Readme(facts).make(); }

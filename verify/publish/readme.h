@@ -25,6 +25,9 @@ struct MachineAdvice {
   double tokens_per_second = 0;  // an upper bound
 };
 
+// What the row of a build is named after: its first file, without folders.
+std::string drift_row_name(const BuildRecord& build);
+
 struct ReadmeFacts {
   const Manifest* manifest = nullptr;
   Metadata metadata;                    // of the model: name, architecture, licence, languages, tags
